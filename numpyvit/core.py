@@ -1,0 +1,406 @@
+"""What a layer is, and the tape that one pass writes on.
+
+A layer holds parameters only. `forward(x, tape)` pushes onto the tape what `backward(dy, tape)` will pop; the tape
+also holds the gradients and the random stream. So one model can run on several threads at once (a tape each), a layer
+can stand twice in a model, and inference (`FORGET`, the tape that keeps nothing) costs no memory.
+"""
+
+import contextlib
+import math
+
+import numpy as np
+
+from .backend import Random, array_module, device_module, to_host, to_module
+from .errors import CheckpointError, ConfigError, ShapeError, TapeError
+
+DTYPES = ("float32", "float64")
+
+
+def as_dtype(dtype):
+    """'float32' or 'float64' as a NumPy dtype; anything else is a ConfigError."""
+    try:
+        name = np.dtype(dtype).name
+    except TypeError:
+        name = None
+    if name not in DTYPES:
+        raise ConfigError(f"dtype must be 'float32' or 'float64', got {dtype!r}")
+    return np.dtype(name)
+
+
+class Parameter:
+    """A trainable array. Compared by identity.
+
+    data:      the array; layers read it at every pass, so it may be replaced.
+    trainable: False freezes it: it gets no slot on a tape and no update.
+    decay:     whether weight decay applies; by default to matrices, not to biases, norms or single vectors.
+    """
+
+    __slots__ = ("data", "trainable", "decay")
+
+    def __init__(self, data, trainable=True, decay=None):
+        self.data, self.trainable = data, trainable
+        self.decay = data.ndim > 1 if decay is None else decay
+
+    def __repr__(self):
+        return f"Parameter{tuple(self.data.shape)}{'' if self.trainable else ' frozen'}"
+
+
+# ---- layers ---------------------------------------------------------------------------------------------------------
+
+
+class Layer:
+    """The base of all layers. A subclass sets parameters, layers, or lists of layers as attributes, and defines
+
+        forward(self, x, tape=FORGET) -> y     pushing onto the tape what backward needs
+        backward(self, dy, tape) -> dx         popping it, adding parameter gradients with tape.add
+
+    Attribute names are the checkpoint's names. Names that begin with _ are derived values and stay out of it.
+    Every constructor takes `dtype` and `seed`, also where there is nothing to draw or to store.
+    """
+
+    def __init__(self, *, dtype="float32", seed=0):
+        as_dtype(dtype)
+
+    def __call__(self, *inputs, **options):
+        """Inference: forward, keeping nothing and dropping nothing out."""
+        return self.forward(*inputs, **options)
+
+    def children(self):
+        """(name, Parameter or Layer) pairs in the order in which the attributes were set."""
+        for name, value in vars(self).items():
+            if name.startswith("_"):
+                continue
+            if isinstance(value, (Parameter, Layer)):
+                yield name, value
+            elif isinstance(value, list):
+                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, (Parameter, Layer)))
+
+    def named_parameters(self):
+        """(dotted name, Parameter) pairs; a parameter that stands in two places comes once."""
+        seen = set()
+        for name, parameter in self._walk("", Parameter):
+            if parameter not in seen:
+                seen.add(parameter)
+                yield name, parameter
+
+    def named_layers(self):
+        """(dotted name, Layer) pairs, this layer first under the name ''."""
+        yield "", self
+        yield from self._walk("", Layer)
+
+    def _walk(self, prefix, kind):
+        for name, child in self.children():
+            if isinstance(child, kind):
+                yield prefix + name, child
+            if isinstance(child, Layer):
+                yield from child._walk(f"{prefix}{name}.", kind)
+
+    @property
+    def path(self):
+        """The dotted name that errors show: 'blocks.0.attn.qkv (Linear)'."""
+        kind, name = type(self).__name__, getattr(self, "_path", "")
+        return f"{name} ({kind})" if name else kind
+
+    def set_paths(self):
+        """Tell each layer inside its dotted name, for errors."""
+        for name, layer in self.named_layers():
+            if layer is not self:
+                layer._path = name
+
+    def freeze(self, trainable=False):
+        """Freeze every parameter inside (or thaw them, with trainable=True). Returns the layer."""
+        for _, parameter in self.named_parameters():
+            parameter.trainable = trainable
+        return self
+
+    def num_parameters(self):
+        """How many numbers the parameters hold, frozen ones included."""
+        return sum(parameter.data.size for _, parameter in self.named_parameters())
+
+    def astype(self, dtype):
+        """Convert every parameter to float32 or float64, in place. Returns the layer."""
+        dtype = as_dtype(dtype)
+        for _, parameter in self.named_parameters():
+            parameter.data = parameter.data.astype(dtype)
+        return self
+
+    def to(self, device):
+        """Move every parameter to 'cpu' or 'cuda', in place. Returns the layer."""
+        xp = device_module(device)
+        for _, parameter in self.named_parameters():
+            parameter.data = to_module(parameter.data, xp)
+        return self
+
+    def state_dict(self):
+        """A snapshot of the parameters: {dotted name: NumPy array of its own}."""
+        return {name: np.array(to_host(parameter.data)) for name, parameter in self.named_parameters()}
+
+    def load_state_dict(self, mapping, strict=True):
+        """Copy arrays into the parameters by name. All names and shapes are checked before anything is written.
+
+        strict: missing and unexpected names are errors; otherwise they are returned as (missing, unexpected).
+        Errors: CheckpointError that lists every missing, unexpected and misshapen name.
+        """
+        own = dict(self.named_parameters())
+        missing = [name for name in own if name not in mapping]
+        unexpected = [name for name in mapping if name not in own]
+        misshapen = [
+            f"{name}: given {np.shape(mapping[name])}, expected {own[name].data.shape}"
+            for name in own
+            if name in mapping and tuple(np.shape(mapping[name])) != tuple(own[name].data.shape)
+        ]
+        if misshapen or strict and (missing or unexpected):
+            problems = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in unexpected]
+            raise CheckpointError(
+                f"the state dict does not fit this {type(self).__name__}:\n  "
+                + "\n  ".join((problems if strict else []) + misshapen)
+                + "\ncreate the model with the options of the checkpoint"
+                + (", or pass strict=False to skip names" if strict and not misshapen else "")
+            )
+        for name in own.keys() & mapping.keys():
+            data = own[name].data
+            data[...] = array_module(data).asarray(mapping[name], dtype=data.dtype)
+        return missing, unexpected
+
+
+@contextlib.contextmanager
+def observing(model, callback):
+    """While open, every layer's forward inside `model` calls `callback(dotted name, layer, output)`.
+
+    For looking and for finding faults: it shadows the methods of this model on all threads.
+    """
+    layers = [(name, layer) for name, layer in model.named_layers() if "forward" not in vars(layer)]
+    for name, layer in layers:
+
+        def forward(*inputs, _name=name, _layer=layer, **options):
+            output = type(_layer).forward(_layer, *inputs, **options)
+            callback(_name, _layer, output)
+            return output
+
+        layer.forward = forward
+    try:
+        yield
+    finally:
+        for _, layer in layers:
+            vars(layer).pop("forward", None)
+
+
+# ---- flat buffers ---------------------------------------------------------------------------------------------------
+
+
+class Layout:
+    """Where each trainable parameter lies in one flat buffer, decayed parameters first.
+
+    Gradients, weights and optimizer moments share it, so that clearing, clipping, summing and updating are one pass.
+    """
+
+    def __init__(self, model):
+        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.trainable]
+        named.sort(key=lambda item: not item[1].decay)  # a stable sort: the model's order within each part
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        self.sizes = [parameter.data.size for parameter in self.parameters]
+        self.size = sum(self.sizes)
+        self.decayed = sum(size for size, parameter in zip(self.sizes, self.parameters) if parameter.decay)
+        types = {(array_module(p.data), p.data.dtype) for p in self.parameters}
+        if len(types) > 1:
+            raise ConfigError(
+                f"trainable parameters must share one dtype and device, found {sorted(str(t[1]) for t in types)}; "
+                "use model.astype('float32') and model.to('cpu')"
+            )
+        self.xp, self.dtype = types.pop() if types else (np, np.dtype("float32"))
+
+    def zeros(self):
+        return self.xp.zeros(self.size, dtype=self.dtype)
+
+    def views(self, flat):
+        """One view of `flat` a parameter, in the parameters' shapes."""
+        offsets = np.cumsum([0, *self.sizes]).tolist()
+        return [
+            flat[start : start + size].reshape(parameter.data.shape)
+            for start, size, parameter in zip(offsets, self.sizes, self.parameters)
+        ]
+
+
+class FlatWeights:
+    """The trainable parameters of a model moved into one buffer, of which they become views."""
+
+    def __init__(self, model):
+        self.layout = Layout(model)
+        self.flat = self.layout.zeros()
+        self._views = self.layout.views(self.flat)
+        self.adopt()
+
+    def adopt(self):
+        """Take in any parameter whose array was replaced since (by `parameter.data = …`)."""
+        for parameter, view in zip(self.layout.parameters, self._views):
+            if parameter.data is not view:
+                if parameter.data.dtype != view.dtype or parameter.data.shape != view.shape:
+                    raise ConfigError(
+                        f"a parameter changed from {view.dtype}{view.shape} to "
+                        f"{parameter.data.dtype}{parameter.data.shape}; make a new optimizer"
+                    )
+                view[...] = parameter.data
+                parameter.data = view
+
+
+# ---- tapes ----------------------------------------------------------------------------------------------------------
+
+
+class Forget:
+    """The tape that keeps nothing: inference. With a random stream, the first pass of a checkpointed layer."""
+
+    keeps = False
+
+    def __init__(self, random=None):
+        self.random = random
+
+    def push(self, layer, *residuals):
+        pass
+
+    def forgetting(self):
+        return self
+
+
+FORGET = Forget()
+
+
+class Tape:
+    """One pass's memory: what each layer saved, last in first out, the gradients, and the random stream.
+
+    model:          whose trainable parameters get a slot for their gradient.
+    seed:           of dropout and DropPath; None turns them off.
+    input_gradient: False lets a model skip the gradient of its images; its backward then returns None.
+    """
+
+    keeps = True
+
+    def __init__(self, model, seed=None, *, input_gradient=True):
+        self.model, self.input_gradient = model, input_gradient
+        self.layout = Layout(model)
+        self.flat = self.layout.zeros()
+        self._slots = dict(zip(self.layout.parameters, self.layout.views(self.flat)))
+        self._saved = []
+        self.random = None
+        self.reseed(seed)
+        model.set_paths()
+
+    def reseed(self, seed):
+        """Start the random stream anew from `seed` (an int or a sequence of ints), or turn it off with None."""
+        self.random = None if seed is None else Random(seed, self.layout.xp)
+
+    def push(self, layer, *residuals):
+        self._saved.append((layer, residuals))
+
+    def pop(self, layer):
+        """What `layer` pushed last. Errors: TapeError where another layer's residuals lie on top."""
+        if not self._saved:
+            raise TapeError(f"{layer.path}: backward was called more often than forward on this tape")
+        owner, residuals = self._saved[-1]
+        if owner is not layer:
+            raise TapeError(
+                f"backward must mirror forward in reverse: {layer.path} asked for what {owner.path} saved last"
+            )
+        self._saved.pop()
+        return residuals
+
+    def wants(self, parameter):
+        """Whether `parameter` has a slot; a backward may skip the work where it has none."""
+        return parameter in self._slots
+
+    def add(self, parameter, gradient):
+        """Add to the gradient of `parameter`; frozen parameters are skipped."""
+        slot = self._slots.get(parameter)
+        if slot is None:
+            return
+        if slot.shape != gradient.shape:
+            raise ShapeError(f"a gradient of shape {gradient.shape} was added to a parameter of shape {slot.shape}")
+        slot += gradient
+
+    def gradient(self, parameter):
+        """The gradient of one parameter, a view."""
+        return self._slots[parameter]
+
+    def gradients(self):
+        """{dotted name: gradient}, views in the model's order; they change with the next backward."""
+        return {name: self._slots[p] for name, p in self.model.named_parameters() if p in self._slots}
+
+    def zero(self):
+        """Clear the gradients. Two backwards without it add up."""
+        self.flat.fill(0)
+
+    def discard(self):
+        """Drop the residuals of a forward that will get no backward."""
+        self._saved.clear()
+
+    @property
+    def pending(self):
+        """How many layers' residuals wait for a backward."""
+        return len(self._saved)
+
+    def residuals(self):
+        """(layer, residuals) pairs that wait for a backward, oldest first."""
+        return list(self._saved)
+
+    def forgetting(self):
+        """A tape that keeps nothing but draws from this one's random stream."""
+        return Forget(self.random)
+
+    @contextlib.contextmanager
+    def replaying(self, state):
+        """While open, the random stream repeats what followed `state`; afterwards it goes on where it was."""
+        if self.random is None:
+            yield
+            return
+        now, self.random.state = self.random.state, state
+        try:
+            yield
+        finally:
+            self.random.state = now
+
+
+class Checkpoint(Layer):
+    """A layer that keeps only its input and runs forward again in backward (Chen et al. 2016, arXiv:1604.06174).
+
+    Memory of the layer's residuals against one more forward. The second pass draws the same dropout masks, so the
+    gradients are bit-equal. Parameter names are those of the layer inside.
+    """
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def children(self):
+        return self.layer.children()
+
+    def forward(self, x, tape):
+        state = tape.random.state if tape.random is not None else None
+        y = self.layer.forward(x, tape.forgetting())
+        tape.push(self, x, state)
+        return y
+
+    def backward(self, dy, tape):
+        x, state = tape.pop(self)
+        with tape.replaying(state):
+            self.layer.forward(x, tape)
+        return self.layer.backward(dy, tape)
+
+
+# ---- initial values -------------------------------------------------------------------------------------------------
+
+
+def trunc_normal(rng, shape, std, dtype):
+    """Normal draws of deviation `std`, redrawn beyond ±2 (an absolute bound, as in torch.nn.init.trunc_normal_).
+
+    Drawn in float32 for either dtype, so that one seed gives both models the same weights.
+    """
+    values = rng.standard_normal(shape, dtype=np.float32)
+    values *= std
+    while (outside := np.abs(values) > 2).any():
+        values[outside] = std * rng.standard_normal(int(outside.sum()), dtype=np.float32)
+    return values.astype(dtype, copy=False)
+
+
+def uniform(rng, shape, fan_in, dtype):
+    """Uniform draws within ±1/√fan_in: the initial values of PyTorch's convolutions."""
+    bound = 1 / math.sqrt(fan_in)
+    return ((2 * rng.random(shape, dtype=np.float32) - 1) * bound).astype(dtype, copy=False)

@@ -1,0 +1,45 @@
+"""Every error that a user can cause. Each message names what was given, what was expected and what to do."""
+
+
+class NumpyvitError(Exception):
+    """The base of all errors below."""
+
+
+class ShapeError(NumpyvitError, ValueError):
+    """An array of the wrong shape; the message begins with the layer's dotted path."""
+
+
+class InputError(NumpyvitError, ValueError):
+    """An array of the right shape with values that cannot be used: NaN pixels, labels outside the classes, no rows."""
+
+
+class DtypeError(NumpyvitError, TypeError):
+    """An array of the wrong type, such as integer images handed to a layer."""
+
+
+class ConfigError(NumpyvitError, ValueError):
+    """Options that do not fit together, an unknown model, a bad setting."""
+
+
+class TapeError(NumpyvitError, RuntimeError):
+    """A backward that does not mirror its forward."""
+
+
+class GradientError(NumpyvitError, AssertionError):
+    """A gradient that disagrees with finite differences; the message names the array."""
+
+
+class NonFiniteError(NumpyvitError, ArithmeticError):
+    """A loss, an output or a weight became infinite or NaN during training."""
+
+
+class DataError(NumpyvitError, OSError):
+    """A data set, picture or download that is missing or damaged."""
+
+
+class CheckpointError(NumpyvitError, ValueError):
+    """A weight file or state dict that is damaged or does not fit the model."""
+
+
+class RunError(NumpyvitError, OSError):
+    """A run directory that cannot be written, or belongs to another run."""

@@ -1,0 +1,102 @@
+"""Multi-head self-attention and the transformer block.
+
+Shapes: B batch, N tokens, D width, H heads, d = D/H.
+"""
+
+import numpy as np
+
+from .. import functional as F
+from ..core import FORGET, Layer
+from ..errors import ConfigError, ShapeError
+from .basic import GELU, Dropout, DropPath, LayerNorm, Linear, Mlp
+
+
+class Attention(Layer):
+    """Each token looks at all tokens: per head, out = softmax(s q kᵀ) v   (Vaswani et al. 2017, arXiv:1706.03762).
+
+    q, k, v are the three parts of one product, qkv x + b; heads are joined again and go through proj.
+    s is 1/√d, or qk_scale. Dropout acts on the probabilities and on the output.
+
+    Backward, per head, with p the probabilities:   dv = pᵀ dout,   dp = dout vᵀ,   ds = p (dp − Σ dp p),
+    dq = s ds k,   dk = s dsᵀ q   (a shift of all scores changes nothing, so the bias of k has gradient 0).
+    """
+
+    def __init__(
+        self,
+        dim,
+        num_heads=8,
+        qkv_bias=False,
+        qk_scale=None,
+        attn_drop=0.0,
+        proj_drop=0.0,
+        *,
+        dtype="float32",
+        seed=0,
+    ):
+        if num_heads < 1 or dim % num_heads:
+            raise ConfigError(f"embed_dim={dim} must be divisible by num_heads={num_heads}")
+        rng = np.random.default_rng(seed)
+        self.num_heads, self.scale = num_heads, qk_scale or (dim // num_heads) ** -0.5
+        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, dtype=dtype, seed=rng)
+        self.attn_drop = Dropout(attn_drop)
+        self.proj = Linear(dim, dim, dtype=dtype, seed=rng)
+        self.proj_drop = Dropout(proj_drop)
+
+    def forward(self, x, tape=FORGET):
+        if x.ndim != 3:
+            raise ShapeError(f"{self.path}: got an array of shape {x.shape}, expected (batch, tokens, {self.proj.weight.data.shape[0]})")
+        B, N, D = x.shape
+        qkv = self.qkv.forward(x, tape).reshape(B, N, 3, self.num_heads, -1)
+        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each B, H, N, d
+        keep = self.attn_drop.mask((B, self.num_heads, N, N), x.dtype, tape)
+        out, p = F.attention(q, k, v, self.scale, keep=keep)
+        tape.push(self, q, k, v, p, keep)
+        out = out.transpose(0, 2, 1, 3).reshape(B, N, D)  # B, H, N, d -> B, N, D
+        return self.proj_drop.forward(self.proj.forward(out, tape), tape)
+
+    def backward(self, dy, tape):
+        B, N, D = dy.shape
+        dout = self.proj.backward(self.proj_drop.backward(dy, tape), tape)
+        dout = dout.reshape(B, N, self.num_heads, -1).transpose(0, 2, 1, 3)  # B, H, N, d
+        q, k, v, p, keep = tape.pop(self)
+        dqkv = F.attention_backward(dout, q, k, v, p, self.scale, keep)[:3]
+        return self.qkv.backward(F.join_heads(dqkv), tape)
+
+
+class Block(Layer):
+    """y = x + attn(norm1 x), then y + mlp(norm2 y); DropPath on both branches   (Dosovitskiy et al., arXiv:2010.11929).
+
+    Backward: at each sum the gradient goes both ways, so   dx = dy + norm(branch(dy)), in reverse order.
+    """
+
+    def __init__(
+        self,
+        dim,
+        num_heads,
+        mlp_ratio=4.0,
+        qkv_bias=False,
+        qk_scale=None,
+        drop=0.0,
+        attn_drop=0.0,
+        drop_path=0.0,
+        act_layer=GELU,
+        norm_layer=LayerNorm,
+        *,
+        dtype="float32",
+        seed=0,
+    ):
+        rng = np.random.default_rng(seed)
+        self.norm1 = norm_layer(dim, dtype=dtype)
+        self.attn = Attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop, dtype=dtype, seed=rng)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = norm_layer(dim, dtype=dtype)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop, dtype=dtype, seed=rng)
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, x, tape=FORGET):
+        x = x + self.drop_path1.forward(self.attn.forward(self.norm1.forward(x, tape), tape), tape)
+        return x + self.drop_path2.forward(self.mlp.forward(self.norm2.forward(x, tape), tape), tape)
+
+    def backward(self, dy, tape):
+        dy = dy + self.norm2.backward(self.mlp.backward(self.drop_path2.backward(dy, tape), tape), tape)
+        return dy + self.norm1.backward(self.attn.backward(self.drop_path1.backward(dy, tape), tape), tape)

@@ -1,0 +1,81 @@
+"""Models by name: one table of variants, `create_model` and `list_models`."""
+
+import difflib
+import fnmatch
+import inspect
+
+from ..errors import ConfigError
+from .vit import VisionTransformer
+
+__all__ = ["VisionTransformer", "create_model", "list_models"]
+
+
+def _vit(patch_size, embed_dim, depth, num_heads, img_size=224, **options):
+    return dict(
+        img_size=img_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads, **options
+    )
+
+
+def _grey(*sizes, **options):
+    return _vit(*sizes, in_chans=1, num_classes=10, **options)
+
+
+_TINY, _SMALL, _BASE, _LARGE, _HUGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)
+
+# name: options of VisionTransformer. Names, sizes and defaults are timm's; those for 8, 28 and 32 pixels are our own.
+VARIANTS = {
+    "vit_tiny_patch16_224": _vit(16, *_TINY),
+    "vit_small_patch16_224": _vit(16, *_SMALL),
+    "vit_small_patch32_224": _vit(32, *_SMALL),
+    "vit_base_patch16_224": _vit(16, *_BASE),
+    "vit_base_patch16_384": _vit(16, *_BASE, img_size=384),
+    "vit_base_patch32_224": _vit(32, *_BASE),
+    "vit_large_patch16_224": _vit(16, *_LARGE),
+    "vit_large_patch32_224": _vit(32, *_LARGE),
+    "vit_huge_patch14_224": _vit(14, *_HUGE),
+    "deit_tiny_patch16_224": _vit(16, *_TINY),
+    "deit_small_patch16_224": _vit(16, *_SMALL),
+    "deit_base_patch16_224": _vit(16, *_BASE),
+    "deit_base_patch16_384": _vit(16, *_BASE, img_size=384),
+    "deit_tiny_distilled_patch16_224": _vit(16, *_TINY, distilled=True),
+    "deit_small_distilled_patch16_224": _vit(16, *_SMALL, distilled=True),
+    "deit_base_distilled_patch16_224": _vit(16, *_BASE, distilled=True),
+    "deit_base_distilled_patch16_384": _vit(16, *_BASE, img_size=384, distilled=True),
+    "vit_micro_patch2_8": _grey(2, 64, 4, 4, img_size=8, mlp_ratio=2.0),
+    "vit_micro_patch7_28": _grey(7, 64, 4, 4, img_size=28),
+    "vit_micro_patch4_28": _grey(4, 64, 6, 4, img_size=28, mlp_ratio=2.0),
+    "vit_micro_patch4_32": _vit(4, 96, 6, 4, img_size=32, mlp_ratio=2.0, num_classes=10),
+    "vit_mini_patch4_32": _vit(4, 192, 6, 3, img_size=32, num_classes=10),
+}
+
+
+def list_models(pattern="*"):
+    """The names of all presets that match a shell pattern such as "deit*", sorted."""
+    return sorted(fnmatch.filter(VARIANTS, pattern))
+
+
+def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu", **options):
+    """A model by the name of its preset.
+
+    options:    override the preset's, e.g. num_classes=10, img_size=32, drop_path_rate=0.1 (see VisionTransformer).
+    pretrained: path of a checkpoint to load; its names and shapes must fit.
+    seed:       of the initial weights; dtype: "float32" or "float64"; device: "cpu" or "cuda".
+    Errors: ConfigError for an unknown name (with near ones) or option; CheckpointError for weights that do not fit.
+    """
+    if name not in VARIANTS:
+        near = difflib.get_close_matches(str(name), VARIANTS, n=3, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else "numpyvit.list_models() names them all"
+        raise ConfigError(f"unknown model {name!r}; {hint}")
+    known = [p for p in inspect.signature(VisionTransformer).parameters if p not in ("dtype", "seed")]
+    for option in options:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
+            raise ConfigError(f"{name} has no option {option!r}; {hint}")
+    model = VisionTransformer(**{**VARIANTS[name], **options}, dtype=dtype, seed=seed)
+    model._recipe = {"model": name, "options": options}  # what a checkpoint needs to build the model again
+    if pretrained is not None:
+        from ..io import load_checkpoint
+
+        model.load_state_dict(load_checkpoint(pretrained))
+    return model.to(device)

@@ -1,0 +1,187 @@
+"""The Vision Transformer (Dosovitskiy et al. 2020, arXiv:2010.11929) and DeiT's distilled form (arXiv:2012.12877).
+
+Shapes: B batch, N patches, T class and distillation tokens, D width, K classes.
+"""
+
+import numpy as np
+
+from ..backend import array_module
+from ..core import FORGET, Layer, Parameter, as_dtype, trunc_normal
+from ..errors import ConfigError
+from ..layers import GELU, Block, Dropout, Identity, LayerNorm, Linear, PatchEmbed, Tanh
+
+
+class VisionTransformer(Layer):
+    """Patches and learned tokens, plus position embedding, through `depth` blocks; a norm and a linear head.
+
+    img_size, patch_size: int or (height, width).
+    num_classes:          0 leaves the head out; the model then returns the pooled features.
+    qk_scale:             factor on the attention scores instead of 1/√(D/H).
+    representation_size:  width of a hidden tanh layer before the head; ignored when distilled.
+    distilled:            a second token and head; on a tape forward returns the pair of logits, else their mean.
+    drop_rate:            dropout after the position embedding, in the MLPs and after the attention's projection.
+    attn_drop_rate:       dropout on the attention probabilities.
+    drop_path_rate:       DropPath of the last block; it rises linearly from 0 at the first.
+    norm_layer:           called as norm_layer(dim, dtype=…); act_layer: called without arguments.
+    global_pool:          "token", the class token; or "avg", the mean of the patches, then a norm (timm's fc_norm).
+
+    x: (B, in_chans, H, W) floating point -> logits (B, K). Initial values are timm's.
+    """
+
+    def __init__(
+        self,
+        img_size=224,
+        patch_size=16,
+        in_chans=3,
+        num_classes=1000,
+        embed_dim=768,
+        depth=12,
+        num_heads=12,
+        mlp_ratio=4.0,
+        qkv_bias=True,
+        qk_scale=None,
+        representation_size=None,
+        distilled=False,
+        drop_rate=0.0,
+        attn_drop_rate=0.0,
+        drop_path_rate=0.0,
+        norm_layer=None,
+        act_layer=None,
+        global_pool="token",
+        embed_layer=PatchEmbed,
+        *,
+        dtype="float32",
+        seed=0,
+    ):
+        if global_pool not in ("token", "avg") or distilled and global_pool == "avg":
+            raise ConfigError(
+                f"global_pool must be 'token', or 'avg' for a model that is not distilled; got {global_pool!r}"
+            )
+        if depth < 1 or num_classes < 0:
+            raise ConfigError(f"depth must be at least 1 and num_classes at least 0, got {depth} and {num_classes}")
+        norm_layer, act_layer = norm_layer or LayerNorm, act_layer or GELU
+        dtype, rng = as_dtype(dtype), np.random.default_rng(seed)
+        self.patch_embed = embed_layer(img_size, patch_size, in_chans, embed_dim, dtype=dtype, seed=rng)
+        self.cls_token = Parameter(trunc_normal(rng, (1, 1, embed_dim), 1e-6, dtype), decay=False)
+        self.dist_token = None
+        if distilled:
+            self.dist_token = Parameter(trunc_normal(rng, (1, 1, embed_dim), 0.02, dtype), decay=False)
+        tokens = self.patch_embed.num_patches + len(self.prefix_tokens)
+        self.pos_embed = Parameter(trunc_normal(rng, (1, tokens, embed_dim), 0.02, dtype), decay=False)
+        self.pos_drop = Dropout(drop_rate)
+        self.blocks = [
+            Block(
+                embed_dim,
+                num_heads,
+                mlp_ratio,
+                qkv_bias,
+                qk_scale,
+                drop_rate,
+                attn_drop_rate,
+                float(rate),
+                act_layer,
+                norm_layer,
+                dtype=dtype,
+                seed=rng,
+            )
+            for rate in np.linspace(0, drop_path_rate, depth)
+        ]
+        average = global_pool == "avg"
+        self.norm = Identity() if average else norm_layer(embed_dim, dtype=dtype)
+        self.fc_norm = norm_layer(embed_dim, dtype=dtype) if average else Identity()
+        self.pre_logits, features = Identity(), embed_dim
+        if representation_size and not distilled:
+            self.pre_logits, features = PreLogits(embed_dim, representation_size, dtype=dtype, seed=rng), representation_size
+
+        def head():
+            return Linear(features, num_classes, dtype=dtype, seed=rng) if num_classes else Identity()
+
+        self.head = head()
+        self.head_dist = head() if distilled else None
+        self.global_pool, self.num_classes, self.num_features = global_pool, num_classes, features
+        self.set_paths()
+
+    @property
+    def prefix_tokens(self):
+        """The learned tokens that stand before the patches."""
+        return [token for token in (self.cls_token, self.dist_token) if token is not None]
+
+    def forward(self, x, tape=FORGET):
+        x = self.embed(x, tape)
+        for block in self.blocks:
+            x = block.forward(x, tape)
+        x = self.pool(x, tape)
+        if self.head_dist is None:
+            return self.head.forward(self.pre_logits.forward(self.fc_norm.forward(x, tape), tape), tape)
+        logits = self.head.forward(x[:, 0], tape)
+        logits_dist = self.head_dist.forward(x[:, 1], tape)
+        return (logits, logits_dist) if tape.keeps else (logits + logits_dist) / 2
+
+    def backward(self, dy, tape):
+        if self.head_dist is None:
+            dx = self.fc_norm.backward(self.pre_logits.backward(self.head.backward(dy, tape), tape), tape)
+        else:
+            dy, dy_dist = dy
+            dx_dist = self.head_dist.backward(dy_dist, tape)
+            dx = array_module(dy).stack([self.head.backward(dy, tape), dx_dist], axis=1)
+        dx = self.pool_backward(dx, tape)
+        for block in reversed(self.blocks):
+            dx = block.backward(dx, tape)
+        return self.embed_backward(dx, tape)
+
+    def embed(self, x, tape):
+        """y = dropout([tokens, patches] + pos_embed).   (B, C, H, W) -> (B, T+N, D)."""
+        x = self.patch_embed.forward(x, tape)
+        xp, (B, _, D) = array_module(x), x.shape
+        tokens = [xp.broadcast_to(token.data, (B, 1, D)) for token in self.prefix_tokens]
+        x = xp.concatenate([*tokens, x], axis=1)
+        x += self.pos_embed.data
+        return self.pos_drop.forward(x, tape)
+
+    def embed_backward(self, dy, tape):
+        """dpos = Σ dy over the batch,   dtoken the same at the token's place,   dpatches = the rest of dy."""
+        dy = self.pos_drop.backward(dy, tape)
+        dpos = dy.sum(0, keepdims=True)
+        tape.add(self.pos_embed, dpos)
+        for i, token in enumerate(self.prefix_tokens):
+            tape.add(token, dpos[:, i : i + 1])
+        wanted = tape.input_gradient or tape.model is not self
+        return self.patch_embed.backward(dy[:, len(self.prefix_tokens) :], tape, wanted)
+
+    def pool(self, x, tape):
+        """(B, T+N, D) -> (B, D): the class token normed, or the patches' mean; for a distilled model (B, 2, D).
+
+        The norm works token by token, so it comes after the choice and is paid for one or two tokens only.
+        """
+        tape.push(self, x.shape)
+        if self.global_pool == "avg":
+            return self.norm.forward(x[:, len(self.prefix_tokens) :].mean(1), tape)
+        return self.norm.forward(x[:, :2] if self.head_dist is not None else x[:, 0], tape)
+
+    def pool_backward(self, dy, tape):
+        """dx is dy at the tokens chosen and 0 elsewhere; for the mean, dy/N at every patch."""
+        dy = self.norm.backward(dy, tape)
+        (shape,) = tape.pop(self)
+        dx = array_module(dy).zeros(shape, dtype=dy.dtype)
+        if self.global_pool == "avg":
+            first = len(self.prefix_tokens)
+            dx[:, first:] = (dy / (shape[1] - first))[:, None]
+        elif self.head_dist is not None:
+            dx[:, :2] = dy
+        else:
+            dx[:, 0] = dy
+        return dx
+
+
+class PreLogits(Layer):
+    """y = tanh(fc x): the representation layer of the original ViT before its head."""
+
+    def __init__(self, in_features, out_features, *, dtype="float32", seed=0):
+        self.fc = Linear(in_features, out_features, dtype=dtype, seed=seed)
+        self.act = Tanh()
+
+    def forward(self, x, tape=FORGET):
+        return self.act.forward(self.fc.forward(x, tape), tape)
+
+    def backward(self, dy, tape):
+        return self.fc.backward(self.act.backward(dy, tape), tape)

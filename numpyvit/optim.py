@@ -1,0 +1,214 @@
+"""Optimizers over one flat buffer, clipping, learning-rate schedules and the moving average of weights.
+
+θ weights, g gradient, η learning rate, λ weight decay, t the number of the step, from 1. Decay leaves out biases,
+norms, tokens and the position embedding (each Parameter's `decay`).
+"""
+
+import contextlib
+import math
+
+import numpy as np
+
+from .core import FlatWeights, Tape
+from .errors import CheckpointError, ConfigError
+
+_CHUNK = 32768  # elements: the few arrays of an update then stay in a core's cache
+
+
+class Optimizer:
+    """Shared by the optimizers: flat weights, chunks, and state in and out. A subclass defines `_update`.
+
+    lr may be set between steps. state_dict() holds the step's number and the flat moments.
+    """
+
+    moments = ()
+
+    def __init__(self, model, lr, weight_decay):
+        if lr < 0 or weight_decay < 0:
+            raise ConfigError(f"lr and weight_decay must not be negative, got {lr} and {weight_decay}")
+        self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
+        self.weights = FlatWeights(model)
+        self._moments = [self.weights.layout.zeros() for _ in self.moments]
+
+    def step(self, tape: Tape):
+        """One update from the tape's gradients, in place. Clear them with tape.zero() before the next batch."""
+        self.begin(tape)
+        for chunk in self.chunks():
+            self.update(chunk, tape.flat)
+
+    def begin(self, tape):
+        """Count the step and check that the tape belongs to the same parameters."""
+        if tape.layout.parameters != self.weights.layout.parameters:
+            raise ConfigError(
+                "the tape and the optimizer hold different trainable parameters; "
+                "after freezing or thawing, make both anew"
+            )
+        self.weights.adopt()
+        self.steps += 1
+
+    def chunks(self):
+        """(start, stop, decay) of each piece that one update works on; pieces are independent of each other."""
+        layout = self.weights.layout
+        width = _CHUNK if layout.xp is np else max(layout.size, 1)  # on a GPU fewer, larger kernels
+        for first, last, decay in ((0, layout.decayed, self.weight_decay), (layout.decayed, layout.size, 0.0)):
+            for start in range(first, last, width):
+                yield start, min(start + width, last), decay
+
+    def update(self, chunk, gradient):
+        start, stop, decay = chunk
+        part = slice(start, stop)
+        self._update(self.weights.flat[part], gradient[part], *(moment[part] for moment in self._moments), decay)
+
+    def state_dict(self):
+        """{"step": the count, moment name: flat NumPy array}, a snapshot."""
+        to_host = self.weights.layout.xp.asnumpy if self.weights.layout.xp is not np else np.array
+        return {"step": np.array(self.steps)} | {n: to_host(m) for n, m in zip(self.moments, self._moments)}
+
+    def load_state_dict(self, state):
+        for name, moment in zip(self.moments, self._moments):
+            if name not in state or state[name].shape != moment.shape:
+                raise CheckpointError(
+                    f"optimizer state {name!r} has shape {np.shape(state.get(name))}, expected {moment.shape}; "
+                    "it belongs to another model or optimizer"
+                )
+        for name, moment in zip(self.moments, self._moments):
+            moment[...] = self.weights.layout.xp.asarray(state[name], dtype=moment.dtype)
+        self.steps = int(state["step"])
+
+
+class AdamW(Optimizer):
+    """m = β₁ m + (1 − β₁) g,   v = β₂ v + (1 − β₂) g²,   m̂ = m/(1 − β₁ᵗ),   v̂ = v/(1 − β₂ᵗ),
+    θ = θ (1 − ηλ) − η m̂/(√v̂ + ε)   (Loshchilov & Hutter 2017, arXiv:1711.05101)."""
+
+    moments = ("m", "v")
+
+    def __init__(self, model, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05):
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ConfigError(f"betas must lie in 0..1, 1 left out, got {betas}")
+        super().__init__(model, lr, weight_decay)
+        self.betas, self.eps = betas, eps
+
+    def _update(self, theta, g, m, v, decay):
+        (beta1, beta2), xp = self.betas, self.weights.layout.xp
+        scratch = g * (1 - beta1)
+        m *= beta1
+        m += scratch
+        xp.multiply(g, g, out=scratch)
+        scratch *= 1 - beta2
+        v *= beta2
+        v += scratch
+        xp.sqrt(v, out=scratch)
+        scratch /= math.sqrt(1 - beta2**self.steps)
+        scratch += self.eps
+        xp.divide(m, scratch, out=scratch)  # m / (√v̂ + ε)
+        scratch *= self.lr / (1 - beta1**self.steps)
+        if decay:
+            theta *= 1 - self.lr * decay
+        theta -= scratch
+
+
+class SGD(Optimizer):
+    """g = g + λ θ,   u = μ u + g,   θ = θ − η u, or with Nesterov   θ − η (g + μ u)   (as in torch.optim.SGD)."""
+
+    moments = ("u",)
+
+    def __init__(self, model, lr=1e-2, momentum=0.0, nesterov=False, weight_decay=0.0):
+        if nesterov and momentum == 0:
+            raise ConfigError("nesterov=True needs a momentum above 0")
+        super().__init__(model, lr, weight_decay)
+        self.momentum, self.nesterov = momentum, nesterov
+
+    def _update(self, theta, g, u, decay):
+        if decay:
+            g = g + decay * theta
+        u *= self.momentum
+        u += g
+        theta -= self.lr * (g + self.momentum * u if self.nesterov else u)
+
+
+def clip_global_norm(tape, max_norm):
+    """Scale all gradients by min(1, max_norm / ‖g‖), ‖g‖ over all parameters together. Returns ‖g‖ before.
+
+    (Pascanu et al. 2012, arXiv:1211.5063.) Nothing is read from a device.
+    """
+    xp, flat = tape.layout.xp, tape.flat
+    norm = xp.sqrt(flat @ flat)
+    flat *= xp.minimum(max_norm / (norm + 1e-6), 1).astype(flat.dtype)
+    return norm
+
+
+class EMA:
+    """Exponential moving average of the trainable weights:   s = β s + (1 − β) θ,   β = min(decay, (1 + t)/(10 + t)).
+
+    The second form of β lets the average follow the first steps. Its weights are used inside `with ema.applied():`.
+    """
+
+    def __init__(self, model, decay=0.999):
+        if not 0 <= decay < 1:
+            raise ConfigError(f"the decay of the moving average must lie in 0..1, 1 left out, got {decay}")
+        self.decay, self.steps, self.weights = decay, 0, FlatWeights(model)
+        self.shadow = self.weights.flat.copy()
+
+    def update(self):
+        self.steps += 1
+        beta = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for parameter, s in zip(self.weights.layout.parameters, self.weights.layout.views(self.shadow)):
+            s *= beta
+            s += (1 - beta) * parameter.data
+
+    @contextlib.contextmanager
+    def applied(self):
+        """While open, the model's weights are the average."""
+        parameters = self.weights.layout.parameters
+        own = [parameter.data.copy() for parameter in parameters]
+        self._write(self.weights.layout.views(self.shadow))
+        try:
+            yield
+        finally:
+            self._write(own)
+
+    def _write(self, arrays):
+        for parameter, array in zip(self.weights.layout.parameters, arrays):
+            parameter.data[...] = array
+
+    def state_dict(self):
+        xp = self.weights.layout.xp
+        return {"step": np.array(self.steps), "shadow": np.array(self.shadow) if xp is np else xp.asnumpy(self.shadow)}
+
+    def load_state_dict(self, state):
+        if state["shadow"].shape != self.shadow.shape:
+            raise CheckpointError(
+                f"the moving average has {state['shadow'].size} weights, the model {self.shadow.size}; "
+                "it belongs to another model"
+            )
+        self.shadow[...] = self.weights.layout.xp.asarray(state["shadow"], dtype=self.shadow.dtype)
+        self.steps = int(state["step"])
+
+
+# ---- learning rates: functions of the step's number, from 0 -----------------------------------------------------------
+
+
+def constant_schedule(lr, warmup_steps=0):
+    """η, after a linear rise over the first `warmup_steps`."""
+    return lambda step: lr * _warmup(step, warmup_steps)
+
+
+def cosine_schedule(lr, total_steps, warmup_steps=0, min_lr=0.0):
+    """min + (η − min)(1 + cos(π s))/2, s from 0 after the warm-up to 1 at `total_steps` (arXiv:1608.03983)."""
+
+    def rate(step):
+        if step < warmup_steps:
+            return lr * _warmup(step, warmup_steps)
+        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
+        return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+    return rate
+
+
+def step_schedule(lr, step_size, gamma=0.1, warmup_steps=0):
+    """η γ^⌊step/step_size⌋, after a linear rise over the first `warmup_steps`."""
+    return lambda step: lr * _warmup(step, warmup_steps) * gamma ** (step // step_size)
+
+
+def _warmup(step, warmup_steps):
+    return min(1.0, (step + 1) / (warmup_steps + 1)) if warmup_steps else 1.0

@@ -1,0 +1,134 @@
+"""One training step and inference, over shards of the batch on threads.
+
+NumPy releases the interpreter inside its loops, so threads over shards speed up the elementwise work as well as the
+products; BLAS is held to one thread each meanwhile. The shards and the order in which their gradients are summed follow
+from the batch alone, so the result is bit-equal on any number of threads.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+
+from . import losses
+from .backend import array_module, keep_freed_memory, on_host
+from .core import Tape
+from .errors import ConfigError, InputError, NonFiniteError
+from .optim import clip_global_norm
+
+_MAX_SHARDS = 4
+
+
+def available_threads():
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def split_batch(batch):
+    """Slices of nearly equal length over a batch of that many images; at least two images each where there are."""
+    count = max(1, min(_MAX_SHARDS, batch // 2))
+    edges = [batch * i // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in zip(edges, edges[1:])]
+
+
+class Workers:
+    """Threads for shards. `map` keeps the order of its items and raises the first error."""
+
+    def __init__(self, threads=None):
+        self.threads = available_threads() if threads is None else int(threads)
+        if self.threads < 1:
+            raise ConfigError(f"threads must be at least 1, got {threads}")
+        keep_freed_memory()
+        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+
+    def map(self, function, *items):
+        with _blas_controller().limit(limits=1, user_api="blas"):
+            if self._pool is None:
+                return list(map(function, *items))
+            return list(self._pool.map(function, *items))
+
+
+@cache
+def _blas_controller():
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def infer(model, x, threads=None):
+    """model(x) in shards on threads: the logits of a batch, nothing kept, nothing dropped out."""
+    workers = Workers(threads)
+    if not on_host(x) or x.ndim == 0 or len(x) == 0:
+        return model(x)
+    return np.concatenate(workers.map(lambda shard: model(x[shard]), split_batch(len(x))))
+
+
+class TrainStep:
+    """Forward, loss, backward and update of one batch:   loss = step(x, targets).
+
+    loss:      called as loss(logits, targets) -> (value, gradient) with the logits of the whole batch.
+    threads:   default all processors that this process may use; the result does not depend on it.
+    seed:      of dropout and DropPath; each step and shard draws a stream of its own.
+    clip_norm: bound on the global norm of the gradients.
+    Errors: NonFiniteError before anything is updated, where the loss is not finite (on the host; on a GPU the caller
+    looks, since each look stalls it).
+    """
+
+    def __init__(self, model, optimizer, loss=losses.cross_entropy, threads=None, seed=0, clip_norm=None):
+        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.seed, self.clip_norm, self.steps = seed, clip_norm, 0
+        self.workers = Workers(threads)
+        self.logits = None
+        self._tapes = []
+
+    def __call__(self, x, targets):
+        if x.shape[0] == 0:
+            raise InputError("a training step got an empty batch, expected at least one image")
+        shards = split_batch(len(x)) if on_host(x) else [slice(None)]
+        tapes = self._prepare(len(shards))
+        parts = self.workers.map(lambda shard, tape: self.model.forward(x[shard], tape), shards, tapes)
+        self.logits = _join(parts)
+        loss, gradient = self.loss(self.logits, targets)
+        if on_host(self.logits if not isinstance(self.logits, tuple) else self.logits[0]) and not np.isfinite(loss):
+            raise NonFiniteError(f"the loss of step {self.steps + 1} is {float(loss)}; nothing was updated")
+        self.workers.map(lambda shard, tape: self.model.backward(_part(gradient, shard), tape), shards, tapes)
+        self._update(tapes)
+        return loss
+
+    def _prepare(self, count):
+        while len(self._tapes) < count:
+            self._tapes.append(Tape(self.model, input_gradient=False))
+        for i, tape in enumerate(self._tapes[:count]):
+            tape.discard()
+            tape.zero()
+            tape.reseed((self.seed, self.steps, i))
+        return self._tapes[:count]
+
+    def _update(self, tapes):
+        """Sum the shards' gradients in their order, clip, and update, chunk by chunk on the threads."""
+        optimizer, total = self.optimizer, tapes[0].flat
+
+        def add(chunk):
+            part = slice(*chunk[:2])
+            for tape in tapes[1:]:
+                total[part] += tape.flat[part]
+
+        chunks = list(optimizer.chunks())
+        self.workers.map(add, chunks)
+        if self.clip_norm is not None:
+            clip_global_norm(tapes[0], self.clip_norm)
+        optimizer.begin(tapes[0])
+        self.workers.map(lambda chunk: optimizer.update(chunk, total), chunks)
+        self.steps += 1
+
+
+def _join(parts):
+    """The shards' logits, or pairs of logits, as those of the batch."""
+    if isinstance(parts[0], tuple):
+        return tuple(map(_join, zip(*parts)))
+    return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts)
+
+
+def _part(gradient, shard):
+    return tuple(g[shard] for g in gradient) if isinstance(gradient, tuple) else gradient[shard]

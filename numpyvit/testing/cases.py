@@ -1,0 +1,106 @@
+"""Every layer and one model of each kind, with inputs: what `numpyvit gradcheck` and the tests run over."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Callable
+
+import numpy as np
+
+from ..layers import (
+    GELU,
+    Attention,
+    Block,
+    Checkpoint,
+    DropPath,
+    Dropout,
+    GELUTanh,
+    Identity,
+    LayerNorm,
+    Linear,
+    Mlp,
+    PatchEmbed,
+    ReLU,
+    Softmax,
+    Tanh,
+)
+from ..models import VisionTransformer
+from . import randomize
+
+
+@dataclass(frozen=True)
+class Case:
+    """A layer to check. build(dtype=…, seed=…) makes it; rtol is the largest relative error allowed in float64."""
+
+    name: str
+    build: Callable
+    shape: tuple
+    rtol: float = 1e-7
+    dropout: bool = False
+
+    def layer(self, dtype="float32"):
+        """The layer with random values in every parameter."""
+        return randomize(self.build(dtype=dtype, seed=0))
+
+    def x(self, dtype="float32", batch=None):
+        shape = self.shape if batch is None else (batch, *self.shape[1:])
+        return np.random.default_rng(1).standard_normal(shape).astype(dtype)
+
+
+def _checkpointed_block(**options):
+    return Checkpoint(Block(8, 2, drop=0.2, attn_drop=0.2, drop_path=0.3, **options))
+
+
+_TOKENS = (3, 5, 8)
+
+LAYERS = [
+    Case("Linear", partial(Linear, 8, 6), _TOKENS),
+    Case("Linear without bias", partial(Linear, 8, 6, bias=False), _TOKENS),
+    Case("LayerNorm", partial(LayerNorm, 8), _TOKENS),
+    Case("GELU", GELU, _TOKENS),
+    Case("GELUTanh", GELUTanh, _TOKENS),
+    Case("Tanh", Tanh, _TOKENS),
+    Case("ReLU", ReLU, _TOKENS),
+    Case("Softmax", Softmax, _TOKENS),
+    Case("Softmax over axis 1", partial(Softmax, axis=1), _TOKENS),
+    Case("Identity", Identity, _TOKENS),
+    Case("Dropout", partial(Dropout, 0.3), _TOKENS, dropout=True),
+    Case("DropPath", partial(DropPath, 0.4), (6, 5, 8), dropout=True),
+    Case("Mlp", partial(Mlp, 8, 12, 6, drop=0.2), _TOKENS, dropout=True),
+    Case("Mlp with ReLU", partial(Mlp, 8, 12, act_layer=ReLU), _TOKENS),
+    Case("Attention", partial(Attention, 8, 2, qkv_bias=True), _TOKENS),
+    Case("Attention without qkv bias", partial(Attention, 8, 2), _TOKENS),
+    Case("Attention with qk_scale", partial(Attention, 8, 2, qk_scale=0.7), _TOKENS),
+    Case("Attention with dropout", partial(Attention, 8, 2, attn_drop=0.3, proj_drop=0.2), _TOKENS, dropout=True),
+    Case("Block", partial(Block, 8, 2, qkv_bias=True), _TOKENS),
+    Case("Block with dropout", partial(Block, 8, 2, drop=0.2, attn_drop=0.2, drop_path=0.3), _TOKENS, dropout=True),
+    Case("Checkpoint of a Block", _checkpointed_block, _TOKENS, dropout=True),
+    Case("PatchEmbed", partial(PatchEmbed, 8, 4, 3, 6), (2, 3, 8, 8)),
+    Case("PatchEmbed 6x8 by 2x4", partial(PatchEmbed, (6, 8), (2, 4), 2, 6), (2, 2, 6, 8)),
+    Case("PatchEmbed with norm", partial(PatchEmbed, 8, 4, 1, 6, norm_layer=LayerNorm), (2, 1, 8, 8)),
+]
+
+_tiny = partial(
+    VisionTransformer, img_size=8, patch_size=4, in_chans=2, num_classes=3, embed_dim=8, depth=2, num_heads=2, mlp_ratio=2
+)
+_IMAGES = (3, 2, 8, 8)
+
+
+def _vit(name, dropout=False, shape=_IMAGES, **options):
+    return Case(f"VisionTransformer {name}".strip(), partial(_tiny, **options), shape, 1e-6, dropout)
+
+
+MODELS = [
+    _vit(""),
+    _vit("distilled", distilled=True),
+    _vit("global_pool=avg", global_pool="avg"),
+    _vit("representation_size", representation_size=6),
+    _vit("num_classes=0", num_classes=0),
+    _vit("qkv_bias=False", qkv_bias=False),
+    _vit("qk_scale", qk_scale=0.5),
+    _vit("drop_rate", drop_rate=0.2, dropout=True),
+    _vit("attn_drop_rate", attn_drop_rate=0.3, dropout=True),
+    _vit("drop_path_rate", drop_path_rate=0.5, dropout=True),
+    _vit("norm_layer", norm_layer=partial(LayerNorm, eps=1e-3)),
+    _vit("act_layer", act_layer=GELUTanh),
+    _vit("non-square", img_size=(8, 12), patch_size=(4, 2), shape=(3, 2, 8, 12)),
+]

@@ -1,0 +1,162 @@
+"""A stand-in for CuPy that runs on the CPU and fails where CuPy would.
+
+`stand_in` is a namespace over NumPy that knows only the names and keywords that CuPy has (cupy_names.json, read from
+CuPy itself), refuses to mix in host arrays, and refuses implicit reads of device values. Layers that run on it run on a
+GPU, short of kernels themselves:
+
+    model.to(stand_in); model(stand_in.asarray(x))
+"""
+
+import json
+import pathlib
+
+import numpy as np
+
+from ..backend import register
+
+_NAMES = json.loads((pathlib.Path(__file__).parent / "cupy_names.json").read_text())
+
+
+class HostRead(RuntimeError):
+    """A device value was read on the host, which stalls a GPU and cannot be captured in a graph."""
+
+
+def _unwrap(value):
+    if isinstance(value, DeviceArray):
+        return value._array
+    if isinstance(value, (tuple, list)):
+        return type(value)(_unwrap(item) for item in value)
+    if isinstance(value, np.ndarray):
+        raise TypeError("Unsupported type numpy.ndarray: CuPy does not copy host arrays to the device by itself")
+    return value
+
+
+def _wrap(value):
+    if isinstance(value, (np.ndarray, np.generic)):
+        return DeviceArray(np.asarray(value))
+    if isinstance(value, (tuple, list)):
+        return type(value)(_wrap(item) for item in value)
+    return value
+
+
+def _call(name, function, accepted, args, keywords):
+    """Call a NumPy function with device arrays, with the keywords that CuPy accepts."""
+    if accepted == "ufunc" and "where" in keywords:
+        raise TypeError(f"Wrong arguments {{'where'}}: CuPy's {name} has no where=")
+    if isinstance(accepted, list) and not {"kwargs", "args"} & set(accepted):
+        for keyword in keywords:
+            if keyword not in accepted:
+                raise TypeError(f"CuPy's {name} has no keyword {keyword!r}; it has {accepted}")
+    result = function(*map(_unwrap, args), **{key: _unwrap(value) for key, value in keywords.items()})
+    return keywords["out"] if keywords.get("out") is not None else _wrap(result)
+
+
+class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
+    """An array that is on the device as far as anyone can tell."""
+
+    __array_priority__ = 100
+
+    def __init__(self, array):
+        self._array = array
+
+    def __array__(self, *args, **keywords):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed; use .get()")
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **keywords):
+        if "where" in keywords:
+            raise TypeError("Wrong arguments {'where'}")
+        if method == "reduce" and ufunc.__name__ not in ("add", "multiply"):
+            raise NotImplementedError(f"`{ufunc.__name__}.reduce` is not supported yet")
+        if out is not None:
+            keywords["out"] = tuple(map(_unwrap, out))
+        result = getattr(ufunc, method)(*map(_unwrap, inputs), **keywords)
+        return _wrap(result) if out is None else out[0]
+
+    def _host_read(self, *args):
+        raise HostRead("this reads a device value on the host")
+
+    __bool__ = __float__ = __int__ = __index__ = __complex__ = item = tolist = _host_read
+
+    def get(self):
+        return self._array.copy()
+
+    def __len__(self):
+        return len(self._array)
+
+    def __iter__(self):
+        return map(_wrap, self._array)
+
+    def __getitem__(self, key):
+        return _wrap(self._array[_unwrap(key)])
+
+    def __setitem__(self, key, value):
+        self._array[_unwrap(key)] = _unwrap(value)
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value = getattr(self._array, name)
+        if not callable(value):
+            return _wrap(value) if isinstance(value, np.ndarray) else value
+        if name not in _NAMES["methods"]:
+            raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
+        return lambda *args, **keywords: _call(name, value, None, args, keywords)
+
+
+class _Namespace:
+    """A module of CuPy: NumPy's functions by the names in `accepted`."""
+
+    def __init__(self, name, module, accepted):
+        self._name, self._module, self._accepted = name, module, accepted
+
+    def __getattr__(self, name):
+        found = getattr(self._module, name, None)
+        if name in self._accepted and found is not None:
+            accepted = self._accepted[name]
+            return lambda *args, **keywords: _call(name, found, accepted, args, keywords)
+        if isinstance(found, (type, float)):  # dtypes and constants
+            return found
+        raise AttributeError(f"module {self._name!r} has no attribute {name!r}")
+
+
+class _Generator:
+    def __init__(self, seed):
+        self._generator = np.random.default_rng(seed)
+
+    def __getattr__(self, name):
+        if name not in _NAMES["generator"]:
+            raise AttributeError(f"'cupy.random.Generator' object has no attribute {name!r}")
+        method = getattr(self._generator, name)
+        return lambda *args, **keywords: _call(name, method, _NAMES["generator"][name], args, keywords)
+
+
+class _RandomModule:
+    default_rng = staticmethod(_Generator)
+
+
+class StandIn(_Namespace):
+    """The namespace itself, with what CuPy has beyond NumPy."""
+
+    ndarray = DeviceArray
+    random = _RandomModule()
+
+    def __init__(self):
+        super().__init__("cupy", np, _NAMES["functions"])
+        self.linalg = _Namespace("cupy.linalg", np.linalg, _NAMES["linalg"])
+
+    def asarray(self, a, dtype=None):
+        """The one way from the host to the device."""
+        return DeviceArray(np.array(a._array if isinstance(a, DeviceArray) else a, dtype=dtype))
+
+    def asnumpy(self, a):
+        """The one way back."""
+        return a.get()
+
+    def erf(self, x):
+        from scipy.special import erf
+
+        return _wrap(erf(_unwrap(x)))
+
+
+stand_in = StandIn()
+register(DeviceArray, stand_in)
