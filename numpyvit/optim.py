@@ -161,11 +161,15 @@ class EMA:
         """While open, the model's weights are the average."""
         parameters = self.weights.layout.parameters
         own = [parameter.data.copy() for parameter in parameters]
-        self._write(self.weights.layout.views(self.shadow))
+        self.copy_to_model()
         try:
             yield
         finally:
             self._write(own)
+
+    def copy_to_model(self):
+        """Give the model the average for good."""
+        self._write(self.weights.layout.views(self.shadow))
 
     def _write(self, arrays):
         for parameter, array in zip(self.weights.layout.parameters, arrays):

@@ -1,0 +1,21 @@
+"""Picture sets, batches and augmentation."""
+
+from .augment import normalize, random_affine, random_crop, random_flip
+from .datasets import SOURCES, Dataset, load, load_digits, load_folder
+from .loader import Loader
+from .pictures import FolderDataset, read_picture
+
+__all__ = [
+    "SOURCES",
+    "Dataset",
+    "FolderDataset",
+    "Loader",
+    "load",
+    "load_digits",
+    "load_folder",
+    "normalize",
+    "random_affine",
+    "random_crop",
+    "random_flip",
+    "read_picture",
+]

@@ -1,0 +1,113 @@
+"""The file forms that small picture sets come in: IDX (MNIST), CIFAR's binary and Python batches, archives of them.
+
+Every reader checks sizes before it makes an array and raises DataError naming the file and what to do.
+"""
+
+import gzip
+import hashlib
+import math
+import pathlib
+import struct
+import tarfile
+import zlib
+
+import numpy as np
+
+from .. import pickles
+from ..errors import DataError
+
+
+def read_bytes(path):
+    """The content of a file, unpacked where it is gzipped. gzip's own checksum finds damage."""
+    path = pathlib.Path(path)
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}: the gzip file is damaged or cut short ({error}); fetch it again") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def read_archive(path, names):
+    """{base name: content} of the members of a .tar or .tar.gz whose base names are wanted. Nothing is unpacked to disk."""
+    found = {}
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = pathlib.PurePosixPath(member.name).name
+                if name in names and member.isfile():
+                    found[name] = archive.extractfile(member).read()
+    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        raise DataError(f"{path}: the archive is damaged or cut short ({error}); fetch it again") from None
+    return found
+
+
+def check_md5(source, data, md5):
+    """Errors: DataError where the content of an official file differs from the published one."""
+    if hashlib.md5(data).hexdigest() != md5:
+        raise DataError(f"{source}: the content differs from the published file (checksum); fetch it again")
+
+
+_IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+
+
+def parse_idx(data, source):
+    """An IDX file (MNIST's form) as an array: 0, 0, type, dimensions, each length as a big-endian int32, values."""
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_DTYPES or data[3] > 8:
+        raise DataError(f"{source}: is no IDX file (it begins with {data[:4].hex(' ') or 'nothing'}); fetch it again")
+    dtype, dimensions = np.dtype(_IDX_DTYPES[data[2]]), data[3]
+    start = 4 + 4 * dimensions
+    shape = struct.unpack(f">{dimensions}I", data[4:start]) if len(data) >= start else ()
+    expected = start + dtype.itemsize * math.prod(shape)
+    if len(data) != expected:
+        raise DataError(f"{source}: has {len(data):,} bytes, its header promises {expected:,}; fetch it again")
+    return np.frombuffer(data, dtype, offset=start).reshape(shape)
+
+
+def parse_cifar_binary(data, source, label_bytes):
+    """CIFAR's binary form: rows of `label_bytes` labels (the last counts) and 3·32·32 pixels."""
+    row = label_bytes + 3072
+    if not data or len(data) % row:
+        raise DataError(f"{source}: has {len(data):,} bytes, expected a multiple of {row}; fetch it again")
+    rows = np.frombuffer(data, np.uint8).reshape(-1, row)
+    return rows[:, label_bytes:].reshape(-1, 3, 32, 32), rows[:, label_bytes - 1]
+
+
+def parse_cifar_python(data, source):
+    """CIFAR's Python form, a pickle that is read without executing anything: 'data' and 'labels' or 'fine_labels'."""
+    batch = _plain_pickle(data, source)
+    labels = batch.get("fine_labels", batch.get("labels"))
+    try:
+        images = pickles.as_array(batch.get("data"))
+    except pickles.PickleError as error:
+        raise DataError(f"{source}: is no CIFAR batch ({error})") from None
+    if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3072:
+        raise DataError(f"{source}: 'data' has shape {images.shape} and type {images.dtype}, expected (N, 3072) uint8")
+    if not isinstance(labels, list) or len(labels) != len(images) or not all(type(i) is int and 0 <= i < 100 for i in labels):
+        raise DataError(f"{source}: expected a list of {len(images)} labels from 0 to 99")
+    return images.reshape(-1, 3, 32, 32), np.array(labels)
+
+
+def parse_cifar_names(data, source):
+    """The class names of CIFAR's batches.meta or meta."""
+    meta = _plain_pickle(data, source)
+    names = meta.get("fine_label_names", meta.get("label_names"))
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{source}: holds no list of class names")
+    return names
+
+
+def _plain_pickle(data, source):
+    try:
+        value = pickles.read(data, pickles.NUMPY_CONSTRUCTORS)
+    except pickles.PickleError as error:
+        raise DataError(f"{source}: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{source}: is no CIFAR batch (it holds a {type(value).__name__}, expected a dict)")
+    text = {key.decode("latin-1") if isinstance(key, bytes) else key: item for key, item in value.items()}
+    return {key: list(map(_text, item)) if key.endswith("names") and isinstance(item, list) else item for key, item in text.items() if isinstance(key, str)}
+
+
+def _text(value):
+    return value.decode("latin-1") if isinstance(value, bytes) else value

@@ -1,0 +1,45 @@
+"""Batches of a set: shuffled from the seed, augmented, normalised, the next one prepared while this one trains."""
+
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from .augment import normalize
+
+
+class Loader:
+    """An iterable over one epoch at a time:   for images, labels in loader.epoch(3): …
+
+    Everything random in a batch follows from (seed, epoch, number of the batch), so an epoch can begin in its middle.
+    images: (B, C, H, W) of `dtype`; labels: (B,) int64. The last batch may be short.
+    augment: functions (images, rng) -> images on uint8 pictures, see augment.py.
+    """
+
+    def __init__(self, dataset, batch_size, *, shuffle=False, augment=(), seed=0, dtype=np.float32):
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        self.augment, self.seed, self.dtype = tuple(augment), seed, dtype
+
+    def __len__(self):
+        return -(-len(self.dataset) // self.batch_size)
+
+    def epoch(self, epoch=0, first=0):
+        """The batches of an epoch from number `first` on, each prepared one ahead on a thread."""
+        order = np.arange(len(self.dataset))
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = None
+            for number in itertools.chain(range(first, len(self)), [None]):
+                ready = waiting.result() if waiting else None
+                waiting = pool.submit(self._batch, order, epoch, number) if number is not None else None
+                if ready is not None:
+                    yield ready
+
+    def _batch(self, order, epoch, number):
+        indices = order[number * self.batch_size : (number + 1) * self.batch_size]
+        images = self.dataset.pictures(indices)
+        rng = np.random.default_rng((self.seed, epoch, number, 1))
+        for function in self.augment:
+            images = function(images, rng)
+        return normalize(images, self.dataset.mean, self.dataset.std, self.dtype), self.dataset.labels[indices]
