@@ -372,7 +372,7 @@ class Checkpoint(Layer):
     def children(self):
         return self.layer.children()
 
-    def forward(self, x, tape):
+    def forward(self, x, tape=FORGET):
         state = tape.random.state if tape.random is not None else None
         y = self.layer.forward(x, tape.forgetting())
         tape.push(self, x, state)

@@ -101,6 +101,7 @@ def fit(
         recipe = getattr(model, "_recipe", {})
         directory = RunDirectory(out, {**recipe, **settings, **(config or {})}, resume)
     trainer = Trainer(model, train, val, settings, augment, directory, threads, progress)
+    trainer.data_name = (config or {}).get("data")
     if resume and directory is not None:
         trainer.restore(directory.load_state())
     return trainer.run()
@@ -131,7 +132,7 @@ class Trainer:
         self.total_steps = min(total, settings["steps"] or total)
         self.rate = _schedule(settings, self.total_steps)
         self.epoch, self.batch, self.records = 0, 0, []
-        self.sums = Sums()
+        self.sums, self.data_name = Sums(), None
 
     # -- the loop
 
@@ -195,6 +196,7 @@ class Trainer:
             "classes": list(self.val.classes),
             "mean": list(self.val.mean),
             "std": list(self.val.std),
+            "data": self.data_name,
             "epoch": records[-1]["epoch"],
             "val_accuracy": records[-1]["val_accuracy"],
         }

@@ -54,6 +54,17 @@ def list_models(pattern="*"):
     return sorted(fnmatch.filter(VARIANTS, pattern))
 
 
+def count_parameters(name):
+    """How many parameters a preset has, by arithmetic: nothing is made."""
+    options = {p.name: p.default for p in inspect.signature(VisionTransformer).parameters.values()} | VARIANTS[name]
+    D, hidden = options["embed_dim"], int(options["embed_dim"] * options["mlp_ratio"])
+    tokens, heads = (2, 2) if options["distilled"] else (1, 1)
+    patches = (options["img_size"] // options["patch_size"]) ** 2
+    embed = D * options["in_chans"] * options["patch_size"] ** 2 + D + (patches + 2 * tokens) * D
+    block = 4 * D + (3 * D * D + 3 * D) + (D * D + D) + (2 * D * hidden + hidden + D)
+    return embed + options["depth"] * block + 2 * D + heads * (D + 1) * options["num_classes"]
+
+
 def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu", **options):
     """A model by the name of its preset.
 

@@ -1,0 +1,349 @@
+"""The command line: numpyvit train | evaluate | predict | models | gradcheck. Thin functions over the library."""
+
+import argparse
+import pathlib
+import sys
+
+from . import __version__
+from .errors import CheckpointError, ConfigError, NumpyvitError, RunError
+
+
+def main(argv=None):
+    """Run one verb. Returns the exit code: 0, 1 for a failure, 2 for bad usage, 130 after Ctrl-C."""
+    from .train import Interrupted
+
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    try:
+        return args.run(args) or 0
+    except Interrupted as stop:
+        print(f"\nnumpyvit: {stop}", file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        print("\nnumpyvit: stopped", file=sys.stderr)
+        return 130
+    except (NumpyvitError, MemoryError) as error:
+        if args.debug:
+            raise
+        print(f"numpyvit: error: {error or type(error).__name__}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+
+
+def build_parser():
+    parser = argparse.ArgumentParser(
+        prog="numpyvit",
+        description="Vision Transformers in pure NumPy: train, evaluate, look.",
+        epilog="Begin with: numpyvit train",
+    )
+    parser.add_argument("--version", action="version", version=f"numpyvit {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for add in (_add_train, _add_evaluate, _add_predict, _add_models, _add_gradcheck):
+        verb = add(verbs)
+        verb.add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    return parser
+
+
+def _verb(verbs, name, run, text, example):
+    verb = verbs.add_parser(
+        name, help=text, description=text, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _count(text):
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+# ---- train ----------------------------------------------------------------------------------------------------------
+
+_TRAIN_EXAMPLES = """examples:
+  numpyvit train                                             the digits inside the package, under two minutes
+  numpyvit train --data mnist --data-dir ~/mnist --epochs 5
+  numpyvit train --data pictures/ --epochs 50                pictures/train/<class>/*.png, pictures/val/<class>/*.png
+  numpyvit train --resume --out runs/digits-vit_micro_patch2_8
+"""
+
+
+def _add_train(verbs):
+    verb = _verb(verbs, "train", train, "Train a model on a data set or a folder of pictures.", _TRAIN_EXAMPLES)
+    add = verb.add_argument
+    add("--data", metavar="NAME|FOLDER", help="digits (default), mnist, fashion-mnist, cifar10, cifar100, or a folder")
+    add("--data-dir", metavar="DIR", help="where the files lie (default: NUMPYVIT_DATA, else a cache that is filled)")
+    add("--model", metavar="NAME", help="a preset of `numpyvit models` (default: one that suits the data)")
+    add("--img-size", type=_count, metavar="N", help="size to which a folder's pictures are brought (default: the model's)")
+    add("--epochs", type=_count, metavar="N", help="default: 40 for digits, 5 for mnist, 10 for fashion-mnist, else 20")
+    add("--steps", type=_count, metavar="N", help="stop after so many updates, if that comes first")
+    add("--batch-size", type=_count, metavar="N", help="default: 64 for digits, else 128")
+    add("--lr", type=float, metavar="X", help="learning rate (default: 0.002; 0.001 for photographs)")
+    add("--weight-decay", type=float, metavar="X", help="default: 0.05")
+    add("--schedule", choices=("constant", "cosine", "step"), help="of the learning rate (default: constant)")
+    add("--warmup-steps", type=int, metavar="N", help="default: 200; 100 for digits")
+    add("--label-smoothing", type=float, metavar="X", help="default: 0")
+    add("--clip-norm", type=float, metavar="X", help="bound on the global norm of the gradients (default: 1)")
+    add("--ema-decay", type=float, metavar="X", help="of the weights' moving average; 0 is off (default: 0.998; 0.99)")
+    add("--drop-rate", type=float, metavar="X", help="dropout (default: 0)")
+    add("--drop-path-rate", type=float, metavar="X", help="stochastic depth (default: 0)")
+    add("--no-augment", action="store_true", help="leave the pictures as they are")
+    add("--seed", type=int, metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
+    add("--out", metavar="DIR", help="run directory (default: runs/DATA-MODEL, numbered where it exists)")
+    add("--resume", action="store_true", help="go on from the state in the run directory, bit for bit")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    add("--threads", type=_count, metavar="N", help="default: all processors; the result does not depend on it")
+    add("--pretrained", metavar="PATH", help="begin with the weights of a checkpoint")
+    return verb
+
+
+def train(args):
+    from . import data, recipes
+    from .models import create_model
+    from .train import fit
+
+    settings = _train_settings(args)
+    out = settings.pop("out")
+    options = settings.pop("options")
+    train_set, val_set = data.load(
+        settings["data"], settings["data_dir"], img_size=options.get("img_size"), in_chans=options.get("in_chans", 3)
+    )
+    options |= {
+        "img_size": list(train_set.image_shape[1:]),
+        "in_chans": train_set.image_shape[0],
+        "num_classes": len(train_set.classes),
+    }
+    model = create_model(
+        settings.pop("model"), args.pretrained, seed=settings["seed"], device=args.device, **options
+    )
+    keys = ("data", "data_dir", "augment", "pretrained")
+    config = {key: settings.pop(key) for key in keys}
+    print(
+        f"{config['data']}: {len(train_set):,} pictures to train on, {len(val_set):,} to test; "
+        f"{model._recipe['model']} with {model.num_parameters():,} parameters -> {out}"
+    )
+    records = fit(
+        model,
+        train_set,
+        val_set,
+        **settings,
+        augment=recipes.augmentation(config["augment"]),
+        out=out,
+        resume=args.resume,
+        threads=args.threads,
+        config=config,
+    )
+    _report(out, records, config)
+
+
+def _report(out, records, config):
+    best = max(records, key=lambda record: record["val_accuracy"])
+    data_dir = f" --data-dir {config['data_dir']}" if config["data_dir"] else ""
+    print(f"\ntest accuracy  {records[-1]['val_accuracy']:.2%} (best {best['val_accuracy']:.2%}, epoch {best['epoch']})")
+    print(f"checkpoint     {out / 'last.safetensors'} (best: {out / 'best.safetensors'})")
+    print(f"curves         {out / 'curves.png'}")
+    print(f"next           numpyvit evaluate --checkpoint {out / 'best.safetensors'}{data_dir}")
+
+
+def _train_settings(args):
+    """The recipe of the data, under the stored settings of a resumed run, under what the user typed."""
+    from . import recipes
+    from .models import VARIANTS
+    from .run_directory import read_config
+
+    stored = {}
+    if args.resume:
+        out = pathlib.Path(args.out) if args.out else _latest_run()
+        try:
+            stored = read_config(out)
+        except FileNotFoundError:
+            raise RunError(f"{out}: holds no run to resume; leave --resume out to start one") from None
+    data = args.data or stored.get("data", "digits")
+    names = ("model", "epochs", "steps", "batch_size", "lr", "weight_decay", "schedule", "warmup_steps")
+    names += ("label_smoothing", "clip_norm", "ema_decay", "seed", "data_dir", "pretrained")
+    typed = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
+    stored_options = stored.pop("options", {})
+    settings = {"data_dir": None, "pretrained": None, **recipes.recipe(data), **stored, **typed, "data": data}
+    if args.no_augment:
+        settings["augment"] = {}
+    settings["options"] = dict(stored_options)
+    for option in ("drop_rate", "drop_path_rate"):
+        if getattr(args, option) is not None:
+            settings["options"][option] = getattr(args, option)
+    if recipes.is_folder(data):
+        own = VARIANTS.get(settings["model"], {})
+        size = args.img_size or settings["options"].get("img_size") or own.get("img_size", 224)
+        settings["options"]["img_size"] = (size, size) if isinstance(size, int) else tuple(size)
+        settings["options"]["in_chans"] = own.get("in_chans", 3)
+    settings["out"] = out if args.resume else _new_run(args.out, data, settings["model"])
+    return settings
+
+
+def _new_run(out, data, model):
+    if out:
+        return pathlib.Path(out)
+    name = f"{pathlib.Path(data).name or 'pictures'}-{model}"
+    numbers = [""] + [f"-{i}" for i in range(2, 10_000)]
+    return next(path for n in numbers if not (path := pathlib.Path("runs", name + n)).exists())
+
+
+def _latest_run():
+    runs = sorted(pathlib.Path("runs").glob("*/config.json"), key=lambda path: path.stat().st_mtime)
+    if not runs:
+        raise RunError("there is no run under runs/ to resume; name its directory with --out")
+    return runs[-1].parent
+
+
+# ---- evaluate and predict -------------------------------------------------------------------------------------------
+
+
+def _add_checkpoint(verb):
+    verb.add_argument("--checkpoint", required=True, metavar="FILE", help="weights that `numpyvit train` wrote")
+    verb.add_argument("--model", metavar="NAME", help="the preset, where the file does not name it")
+    verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    verb.add_argument("--threads", type=_count, metavar="N", help="default: all processors")
+
+
+def _load_model(args):
+    """-> the model of a checkpoint with its weights, and the checkpoint's notes."""
+    from .io import load_tensors
+    from .models import create_model
+
+    tensors, notes = load_tensors(args.checkpoint)
+    recipe = notes.get("recipe", {})
+    name = args.model or recipe.get("model")
+    if name is None:
+        raise CheckpointError(f"{args.checkpoint}: does not say which model it belongs to; name it with --model")
+    model = create_model(name, **recipe.get("options", {}))
+    model.load_state_dict(tensors)
+    return model.to(args.device), notes
+
+
+def _add_evaluate(verbs):
+    verb = _verb(
+        verbs,
+        "evaluate",
+        evaluate,
+        "Loss and accuracy of a checkpoint on the test part of a data set.",
+        "example:\n  numpyvit evaluate --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n",
+    )
+    _add_checkpoint(verb)
+    verb.add_argument("--data", metavar="NAME|FOLDER", help="default: what it was trained on")
+    verb.add_argument("--data-dir", metavar="DIR", help="where the files lie")
+    verb.add_argument("--batch-size", type=_count, default=256, metavar="N", help="default: 256")
+    return verb
+
+
+def evaluate(args):
+    from . import data as datasets
+    from .train import evaluate as measure
+
+    model, notes = _load_model(args)
+    data = args.data or notes.get("data")
+    if data is None:
+        raise CheckpointError(f"{args.checkpoint}: does not say what it was trained on; name the data with --data")
+    embed = model.patch_embed
+    _, test = datasets.load(
+        data, args.data_dir, img_size=embed.img_size, in_chans=embed.proj.weight.data.shape[1]
+    )
+    scores = measure(model, test, batch_size=args.batch_size, threads=args.threads)
+    print(
+        f"{data}: accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f} on {scores['images']:,} pictures, "
+        f"{scores['images_per_second']:.0f} img/s"
+    )
+
+
+def _add_predict(verbs):
+    verb = _verb(
+        verbs,
+        "predict",
+        predict,
+        "The likeliest classes of pictures, with probabilities.",
+        "example:\n  numpyvit predict seven.png --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n",
+    )
+    verb.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files")
+    _add_checkpoint(verb)
+    verb.add_argument("--top", type=_count, default=5, metavar="K", help="how many classes to show (default: 5)")
+    return verb
+
+
+def predict(args):
+    import numpy as np
+
+    from .backend import array_module, to_host, to_module
+    from .data import normalize, read_picture
+    from .functional import softmax
+    from .step import infer
+
+    model, notes = _load_model(args)
+    embed = model.patch_embed
+    in_chans = embed.proj.weight.data.shape[1]
+    classes = notes.get("classes") or [f"class {i}" for i in range(model.num_classes)]
+    mean, std = notes.get("mean", [0.5] * in_chans), notes.get("std", [0.5] * in_chans)
+    images = np.stack([read_picture(picture, embed.img_size, in_chans) for picture in args.pictures])
+    x = to_module(normalize(images, mean, std), array_module(embed.proj.weight.data))
+    probabilities = softmax(to_host(infer(model, x, args.threads)))
+    for picture, p in zip(args.pictures, probabilities):
+        print(picture)
+        for k in np.argsort(-p)[: args.top]:
+            print(f"  {p[k]:7.2%}  {classes[k]}")
+
+
+# ---- models and gradcheck -------------------------------------------------------------------------------------------
+
+
+def _add_models(verbs):
+    verb = _verb(
+        verbs, "models", models, "The presets and their sizes.", 'example:\n  numpyvit models "deit*"\n'
+    )
+    verb.add_argument("pattern", nargs="?", default="*", help='shell pattern such as "deit*" (default: all)')
+    return verb
+
+
+def models(args):
+    from .models import VARIANTS, count_parameters, list_models
+
+    names = list_models(args.pattern)
+    if not names:
+        raise ConfigError(f"no model matches {args.pattern!r}; `numpyvit models` lists them all")
+    print(f"{'model':34s} {'parameters':>12s}  image  patch  width  depth  heads")
+    for name in names:
+        v = VARIANTS[name]
+        print(
+            f"{name:34s} {count_parameters(name):12,d}  {v['img_size']:5d}  {v['patch_size']:5d}  "
+            f"{v['embed_dim']:5d}  {v['depth']:5d}  {v['num_heads']:5d}"
+        )
+
+
+def _add_gradcheck(verbs):
+    verb = _verb(
+        verbs,
+        "gradcheck",
+        gradcheck,
+        "Compare every layer's backward, and one model of each kind, with finite differences in float64.",
+        "example:\n  numpyvit gradcheck\n  numpyvit gradcheck Attention\n",
+    )
+    verb.add_argument("pattern", nargs="?", default="", help="only cases whose name contains this")
+    return verb
+
+
+def gradcheck(args):
+    from .errors import GradientError
+    from .testing import gradcheck as check
+    from .testing.cases import LAYERS, MODELS
+
+    cases = [case for case in LAYERS + MODELS if args.pattern.lower() in case.name.lower()]
+    if not cases:
+        raise ConfigError(f"no layer or model is named like {args.pattern!r}; `numpyvit gradcheck` checks all")
+    failures = 0
+    print(f"{'layer':36s} arrays  worst error  allowed  verdict")
+    for case in cases:
+        seed = 0 if case.dropout else None
+        try:
+            errors = check(case.layer("float64"), case.x("float64"), seed=seed, rtol=case.rtol)
+            print(f"{case.name:36s} {len(errors):6d}  {max(errors.values()):11.1e}  {case.rtol:7.0e}  ok")
+        except GradientError as error:
+            failures += 1
+            print(f"{case.name:36s} FAILED: {error}")
+    print(f"{len(cases) - failures} of {len(cases)} hold")
+    return 1 if failures else 0

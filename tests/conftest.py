@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from numpyvit.testing import stand_in
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1234)
+
+
+def _cupy():
+    cupy = pytest.importorskip("cupy")
+    if cupy.cuda.runtime.getDeviceCount() == 0:
+        pytest.skip("no GPU")
+    return cupy
+
+
+@pytest.fixture(params=["numpy", "stand_in", pytest.param("cupy", marks=pytest.mark.gpu)])
+def xp(request):
+    """Each array namespace that layers must run on."""
+    return {"numpy": lambda: np, "stand_in": lambda: stand_in, "cupy": _cupy}[request.param]()
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """A folder of own pictures: two classes, bright and dark, of different sizes and modes."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, low in (("bright", 150), ("dark", 0)):
+        folder = tmp_path / "pictures" / "train" / name
+        folder.mkdir(parents=True)
+        for i in range(10):
+            pixels = rng.integers(low, low + 100, (10 + i, 12, 3)).astype(np.uint8)
+            Image.fromarray(pixels).convert("RGB" if i % 2 else "L").save(folder / f"{i}.png")
+    return tmp_path / "pictures"

@@ -1,0 +1,166 @@
+import numpy as np
+import pytest
+
+import numpyvit as nv
+from numpyvit.errors import ConfigError, InputError, ShapeError
+from numpyvit.models import count_parameters
+
+PUBLISHED = {
+    "vit_tiny_patch16_224": 5_717_416,
+    "vit_small_patch16_224": 22_050_664,
+    "vit_small_patch32_224": 22_878_952,
+    "vit_base_patch32_224": 88_224_232,
+    "vit_base_patch16_224": 86_567_656,
+    "vit_base_patch16_384": 86_859_496,
+    "vit_large_patch32_224": 306_535_400,
+    "vit_large_patch16_224": 304_326_632,
+    "vit_huge_patch14_224": 632_045_800,
+    "deit_tiny_patch16_224": 5_717_416,
+    "deit_tiny_distilled_patch16_224": 5_910_800,
+    "deit_small_patch16_224": 22_050_664,
+    "deit_small_distilled_patch16_224": 22_436_432,
+    "deit_base_patch16_224": 86_567_656,
+    "deit_base_distilled_patch16_224": 87_338_192,
+    "deit_base_distilled_patch16_384": 87_630_032,
+}
+TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
+
+
+def tiny(**options):
+    return nv.VisionTransformer(**{**TINY, **options})
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_presets_have_the_published_number_of_parameters(name):
+    assert count_parameters(name) == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", [n for n in nv.list_models() if count_parameters(n) < 30e6])
+def test_the_count_is_that_of_the_model_itself(name):
+    assert nv.create_model(name).num_parameters() == count_parameters(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in nv.list_models() if count_parameters(n) >= 30e6])
+def test_the_count_is_that_of_the_model_itself_for_large_ones(name):
+    assert nv.create_model(name).num_parameters() == count_parameters(name)
+
+
+def test_names_are_timms():
+    names = [name for name, _ in tiny(distilled=True).named_parameters()]
+    for name in ("cls_token", "dist_token", "pos_embed", "patch_embed.proj.weight", "blocks.1.norm2.bias"):
+        assert name in names
+    for name in ("blocks.0.attn.qkv.weight", "blocks.0.attn.proj.bias", "blocks.0.mlp.fc2.weight", "head_dist.weight"):
+        assert name in names
+    assert "pre_logits.fc.weight" in tiny(representation_size=5).state_dict()
+    assert "fc_norm.weight" in tiny(global_pool="avg").state_dict()
+    assert "norm.weight" not in tiny(global_pool="avg").state_dict()
+
+
+def test_shapes_are_pytorchs():
+    state = tiny(patch_size=(2, 4), representation_size=5).state_dict()
+    assert state["patch_embed.proj.weight"].shape == (8, 1, 2, 4)
+    assert state["blocks.0.attn.qkv.weight"].shape == (24, 8)
+    assert state["blocks.0.mlp.fc1.weight"].shape == (32, 8)
+    assert state["pre_logits.fc.weight"].shape == (5, 8)
+    assert state["head.weight"].shape == (3, 5)
+    assert state["pos_embed"].shape == (1, 1 + 4 * 2, 8)
+
+
+def test_create_model_takes_overrides():
+    model = nv.create_model(
+        "vit_tiny_patch16_224", num_classes=10, img_size=32, patch_size=4, in_chans=3, depth=1, seed=0, dtype="float64"
+    )
+    assert model(np.zeros((2, 3, 32, 32))).shape == (2, 10)
+    assert model.head.weight.data.dtype == np.float64
+
+
+def test_one_seed_gives_one_model_in_either_dtype():
+    a, b, c = tiny(seed=1).state_dict(), tiny(seed=1, dtype="float64").state_dict(), tiny(seed=2).state_dict()
+    assert all(np.array_equal(a[name], b[name]) for name in a)
+    assert not np.array_equal(a["pos_embed"], c["pos_embed"])
+
+
+def test_list_models_filters_and_sorts():
+    assert nv.list_models("deit*distilled*224") == [
+        "deit_base_distilled_patch16_224",
+        "deit_small_distilled_patch16_224",
+        "deit_tiny_distilled_patch16_224",
+    ]
+    assert nv.list_models() == sorted(nv.list_models())
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: nv.create_model("vit_tiny_patch16_225"), "did you mean vit_tiny_patch16_224"),
+        (lambda: nv.create_model("zzz"), "list_models"),
+        (lambda: nv.create_model("vit_tiny_patch16_224", drop_rates=0.1), "did you mean drop_rate"),
+        (lambda: tiny(embed_dim=9), "divisible by num_heads"),
+        (lambda: tiny(img_size=9), "divisible by patch_size"),
+        (lambda: tiny(global_pool="max"), "'token', or 'avg'"),
+        (lambda: tiny(global_pool="avg", distilled=True), "not distilled"),
+        (lambda: tiny(depth=0), "depth must be at least 1"),
+        (lambda: tiny(drop_rate=-0.1), "0..1"),
+    ],
+)
+def test_bad_options_are_explained(call, message):
+    with pytest.raises(ConfigError, match=message):
+        call()
+
+
+def test_a_distilled_model_returns_the_pair_on_a_tape_and_its_mean_without(rng):
+    model, x = tiny(distilled=True, dtype="float64"), rng.standard_normal((2, 1, 8, 8))
+    logits, logits_dist = model.forward(x, nv.Tape(model))
+    assert not np.allclose(logits, logits_dist)
+    np.testing.assert_allclose(model(x), (logits + logits_dist) / 2)
+
+
+def test_representation_size_is_ignored_when_distilled():
+    assert "pre_logits.fc.weight" not in tiny(distilled=True, representation_size=5).state_dict()
+
+
+def test_without_classes_the_model_returns_features(rng):
+    model = tiny(num_classes=0)
+    assert model(rng.standard_normal((2, 1, 8, 8)).astype(np.float32)).shape == (2, 8)
+
+
+def test_drop_path_rises_linearly():
+    rates = [block.drop_path1.p for block in tiny(depth=5, drop_path_rate=0.4).blocks]
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_every_parameter_is_trained(rng):
+    model, x = tiny(distilled=True, dtype="float64"), rng.standard_normal((4, 1, 8, 8))
+    tape = nv.Tape(model)
+    y = model.forward(x, tape)
+    model.backward(tuple(rng.standard_normal(part.shape) for part in y), tape)
+    assert all(np.abs(gradient).max() > 0 for gradient in tape.gradients().values())
+
+
+def test_the_gradient_of_the_images_is_left_out_on_request(rng):
+    model, x = tiny(), rng.standard_normal((2, 1, 8, 8)).astype(np.float32)
+    tape = nv.Tape(model, input_gradient=False)
+    assert model.backward(model.forward(x, tape), tape) is None
+    tape = nv.Tape(model)
+    assert model.backward(model.forward(x, tape), tape).shape == x.shape
+
+
+def test_images_of_the_wrong_kind_are_refused():
+    model = tiny()
+    for shape in ((2, 1, 8, 4), (2, 3, 8, 8), (1, 8, 8)):
+        with pytest.raises(ShapeError, match=r"expected \(batch, 1, 8, 8\)"):
+            model(np.zeros(shape, np.float32))
+    with pytest.raises(InputError, match="empty batch"):
+        model(np.zeros((0, 1, 8, 8), np.float32))
+    x = np.zeros((2, 1, 8, 8), np.float32)
+    for bad in (np.nan, np.inf):
+        x[1, 0, 3, 3] = bad
+        with pytest.raises(InputError, match="NaN"):
+            model(x)
+
+
+def test_images_of_another_float_type_are_taken(rng):
+    model, x = tiny(), rng.standard_normal((2, 1, 8, 8))
+    assert model(x).dtype == np.float32
+    np.testing.assert_allclose(model(x), model(x.astype(np.float32)), atol=1e-6)

@@ -1,0 +1,173 @@
+import math
+
+import numpy as np
+import pytest
+
+import numpyvit as nv
+from numpyvit import optim
+from numpyvit.backend import to_host
+from numpyvit.errors import CheckpointError, ConfigError
+from numpyvit.layers import LayerNorm, Linear, Mlp
+
+
+def with_gradient(layer, seed=0):
+    """A tape of the layer whose gradients are random."""
+    tape = nv.Tape(layer)
+    tape.flat[...] = np.random.default_rng(seed).standard_normal(tape.flat.size)
+    return tape
+
+
+def plain_adamw(theta, gradients, lr, betas, eps, decay):
+    m = v = 0.0
+    for t, g in enumerate(gradients, 1):
+        theta = theta * (1 - lr * decay)
+        m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g * g
+        theta = theta - lr * (m / (1 - betas[0] ** t)) / (np.sqrt(v / (1 - betas[1] ** t)) + eps)
+    return theta
+
+
+def test_adamw_is_the_published_formula():
+    layer = Linear(300, 200, dtype="float64")  # more than one chunk
+    weight, bias = layer.weight.data.copy(), layer.bias.data.copy()
+    optimizer = optim.AdamW(layer, lr=0.01, betas=(0.8, 0.95), eps=1e-6, weight_decay=0.3)
+    gradients = []
+    for seed in range(4):
+        tape = with_gradient(layer, seed)
+        gradients.append({name: g.copy() for name, g in tape.gradients().items()})
+        optimizer.step(tape)
+    expected = plain_adamw(weight, [g["weight"] for g in gradients], 0.01, (0.8, 0.95), 1e-6, 0.3)
+    np.testing.assert_allclose(layer.weight.data, expected, rtol=1e-12, atol=1e-15)
+    expected = plain_adamw(bias, [g["bias"] for g in gradients], 0.01, (0.8, 0.95), 1e-6, 0.0)
+    np.testing.assert_allclose(layer.bias.data, expected, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("momentum, nesterov", [(0.0, False), (0.9, False), (0.9, True)])
+def test_sgd_is_the_published_formula(momentum, nesterov):
+    layer = Linear(3, 2, dtype="float64")
+    theta, u = layer.weight.data.copy(), 0.0
+    optimizer = optim.SGD(layer, lr=0.1, momentum=momentum, nesterov=nesterov, weight_decay=0.2)
+    for seed in range(3):
+        tape = with_gradient(layer, seed)
+        g = tape.gradients()["weight"] + 0.2 * theta
+        u = momentum * u + g
+        theta = theta - 0.1 * (g + momentum * u if nesterov else u)
+        optimizer.step(tape)
+    np.testing.assert_allclose(layer.weight.data, theta, rtol=1e-12)
+
+
+def test_weight_decay_leaves_out_biases_norms_and_tokens():
+    model = nv.VisionTransformer(8, 4, 1, 3, embed_dim=8, depth=1, num_heads=2, distilled=True)
+    before = model.state_dict()
+    tape = nv.Tape(model)  # gradients 0: only decay acts
+    optim.AdamW(model, lr=0.1, weight_decay=0.5).step(tape)
+    for name, now in model.state_dict().items():
+        decays = name.endswith("weight") and "norm" not in name
+        np.testing.assert_allclose(now, before[name] * (0.95 if decays else 1), rtol=1e-6)
+
+
+def test_frozen_parameters_stay():
+    layer = Mlp(4, 4)
+    layer.fc1.freeze()
+    before = layer.state_dict()
+    optim.AdamW(layer, lr=0.1).step(with_gradient(layer))
+    after = layer.state_dict()
+    assert np.array_equal(before["fc1.weight"], after["fc1.weight"])
+    assert not np.array_equal(before["fc2.weight"], after["fc2.weight"])
+
+
+def test_freezing_after_the_optimizer_was_made_is_an_error():
+    layer = Mlp(4, 4)
+    optimizer = optim.AdamW(layer)
+    layer.fc1.freeze()
+    with pytest.raises(ConfigError, match="make both anew"):
+        optimizer.step(nv.Tape(layer))
+
+
+def test_a_replaced_array_is_taken_in():
+    layer = Linear(2, 2)
+    optimizer = optim.SGD(layer, lr=1.0)
+    layer.weight.data = np.full((2, 2), 5.0, np.float32)
+    tape = nv.Tape(layer)
+    tape.gradients()["weight"][...] = 1
+    optimizer.step(tape)
+    assert (layer.weight.data == 4).all()
+
+
+def test_clipping_scales_to_the_global_norm():
+    layer = Mlp(4, 4, dtype="float64")
+    tape = with_gradient(layer)
+    before = tape.flat.copy()
+    norm = optim.clip_global_norm(tape, 0.5)
+    assert norm == pytest.approx(np.linalg.norm(before))
+    np.testing.assert_allclose(tape.flat, before * 0.5 / (norm + 1e-6))
+    clipped = tape.flat.copy()
+    optim.clip_global_norm(tape, 10.0)
+    assert np.array_equal(tape.flat, clipped)
+
+
+def test_schedules():
+    cosine = optim.cosine_schedule(1.0, 110, warmup_steps=10, min_lr=0.1)
+    assert [cosine(0), cosine(10), cosine(60), cosine(110), cosine(500)] == pytest.approx([1 / 11, 1, 0.55, 0.1, 0.1])
+    step = optim.step_schedule(1.0, 10, 0.5)
+    assert [step(0), step(9), step(10), step(25)] == [1, 1, 0.5, 0.25]
+    constant = optim.constant_schedule(2.0, warmup_steps=3)
+    assert [constant(i) for i in range(5)] == [0.5, 1.0, 1.5, 2.0, 2.0]
+    assert math.isclose(optim.cosine_schedule(1.0, 10)(0), 1.0)
+
+
+def test_the_moving_average_follows_and_is_put_on_and_off():
+    layer = Linear(2, 2, dtype="float64")
+    ema = optim.EMA(layer, decay=0.5)
+    start = layer.weight.data.copy()
+    layer.weight.data[...] = start + 1
+    ema.update()  # β = 2/11 at the first step
+    own = layer.weight.data.copy()
+    with ema.applied():
+        np.testing.assert_allclose(layer.weight.data, start + 9 / 11)
+    assert np.array_equal(layer.weight.data, own)
+
+
+def test_states_round_trip_and_foreign_ones_are_refused():
+    layer, other = LayerNorm(4), LayerNorm(5)
+    optimizer, ema = optim.AdamW(layer), optim.EMA(layer)
+    optimizer.step(with_gradient(layer))
+    ema.update()
+    fresh, fresh_ema = optim.AdamW(layer), optim.EMA(layer)
+    fresh.load_state_dict(optimizer.state_dict())
+    fresh_ema.load_state_dict(ema.state_dict())
+    assert fresh.steps == 1 and np.array_equal(fresh.state_dict()["m"], optimizer.state_dict()["m"])
+    with pytest.raises(CheckpointError, match="another model"):
+        optim.AdamW(other).load_state_dict(optimizer.state_dict())
+    with pytest.raises(CheckpointError, match="another model"):
+        optim.EMA(other).load_state_dict(ema.state_dict())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda layer: optim.AdamW(layer, lr=-1),
+        lambda layer: optim.AdamW(layer, betas=(1.0, 0.9)),
+        lambda layer: optim.SGD(layer, nesterov=True),
+        lambda layer: optim.EMA(layer, 1.0),
+    ],
+)
+def test_bad_settings_are_refused(make):
+    with pytest.raises(ConfigError):
+        make(Linear(2, 2))
+
+
+def test_optimizers_run_on_other_array_modules(xp):
+    for make in (optim.AdamW, lambda layer: optim.SGD(layer, momentum=0.9, nesterov=True, weight_decay=0.1)):
+        here, there = Mlp(4, 8, dtype="float64"), Mlp(4, 8, dtype="float64").to(xp if xp is not np else "cpu")
+        for layer in (here, there):
+            tape = nv.Tape(layer)
+            tape.flat[...] = tape.layout.xp.asarray(np.linspace(-1, 1, tape.layout.size))
+            optim.clip_global_norm(tape, 1.0)
+            optimizer, ema = make(layer), optim.EMA(layer)
+            optimizer.step(tape)
+            ema.update()
+            optimizer.load_state_dict(optimizer.state_dict())
+            with ema.applied():
+                pass
+        for (_, a), (_, b) in zip(here.named_parameters(), there.named_parameters()):
+            np.testing.assert_allclose(to_host(b.data), a.data, rtol=1e-12)

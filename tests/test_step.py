@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+
+import numpyvit as nv
+from numpyvit import optim
+from numpyvit.errors import ConfigError, InputError, NonFiniteError, NumpyvitError
+from numpyvit.step import split_batch
+from numpyvit.testing import stand_in
+
+TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
+
+
+def tiny(**options):
+    return nv.VisionTransformer(**{**TINY, **options})
+
+
+@pytest.fixture
+def batch(rng):
+    return rng.standard_normal((13, 1, 8, 8)).astype(np.float32), rng.integers(0, 3, 13)
+
+
+def run(batch, threads, steps=50, **options):
+    model = tiny(**options)
+    step = nv.TrainStep(model, optim.AdamW(model, lr=1e-2), threads=threads, seed=3, clip_norm=1.0)
+    losses = [float(step(*batch)) for _ in range(steps)]
+    return model.state_dict(), losses
+
+
+@pytest.mark.parametrize("threads", [2, 3, 8])
+def test_fifty_steps_are_bit_equal_on_any_number_of_threads(batch, threads):
+    options = dict(drop_rate=0.2, attn_drop_rate=0.1, drop_path_rate=0.3)
+    expected, losses = run(batch, 1, **options)
+    state, losses_again = run(batch, threads, **options)
+    assert losses == losses_again
+    assert all(np.array_equal(expected[name], state[name]) for name in expected)
+
+
+def test_a_step_is_forward_loss_backward_and_update(rng):
+    x, labels = rng.standard_normal((13, 1, 8, 8)), rng.integers(0, 3, 13)
+    weight = np.array([0.2, 1.0, 3.0])
+    loss = lambda logits, targets: nv.losses.cross_entropy(logits, targets, 0.1, weight)  # noqa: E731
+    model, plain = tiny(dtype="float64"), tiny(dtype="float64")
+    value = nv.TrainStep(model, optim.AdamW(model, lr=1e-2), loss=loss)(x, labels)
+    tape = nv.Tape(plain)
+    expected, gradient = loss(plain.forward(x, tape), labels)
+    plain.backward(gradient, tape)
+    optim.AdamW(plain, lr=1e-2).step(tape)
+    assert value == pytest.approx(expected, rel=1e-13)
+    for (name, a), (_, b) in zip(model.named_parameters(), plain.named_parameters()):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_training_lowers_the_loss_and_seeds_differ(batch):
+    _, losses = run(batch, 2, steps=40)
+    assert losses[-1] < 0.2 * losses[0]
+    model, other = tiny(drop_rate=0.5), tiny(drop_rate=0.5)
+    a = nv.TrainStep(model, optim.AdamW(model), seed=0)
+    b = nv.TrainStep(other, optim.AdamW(other), seed=1)
+    assert a(*batch) != b(*batch)
+
+
+def test_a_distilled_model_trains_on_both_heads(batch):
+    model = tiny(distilled=True)
+    before = model.state_dict()
+    step = nv.TrainStep(model, optim.AdamW(model))
+    step(*batch)
+    assert isinstance(step.logits, tuple)
+    after = model.state_dict()
+    assert not np.array_equal(before["head_dist.weight"], after["head_dist.weight"])
+
+
+def test_each_size_of_batch_works(rng):
+    model = tiny()
+    step = nv.TrainStep(model, optim.AdamW(model))
+    for n in (1, 2, 3, 7, 8, 64):
+        x = rng.standard_normal((n, 1, 8, 8)).astype(np.float32)
+        step(x, np.zeros(n, int))
+        np.testing.assert_allclose(nv.infer(model, x), model(x), atol=1e-6)
+        assert sum(s.stop - s.start for s in split_batch(n)) == n
+
+
+def test_nothing_in_a_float32_step_is_float64(batch):
+    model = tiny(drop_rate=0.2, attn_drop_rate=0.1, drop_path_rate=0.3)
+    optimizer, ema = optim.AdamW(model), optim.EMA(model)
+    seen = []
+
+    def loss(logits, targets):
+        value, gradient = nv.losses.cross_entropy(logits, targets, 0.1)
+        for tape in step._tapes:
+            seen.extend(a for _, residuals in tape.residuals() for a in residuals if isinstance(a, np.ndarray))
+        seen.extend([value, gradient, logits])
+        return value, gradient
+
+    step = nv.TrainStep(model, optimizer, loss=loss, clip_norm=1.0)
+    step(*batch)
+    ema.update()
+    seen += [tape.flat for tape in step._tapes] + optimizer._moments + [ema.shadow, optimizer.weights.flat]
+    seen += [p.data for _, p in model.named_parameters()]
+    assert len(seen) > 50
+    assert {a.dtype for a in seen if a.dtype.kind == "f"} == {np.dtype("float32")}
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(batch):
+    x, labels = batch
+    model = tiny()
+    step = nv.TrainStep(model, optim.AdamW(model), loss=lambda logits, y: (np.float32("nan"), logits))
+    before = model.state_dict()
+    with pytest.raises(NonFiniteError, match="step 1"):
+        step(x, labels)
+    assert all(np.array_equal(before[name], p.data) for name, p in model.named_parameters())
+
+
+def test_after_an_error_the_step_can_be_used_again(batch):
+    x, labels = batch
+    model, other = tiny(), tiny()
+    step, clean = nv.TrainStep(model, optim.AdamW(model)), nv.TrainStep(other, optim.AdamW(other))
+    with pytest.raises(NumpyvitError, match="label 7"):
+        step(x, np.full(13, 7))
+    assert step(x, labels) == clean(x, labels)
+    assert np.array_equal(model.head.weight.data, other.head.weight.data)
+
+
+def test_bad_calls(batch):
+    x, labels = batch
+    model = tiny()
+    with pytest.raises(ConfigError, match="threads"):
+        nv.infer(model, x, threads=0)
+    with pytest.raises(InputError, match="empty batch"):
+        nv.TrainStep(model, optim.AdamW(model))(x[:0], labels[:0])
+    with pytest.raises(InputError, match="empty batch"):
+        nv.infer(model, x[:0])
+
+
+def test_a_step_reads_nothing_from_a_device(batch):
+    x, labels = batch
+    model = tiny(drop_rate=0.1, drop_path_rate=0.1).to(stand_in)
+    step = nv.TrainStep(model, optim.AdamW(model), clip_norm=1.0)
+    loss = step(stand_in.asarray(x), stand_in.asarray(labels))
+    assert np.isfinite(loss.get())
+    assert nv.infer(model, stand_in.asarray(x)).get().shape == (13, 3)
