@@ -57,7 +57,9 @@ def device_module(device):
         try:
             count = cupy.cuda.runtime.getDeviceCount()
         except Exception as error:  # CuPy raises a class of its own for each driver fault
-            raise ConfigError(f"device='cuda' was asked for, but CuPy finds no GPU ({error}); use device='cpu'") from None
+            raise ConfigError(
+                f"device='cuda' was asked for, but CuPy finds no GPU ({error}); use device='cpu'"
+            ) from None
         if count == 0:
             raise ConfigError("device='cuda' was asked for, but this machine has no GPU; use device='cpu'")
         return cupy

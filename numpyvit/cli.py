@@ -74,7 +74,12 @@ def _add_train(verbs):
     add("--data", metavar="NAME|FOLDER", help="digits (default), mnist, fashion-mnist, cifar10, cifar100, or a folder")
     add("--data-dir", metavar="DIR", help="where the files lie (default: NUMPYVIT_DATA, else a cache that is filled)")
     add("--model", metavar="NAME", help="a preset of `numpyvit models` (default: one that suits the data)")
-    add("--img-size", type=_count, metavar="N", help="size to which a folder's pictures are brought (default: the model's)")
+    add(
+        "--img-size",
+        type=_count,
+        metavar="N",
+        help="size to which a folder's pictures are brought (default: the model's)",
+    )
     add("--epochs", type=_count, metavar="N", help="default: 40 for digits, 5 for mnist, 10 for fashion-mnist, else 20")
     add("--steps", type=_count, metavar="N", help="stop after so many updates, if that comes first")
     add("--batch-size", type=_count, metavar="N", help="default: 64 for digits, else 128")
@@ -113,9 +118,7 @@ def train(args):
         "in_chans": train_set.image_shape[0],
         "num_classes": len(train_set.classes),
     }
-    model = create_model(
-        settings.pop("model"), args.pretrained, seed=settings["seed"], device=args.device, **options
-    )
+    model = create_model(settings.pop("model"), args.pretrained, seed=settings["seed"], device=args.device, **options)
     keys = ("data", "data_dir", "augment", "pretrained")
     config = {key: settings.pop(key) for key in keys}
     print(
@@ -139,7 +142,9 @@ def train(args):
 def _report(out, records, config):
     best = max(records, key=lambda record: record["val_accuracy"])
     data_dir = f" --data-dir {config['data_dir']}" if config["data_dir"] else ""
-    print(f"\ntest accuracy  {records[-1]['val_accuracy']:.2%} (best {best['val_accuracy']:.2%}, epoch {best['epoch']})")
+    print(
+        f"\ntest accuracy  {records[-1]['val_accuracy']:.2%} (best {best['val_accuracy']:.2%}, epoch {best['epoch']})"
+    )
     print(f"checkpoint     {out / 'last.safetensors'} (best: {out / 'best.safetensors'})")
     print(f"curves         {out / 'curves.png'}")
     print(f"next           numpyvit evaluate --checkpoint {out / 'best.safetensors'}{data_dir}")
@@ -171,7 +176,7 @@ def _train_settings(args):
         if getattr(args, option) is not None:
             settings["options"][option] = getattr(args, option)
     if recipes.is_folder(data):
-        own = VARIANTS.get(settings["model"], {})
+        own = VARIANTS[settings["model"]].options if settings["model"] in VARIANTS else {}
         size = args.img_size or settings["options"].get("img_size") or own.get("img_size", 224)
         settings["options"]["img_size"] = (size, size) if isinstance(size, int) else tuple(size)
         settings["options"]["in_chans"] = own.get("in_chans", 3)
@@ -243,9 +248,7 @@ def evaluate(args):
     if data is None:
         raise CheckpointError(f"{args.checkpoint}: does not say what it was trained on; name the data with --data")
     embed = model.patch_embed
-    _, test = datasets.load(
-        data, args.data_dir, img_size=embed.img_size, in_chans=embed.proj.weight.data.shape[1]
-    )
+    _, test = datasets.load(data, args.data_dir, img_size=embed.img_size, in_chans=embed.proj.weight.data.shape[1])
     scores = measure(model, test, batch_size=args.batch_size, threads=args.threads)
     print(
         f"{data}: accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f} on {scores['images']:,} pictures, "
@@ -293,9 +296,7 @@ def predict(args):
 
 
 def _add_models(verbs):
-    verb = _verb(
-        verbs, "models", models, "The presets and their sizes.", 'example:\n  numpyvit models "deit*"\n'
-    )
+    verb = _verb(verbs, "models", models, "The presets and their sizes.", 'example:\n  numpyvit models "deit*"\n')
     verb.add_argument("pattern", nargs="?", default="*", help='shell pattern such as "deit*" (default: all)')
     return verb
 
@@ -308,7 +309,7 @@ def models(args):
         raise ConfigError(f"no model matches {args.pattern!r}; `numpyvit models` lists them all")
     print(f"{'model':34s} {'parameters':>12s}  image  patch  width  depth  heads")
     for name in names:
-        v = VARIANTS[name]
+        v = VARIANTS[name].options
         print(
             f"{name:34s} {count_parameters(name):12,d}  {v['img_size']:5d}  {v['patch_size']:5d}  "
             f"{v['embed_dim']:5d}  {v['depth']:5d}  {v['num_heads']:5d}"

@@ -35,7 +35,7 @@ class Parameter:
     decay:     whether weight decay applies; by default to matrices, not to biases, norms or single vectors.
     """
 
-    __slots__ = ("data", "trainable", "decay")
+    __slots__ = ("data", "decay", "trainable")
 
     def __init__(self, data, trainable=True, decay=None):
         self.data, self.trainable = data, trainable
@@ -73,7 +73,9 @@ class Layer:
             if isinstance(value, (Parameter, Layer)):
                 yield name, value
             elif isinstance(value, list):
-                yield from ((f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, (Parameter, Layer)))
+                yield from (
+                    (f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, (Parameter, Layer))
+                )
 
     def named_parameters(self):
         """(dotted name, Parameter) pairs; a parameter that stands in two places comes once."""
@@ -149,7 +151,7 @@ class Layer:
             for name in own
             if name in mapping and tuple(np.shape(mapping[name])) != tuple(own[name].data.shape)
         ]
-        if misshapen or strict and (missing or unexpected):
+        if misshapen or (strict and (missing or unexpected)):
             problems = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in unexpected]
             raise CheckpointError(
                 f"the state dict does not fit this {type(self).__name__}:\n  "

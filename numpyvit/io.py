@@ -33,7 +33,7 @@ def save_tensors(path, tensors, notes):
     """Write arrays and JSON-able notes as one safetensors file, whole or not at all, with a checksum over both."""
     from safetensors.numpy import save
 
-    tensors = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     notes = json.dumps(notes, sort_keys=True)
     metadata = {"format": "np", "numpyvit": notes, "sha256": _digest(tensors, notes)}
     write_atomically(path, save(tensors, metadata))
@@ -64,7 +64,7 @@ def load_tensors(path):
 def _digest(tensors, notes):
     digest = hashlib.sha256(notes.encode())
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = np.asarray(tensors[name], order="C")
         digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -4,7 +4,6 @@ Shapes: B batch, K classes; logits (B, K). A distilled model's pair of logits is
 The value is a scalar of the logits' dtype that stays on their device; read it with float(value).
 """
 
-
 from . import functional as F
 from .backend import array_module, on_host
 from .errors import ConfigError, InputError, ShapeError
@@ -118,7 +117,7 @@ def _as_distribution(targets, logits):
             f"targets of shape {targets.shape} and type {targets.dtype} do not fit logits of shape {(B, K)}; "
             f"expected class indices of shape ({B},) or soft floating-point targets of shape ({B}, {K})"
         )
-    if on_host(targets) and not (0 <= targets.min() and targets.max() < K):  # on a device the look would stall the step
+    if on_host(targets) and not (targets.min() >= 0 and targets.max() < K):  # on a device the look would stall the step
         outside = targets[(targets < 0) | (targets >= K)][0]
         raise InputError(f"label {outside} lies outside the classes 0..{K - 1}; check num_classes and the labels")
     one_hot = xp.zeros((B, K), dtype=logits.dtype)

@@ -189,7 +189,7 @@ class EMA:
         self.steps = int(state["step"])
 
 
-# ---- learning rates: functions of the step's number, from 0 -----------------------------------------------------------
+# ---- learning rates: functions of the step's number, from 0 ---------------------------------------------------------
 
 
 def constant_schedule(lr, warmup_steps=0):

@@ -25,7 +25,11 @@ class RunDirectory:
         if not resume and known is not None:
             raise RunError(f"{self.path}: already holds a run; go on with --resume, or choose another --out")
         if resume:
-            different = [key for key in sorted(config.keys() | known.keys()) if key not in free and config.get(key) != known.get(key)]
+            different = [
+                key
+                for key in sorted(config.keys() | known.keys())
+                if key not in free and config.get(key) != known.get(key)
+            ]
             if different:
                 shown = "; ".join(f"{key} is {config.get(key)!r}, was {known.get(key)!r}" for key in different[:4])
                 raise RunError(f"{self.path}: holds another run ({shown}); choose another --out or the same settings")

@@ -5,6 +5,7 @@ products; BLAS is held to one thread each meanwhile. The shards and the order in
 from the batch alone, so the result is bit-equal on any number of threads.
 """
 
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -29,7 +30,7 @@ def split_batch(batch):
     """Slices of nearly equal length over a batch of that many images; at least two images each where there are."""
     count = max(1, min(_MAX_SHARDS, batch // 2))
     edges = [batch * i // count for i in range(count + 1)]
-    return [slice(a, b) for a, b in zip(edges, edges[1:])]
+    return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 class Workers:

@@ -25,7 +25,7 @@ class Interrupted(NumpyvitError):
 
 
 def evaluate(model, dataset, *, batch_size=256, threads=None):
-    """{"loss", "accuracy" in 0..1, "images", "seconds", "images_per_second"} of a model on a set, nothing dropped out."""
+    """{"loss", "accuracy" in 0..1, "images", "seconds", "images_per_second"} of a model on a set."""
     _check_fit(model, dataset)
     xp, dtype = _home(model)
     start, loss, right = time.perf_counter(), 0.0, 0.0
@@ -100,8 +100,8 @@ def fit(
     if out is not None:
         recipe = getattr(model, "_recipe", {})
         directory = RunDirectory(out, {**recipe, **settings, **(config or {})}, resume)
-    trainer = Trainer(model, train, val, settings, augment, directory, threads, progress)
-    trainer.data_name = (config or {}).get("data")
+    notes = {"data": config["data"]} if config and "data" in config else {}
+    trainer = Trainer(model, train, val, settings, augment, directory, notes, threads, progress)
     if resume and directory is not None:
         trainer.restore(directory.load_state())
     return trainer.run()
@@ -110,9 +110,10 @@ def fit(
 class Trainer:
     """The state of one run and the loop over it."""
 
-    def __init__(self, model, train, val, settings, augment, directory, threads, progress):
+    def __init__(self, model, train, val, settings, augment, directory, notes, threads, progress):
         self.model, self.val, self.settings = model, val, settings
         self.directory, self.threads, self.progress = directory, threads, progress
+        self.notes = {"classes": list(val.classes), "mean": list(val.mean), "std": list(val.std), **notes}
         self.xp, dtype = _home(model)
         self.loader = Loader(
             train, settings["batch_size"], shuffle=True, augment=augment, seed=settings["seed"], dtype=dtype
@@ -132,7 +133,7 @@ class Trainer:
         self.total_steps = min(total, settings["steps"] or total)
         self.rate = _schedule(settings, self.total_steps)
         self.epoch, self.batch, self.records = 0, 0, []
-        self.sums, self.data_name = Sums(), None
+        self.sums = Sums()
 
     # -- the loop
 
@@ -179,27 +180,18 @@ class Trainer:
             records = [*self.records, record]
             if self.directory is not None:
                 self._save_results(records)
-        if self.batch == len(self.loader):  # the epoch is whole; a run bounded by steps may end within one
-            self.epoch, self.batch, self.sums = self.epoch + 1, 0, Sums()
-            self.records = records
-            self._save_state()
-        else:
-            self._save_state()
-            self.records = records
+        whole = self.batch == len(self.loader)  # a run bounded by steps may end within an epoch
+        if whole:
+            self.epoch, self.batch, self.sums, self.records = self.epoch + 1, 0, Sums(), records
+        self._save_state()
+        self.records = records
         if bar is not None:
             bar.write(describe(record))
 
     # -- files
 
     def _save_results(self, records):
-        notes = {
-            "classes": list(self.val.classes),
-            "mean": list(self.val.mean),
-            "std": list(self.val.std),
-            "data": self.data_name,
-            "epoch": records[-1]["epoch"],
-            "val_accuracy": records[-1]["val_accuracy"],
-        }
+        notes = {**self.notes, "epoch": records[-1]["epoch"], "val_accuracy": records[-1]["val_accuracy"]}
         if records[-1]["val_accuracy"] >= max(r["val_accuracy"] for r in records):
             save_checkpoint(self.directory.file("best.safetensors"), self.model, **notes)
         save_checkpoint(self.directory.file("last.safetensors"), self.model, **notes)
@@ -257,7 +249,9 @@ class Trainer:
             shown = self.sums.means("")
             bar.set_description(f"epoch {self.epoch + 1}/{self.settings['epochs']}", refresh=False)
             rate = self.sums.count / self.sums.seconds
-            bar.set_postfix_str(f"loss {shown['loss']:.3f}, acc {shown['accuracy']:.1%}, {rate:.0f} img/s", refresh=False)
+            bar.set_postfix_str(
+                f"loss {shown['loss']:.3f}, acc {shown['accuracy']:.1%}, {rate:.0f} img/s", refresh=False
+            )
 
 
 class Sums:

@@ -257,14 +257,18 @@ def test_a_shape_error_names_the_layer_by_its_path(rng):
 
 
 def test_integer_arrays_are_refused():
-    with pytest.raises(DtypeError, match="int64.*float"):
+    with pytest.raises(DtypeError, match=r"int64.*float"):
         Linear(3, 3)(np.zeros((2, 3), np.int64))
     with pytest.raises(DtypeError, match="uint8"):
         nv.create_model("vit_micro_patch2_8")(np.zeros((1, 1, 8, 8), np.uint8))
 
 
 def test_every_layer_takes_dtype_and_seed():
-    for layer in (GELU(dtype="float64", seed=1), DropPath(0.1, dtype="float64", seed=1), Softmax(dtype="float64", seed=1)):
+    for layer in (
+        GELU(dtype="float64", seed=1),
+        DropPath(0.1, dtype="float64", seed=1),
+        Softmax(dtype="float64", seed=1),
+    ):
         assert isinstance(layer, nv.Layer)
     first, again, other = (Block(8, 2, seed=seed).attn.qkv.weight.data for seed in (1, 1, 2))
     assert np.array_equal(first, again)

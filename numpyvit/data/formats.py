@@ -30,7 +30,7 @@ def read_bytes(path):
 
 
 def read_archive(path, names):
-    """{base name: content} of the members of a .tar or .tar.gz whose base names are wanted. Nothing is unpacked to disk."""
+    """{base name: content} of the wanted members of a .tar or .tar.gz. Nothing is unpacked to disk."""
     found = {}
     try:
         with tarfile.open(path) as archive:
@@ -84,7 +84,11 @@ def parse_cifar_python(data, source):
         raise DataError(f"{source}: is no CIFAR batch ({error})") from None
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3072:
         raise DataError(f"{source}: 'data' has shape {images.shape} and type {images.dtype}, expected (N, 3072) uint8")
-    if not isinstance(labels, list) or len(labels) != len(images) or not all(type(i) is int and 0 <= i < 100 for i in labels):
+    if (
+        not isinstance(labels, list)
+        or len(labels) != len(images)
+        or not all(type(i) is int and 0 <= i < 100 for i in labels)
+    ):
         raise DataError(f"{source}: expected a list of {len(images)} labels from 0 to 99")
     return images.reshape(-1, 3, 32, 32), np.array(labels)
 
@@ -105,8 +109,11 @@ def _plain_pickle(data, source):
         raise DataError(f"{source}: {error}") from None
     if not isinstance(value, dict):
         raise DataError(f"{source}: is no CIFAR batch (it holds a {type(value).__name__}, expected a dict)")
-    text = {key.decode("latin-1") if isinstance(key, bytes) else key: item for key, item in value.items()}
-    return {key: list(map(_text, item)) if key.endswith("names") and isinstance(item, list) else item for key, item in text.items() if isinstance(key, str)}
+    batch = {}
+    for key, item in value.items():
+        key = _text(key)
+        batch[key] = [_text(name) for name in item] if str(key).endswith("names") and isinstance(item, list) else item
+    return batch
 
 
 def _text(value):

@@ -2,17 +2,17 @@
 
 from ..core import FORGET, Checkpoint, Layer, Parameter
 from .attention import Attention, Block
-from .basic import GELU, DropPath, Dropout, GELUTanh, Identity, LayerNorm, Linear, Mlp, ReLU, Softmax, Tanh
+from .basic import GELU, Dropout, DropPath, GELUTanh, Identity, LayerNorm, Linear, Mlp, ReLU, Softmax, Tanh
 from .vision import PatchEmbed
 
 __all__ = [
     "FORGET",
+    "GELU",
     "Attention",
     "Block",
     "Checkpoint",
     "DropPath",
     "Dropout",
-    "GELU",
     "GELUTanh",
     "Identity",
     "Layer",

@@ -36,6 +36,7 @@ class Attention(Layer):
         if num_heads < 1 or dim % num_heads:
             raise ConfigError(f"embed_dim={dim} must be divisible by num_heads={num_heads}")
         rng = np.random.default_rng(seed)
+        self.dim = dim
         self.num_heads, self.scale = num_heads, qk_scale or (dim // num_heads) ** -0.5
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, dtype=dtype, seed=rng)
         self.attn_drop = Dropout(attn_drop)
@@ -44,7 +45,7 @@ class Attention(Layer):
 
     def forward(self, x, tape=FORGET):
         if x.ndim != 3:
-            raise ShapeError(f"{self.path}: got an array of shape {x.shape}, expected (batch, tokens, {self.proj.weight.data.shape[0]})")
+            raise ShapeError(f"{self.path}: got an array of shape {x.shape}, expected (batch, tokens, {self.dim})")
         B, N, D = x.shape
         qkv = self.qkv.forward(x, tape).reshape(B, N, 3, self.num_heads, -1)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each B, H, N, d
@@ -55,7 +56,7 @@ class Attention(Layer):
         return self.proj_drop.forward(self.proj.forward(out, tape), tape)
 
     def backward(self, dy, tape):
-        B, N, D = dy.shape
+        B, N, _ = dy.shape
         dout = self.proj.backward(self.proj_drop.backward(dy, tape), tape)
         dout = dout.reshape(B, N, self.num_heads, -1).transpose(0, 2, 1, 3)  # B, H, N, d
         q, k, v, p, keep = tape.pop(self)

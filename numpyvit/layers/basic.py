@@ -14,7 +14,9 @@ from ..errors import ConfigError, DtypeError, ShapeError
 def check_width(layer, x, width):
     """x must be a floating array (..., width)."""
     if x.dtype.kind != "f":
-        raise DtypeError(f"{layer.path}: got an array of {x.dtype}, expected floating point; convert it with x.astype('float32')")
+        raise DtypeError(
+            f"{layer.path}: got an array of {x.dtype}, expected floating point; convert it with x.astype('float32')"
+        )
     if x.ndim == 0 or x.shape[-1] != width:
         raise ShapeError(f"{layer.path}: got an array of shape {x.shape}, expected (..., {width})")
 

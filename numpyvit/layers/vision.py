@@ -55,13 +55,16 @@ class PatchEmbed(Layer):
             )
         if x.ndim != 4 or tuple(x.shape[1:]) != expected:
             raise ShapeError(
-                f"{self.path}: got images of shape {tuple(x.shape)}, expected (batch, {', '.join(map(str, expected))}); "
+                f"{self.path}: got images of shape {tuple(x.shape)}, "
+                f"expected (batch, {', '.join(map(str, expected))}); "
                 "resize them, or create the model with this img_size and in_chans"
             )
         if x.shape[0] == 0:
             raise InputError(f"{self.path}: got an empty batch, expected at least one image")
         if on_host(x) and not np.isfinite(x).all():  # on a device the look would stall the step
-            raise InputError(f"{self.path}: the images hold NaN or infinite pixels; check how they were read and scaled")
+            raise InputError(
+                f"{self.path}: the images hold NaN or infinite pixels; check how they were read and scaled"
+            )
 
 
 class PatchProjection(Layer):

@@ -3,21 +3,29 @@
 import difflib
 import fnmatch
 import inspect
+from dataclasses import dataclass
 
 from ..errors import ConfigError
-from .vit import VisionTransformer
+from .vit import NarrowVisionTransformer, VisionTransformer
 
-__all__ = ["VisionTransformer", "create_model", "list_models"]
+__all__ = ["NarrowVisionTransformer", "VisionTransformer", "create_model", "list_models"]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A preset: the class to call and the options that differ from its defaults."""
+
+    options: dict
+    model_class: type = VisionTransformer
 
 
 def _vit(patch_size, embed_dim, depth, num_heads, img_size=224, **options):
-    return dict(
-        img_size=img_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads, **options
-    )
+    sizes = dict(img_size=img_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return Variant({**sizes, **options})
 
 
-def _grey(*sizes, **options):
-    return _vit(*sizes, in_chans=1, num_classes=10, **options)
+def _narrow(*sizes, **options):
+    return Variant(_vit(*sizes, num_classes=10, **options).options, NarrowVisionTransformer)
 
 
 _TINY, _SMALL, _BASE, _LARGE, _HUGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)
@@ -41,11 +49,11 @@ VARIANTS = {
     "deit_small_distilled_patch16_224": _vit(16, *_SMALL, distilled=True),
     "deit_base_distilled_patch16_224": _vit(16, *_BASE, distilled=True),
     "deit_base_distilled_patch16_384": _vit(16, *_BASE, img_size=384, distilled=True),
-    "vit_micro_patch2_8": _grey(2, 64, 4, 4, img_size=8, mlp_ratio=2.0),
-    "vit_micro_patch7_28": _grey(7, 64, 4, 4, img_size=28),
-    "vit_micro_patch4_28": _grey(4, 64, 6, 4, img_size=28, mlp_ratio=2.0),
-    "vit_micro_patch4_32": _vit(4, 96, 6, 4, img_size=32, mlp_ratio=2.0, num_classes=10),
-    "vit_mini_patch4_32": _vit(4, 192, 6, 3, img_size=32, num_classes=10),
+    "vit_micro_patch2_8": _narrow(2, 64, 4, 4, in_chans=1, img_size=8, mlp_ratio=2.0),
+    "vit_micro_patch7_28": _narrow(7, 64, 4, 4, in_chans=1, img_size=28),
+    "vit_micro_patch4_28": _narrow(4, 64, 6, 4, in_chans=1, img_size=28, mlp_ratio=2.0),
+    "vit_micro_patch4_32": _narrow(4, 96, 6, 4, img_size=32, mlp_ratio=2.0),
+    "vit_mini_patch4_32": _narrow(4, 192, 6, 3, img_size=32),
 }
 
 
@@ -56,7 +64,9 @@ def list_models(pattern="*"):
 
 def count_parameters(name):
     """How many parameters a preset has, by arithmetic: nothing is made."""
-    options = {p.name: p.default for p in inspect.signature(VisionTransformer).parameters.values()} | VARIANTS[name]
+    options = {p.name: p.default for p in inspect.signature(VisionTransformer).parameters.values()} | VARIANTS[
+        name
+    ].options
     D, hidden = options["embed_dim"], int(options["embed_dim"] * options["mlp_ratio"])
     tokens, heads = (2, 2) if options["distilled"] else (1, 1)
     patches = (options["img_size"] // options["patch_size"]) ** 2
@@ -83,7 +93,8 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
             raise ConfigError(f"{name} has no option {option!r}; {hint}")
-    model = VisionTransformer(**{**VARIANTS[name], **options}, dtype=dtype, seed=seed)
+    variant = VARIANTS[name]
+    model = variant.model_class(**{**variant.options, **options}, dtype=dtype, seed=seed)
     model._recipe = {"model": name, "options": options}  # what a checkpoint needs to build the model again
     if pretrained is not None:
         from ..io import load_checkpoint

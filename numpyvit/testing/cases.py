@@ -1,8 +1,8 @@
 """Every layer and one model of each kind, with inputs: what `numpyvit gradcheck` and the tests run over."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Callable
 
 import numpy as np
 
@@ -11,8 +11,8 @@ from ..layers import (
     Attention,
     Block,
     Checkpoint,
-    DropPath,
     Dropout,
+    DropPath,
     GELUTanh,
     Identity,
     LayerNorm,
@@ -80,7 +80,15 @@ LAYERS = [
 ]
 
 _tiny = partial(
-    VisionTransformer, img_size=8, patch_size=4, in_chans=2, num_classes=3, embed_dim=8, depth=2, num_heads=2, mlp_ratio=2
+    VisionTransformer,
+    img_size=8,
+    patch_size=4,
+    in_chans=2,
+    num_classes=3,
+    embed_dim=8,
+    depth=2,
+    num_heads=2,
+    mlp_ratio=2,
 )
 _IMAGES = (3, 2, 8, 8)
 

@@ -1,0 +1,153 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from numpyvit import cli
+from numpyvit.layers import Linear
+
+VERBS = ["train", "evaluate", "predict", "models", "gradcheck"]
+
+
+def numpyvit(*args):
+    return cli.main([str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on the digits."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert numpyvit("train", "--epochs", 1, "--out", out) == 0
+    return out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_help_with_an_example(verb, capsys):
+    with pytest.raises(SystemExit) as caught:
+        numpyvit(verb, "--help")
+    text = capsys.readouterr().out
+    assert caught.value.code == 0 and "example" in text and f"numpyvit {verb}" in text
+
+
+def test_train_says_where_everything_is_and_what_to_type_next(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert numpyvit("train", "--steps", 3) == 0
+    text = capsys.readouterr().out
+    assert "test accuracy" in text and "curves.png" in text
+    command = next(line for line in text.splitlines() if line.startswith("next")).split("numpyvit ", 1)[1]
+    assert numpyvit(*command.split()) == 0
+    assert "accuracy" in capsys.readouterr().out
+    assert numpyvit("train", "--steps", 2) == 0  # a second run gets a folder of its own
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "digits-vit_micro_patch2_8",
+        "digits-vit_micro_patch2_8-2",
+    ]
+
+
+def test_resume_takes_the_stored_settings(run, capsys):
+    assert numpyvit("train", "--resume", "--out", run, "--epochs", 2) == 0
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    assert numpyvit("train", "--resume", "--out", run, "--model", "vit_mini_patch4_32") == 1
+    assert "another run" in capsys.readouterr().err
+    assert numpyvit("train", "--resume", "--out", run, "--lr", 0.5, "--epochs", 3) == 1
+    assert "lr is 0.5" in capsys.readouterr().err
+
+
+def test_own_pictures_train_and_predict(pictures, tmp_path, capsys):
+    out = tmp_path / "run"
+    args = ("--data", pictures, "--model", "vit_micro_patch4_32", "--img-size", 16, "--epochs", 12, "--batch-size", 8)
+    assert numpyvit("train", *args, "--out", out, "--warmup-steps", 2, "--ema-decay", 0.5) == 0
+    picture = pictures / "train" / "bright" / "3.png"
+    assert numpyvit("predict", picture, "--checkpoint", out / "last.safetensors") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3] == str(picture) and lines[-2].split()[1] == "bright"
+    assert sum(float(line.split("%")[0]) for line in lines[-2:]) == pytest.approx(100, abs=0.02)
+    assert numpyvit("evaluate", "--checkpoint", out / "best.safetensors") == 0
+    notes = json.loads((out / "config.json").read_text())
+    assert notes["options"]["img_size"] == [16, 16] and notes["options"]["num_classes"] == 2
+
+
+def test_models_lists_and_filters(capsys):
+    assert numpyvit("models", "deit_tiny*") == 0
+    text = capsys.readouterr().out
+    assert "5,910,800" in text and "vit_base" not in text
+
+
+def test_gradcheck_prints_a_table_and_passes(capsys):
+    assert numpyvit("gradcheck") == 0
+    text = capsys.readouterr().out
+    for name in ("Linear", "PatchEmbed", "Checkpoint", "VisionTransformer distilled"):
+        assert name in text
+    assert "FAILED" not in text
+
+
+def test_gradcheck_fails_with_a_wrong_layer(monkeypatch, capsys):
+    monkeypatch.setattr(Linear, "backward", lambda self, dy, tape: tape.pop(self)[0] * 0)
+    assert numpyvit("gradcheck", "Linear") == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+def test_predict_refuses_what_is_no_picture(run, tmp_path, capsys):
+    (tmp_path / "text.png").write_text("hello")
+    checkpoint = ("--checkpoint", run / "best.safetensors")
+    assert numpyvit("predict", tmp_path / "text.png", *checkpoint) == 1
+    assert numpyvit("predict", tmp_path / "none.png", *checkpoint) == 1
+    error = capsys.readouterr().err
+    assert "is no picture" in error and "no such file" in error and "Traceback" not in error
+    Image.fromarray(np.zeros((20, 30, 4), np.uint8)).save(tmp_path / "rgba.png")
+    assert numpyvit("predict", tmp_path / "rgba.png", *checkpoint, "--top", 3) == 0
+
+
+@pytest.mark.parametrize(
+    "args, code, message",
+    [
+        (["train", "--model", "vit_micro_patch2"], 2, "did you mean vit_micro_patch2_8"),
+        (["train", "--data", "mnisst"], 1, "did you mean mnist"),
+        (["train", "--model", "vit_tiny_patch16_224"], 2, "divisible by patch_size"),
+        (["train", "--resume", "--out", "nowhere"], 1, "no run to resume"),
+        (["train", "--device", "cuda"], 2, "device='cuda'"),
+        (["evaluate", "--checkpoint", "nowhere.safetensors"], 1, "no such checkpoint"),
+        (["models", "nothing*"], 2, "no model matches"),
+        (["gradcheck", "nothing"], 2, "no layer or model"),
+    ],
+)
+def test_failures_are_one_line_with_their_code(args, code, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert numpyvit(*args) == code
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and error.startswith("numpyvit: error: ")
+
+
+@pytest.mark.parametrize("args", [[], ["train", "--epochs", "0"], ["train", "--epochs", "x"], ["fly"], ["predict"]])
+def test_bad_usage_exits_with_two(args, capsys):
+    with pytest.raises(SystemExit) as caught:
+        numpyvit(*args)
+    assert caught.value.code == 2
+
+
+def test_debug_shows_the_traceback():
+    from numpyvit.errors import ConfigError
+
+    with pytest.raises(ConfigError):
+        numpyvit("models", "nothing*", "--debug")
+
+
+def test_the_module_runs_and_importing_it_is_light():
+    result = subprocess.run([sys.executable, "-m", "numpyvit", "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("numpyvit ")
+    heavy = "cupy matplotlib PIL tqdm scipy safetensors threadpoolctl torch"
+    code = f"import sys, numpyvit; print([m for m in '{heavy}'.split() if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    import numpyvit as nv
+
+    for name in nv.__all__:
+        assert getattr(nv, name) is not None
+    with pytest.raises(AttributeError):
+        nv.nothing  # noqa: B018

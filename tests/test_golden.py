@@ -1,0 +1,50 @@
+"""Against numbers that PyTorch wrote (tests/reference/make_golden.py): logits, all gradients, ten losses with AdamW."""
+
+import pathlib
+
+import numpy as np
+import pytest
+
+import numpyvit as nv
+
+BASE = dict(img_size=8, patch_size=4, in_chans=2, num_classes=3, embed_dim=8, depth=2, num_heads=2, mlp_ratio=2.0)
+CASES = {
+    "token": {},
+    "avg": {"global_pool": "avg"},
+    "distilled": {"distilled": True},
+    "representation": {"representation_size": 6, "qkv_bias": False},
+    "nonsquare": {"img_size": (4, 12), "patch_size": (2, 4), "qk_scale": 0.6},
+}
+
+
+@pytest.fixture(params=CASES)
+def golden(request):
+    path = pathlib.Path(__file__).parent / "golden" / f"{request.param}.npz"
+    with np.load(path) as file:
+        arrays = dict(file)
+    model = nv.VisionTransformer(**{**BASE, **CASES[request.param]}, dtype="float64")
+    model.load_state_dict({n.removeprefix("weight/"): a for n, a in arrays.items() if n.startswith("weight/")})
+    return model, arrays
+
+
+def smoothed(logits, labels):
+    return nv.losses.cross_entropy(logits, labels, label_smoothing=0.1)
+
+
+def test_logits_and_gradients(golden):
+    model, arrays = golden
+    tape = nv.Tape(model)
+    logits = model.forward(arrays["x"], tape)
+    heads = logits if isinstance(logits, tuple) else (logits,)
+    for i, head in enumerate(heads):
+        np.testing.assert_allclose(head, arrays[f"logits/{i}"], rtol=1e-11, atol=1e-12)
+    model.backward(smoothed(logits, arrays["labels"])[1], tape)
+    for name, gradient in tape.gradients().items():
+        np.testing.assert_allclose(gradient, arrays[f"gradient/{name}"], rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+def test_ten_steps_of_adamw(golden):
+    model, arrays = golden
+    step = nv.TrainStep(model, nv.optim.AdamW(model, lr=1e-2, weight_decay=0.1), loss=smoothed)
+    losses = [step(arrays["x"], arrays["labels"]) for _ in range(10)]
+    np.testing.assert_allclose(losses, arrays["losses"], rtol=1e-9)
