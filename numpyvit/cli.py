@@ -80,7 +80,7 @@ def _add_train(verbs):
         metavar="N",
         help="size to which a folder's pictures are brought (default: the model's)",
     )
-    add("--epochs", type=_count, metavar="N", help="default: 40 for digits, 5 for mnist, 10 for fashion-mnist, else 20")
+    add("--epochs", type=_count, metavar="N", help="default: 30 for digits, 5 for mnist, 10 for fashion-mnist, else 20")
     add("--steps", type=_count, metavar="N", help="stop after so many updates, if that comes first")
     add("--batch-size", type=_count, metavar="N", help="default: 64 for digits, else 128")
     add("--lr", type=float, metavar="X", help="learning rate (default: 0.002; 0.001 for photographs)")

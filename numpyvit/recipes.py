@@ -23,7 +23,7 @@ _COMMON = {
 }
 _DIGITS = {
     "model": "vit_micro_patch2_8",
-    "epochs": 40,
+    "epochs": 30,
     "batch_size": 64,
     "warmup_steps": 100,
     "ema_decay": 0.99,

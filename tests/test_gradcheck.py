@@ -154,3 +154,15 @@ def test_the_key_bias_whose_gradient_is_zero_passes(rng):
     layer.backward(layer.forward(x, tape), tape)
     assert np.abs(tape.gradients()["qkv.bias"][8:16]).max() < 1e-12
     gradcheck(layer, x, rtol=1e-7)
+
+
+def test_the_output_gradient_is_not_the_input_that_a_caller_draws():
+    """With dy = x the gradient of a norm by x is exactly 0, and a wrong one could hide."""
+    x = np.random.default_rng(0).standard_normal((2, 5, 8))
+
+    class Keeps(Linear):
+        def backward(self, dy, tape):
+            assert not np.allclose(dy[:2], x[:2])
+            return super().backward(dy, tape)
+
+    gradcheck(Keeps(8, 8), x)

@@ -7,8 +7,9 @@ import numpy as np
 
 from .. import functional as F
 from ..backend import array_module
-from ..core import FORGET, Layer, Parameter, as_dtype, trunc_normal
+from ..core import FORGET, Layer, Parameter, as_dtype
 from ..errors import ConfigError, DtypeError, ShapeError
+from .init import trunc_normal
 
 
 def check_width(layer, x, width):

@@ -7,9 +7,10 @@ import numpy as np
 
 from .. import functional as F
 from ..backend import on_host
-from ..core import FORGET, Layer, Parameter, as_dtype, uniform
+from ..core import FORGET, Layer, Parameter, as_dtype
 from ..errors import ConfigError, DtypeError, InputError, ShapeError
 from .basic import Identity
+from .init import uniform
 
 
 def pair(size, name):

@@ -6,9 +6,10 @@ Shapes: B batch, N patches, T class and distillation tokens, D width, K classes.
 import numpy as np
 
 from ..backend import array_module
-from ..core import FORGET, Layer, Parameter, as_dtype, trunc_normal
+from ..core import FORGET, Layer, Parameter, as_dtype
 from ..errors import ConfigError
 from ..layers import GELU, Block, Dropout, Identity, LayerNorm, Linear, PatchEmbed, Tanh
+from ..layers.init import trunc_normal
 
 
 class VisionTransformer(Layer):
