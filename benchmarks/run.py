@@ -78,16 +78,23 @@ def memory_table(threads):
     """Peak memory over the process at rest: inference against a training forward, which keeps its residuals."""
     config, rows = "vit_tiny-b16", {}
     code = (
-        "import resource, numpyvit as nv; from benchmarks.work import numpyvit_work, CONFIGS;"
+        "import resource, numpyvit; from benchmarks.work import numpyvit_work, CONFIGS;"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
-        f"work = numpyvit_work({{kind!r}}, CONFIGS[{config!r}], {threads}); before = peak(); work(); print(peak() - before)"
+        f"work = numpyvit_work({{kind!r}}, CONFIGS[{config!r}], {threads});"
+        "before = peak(); work(); print(peak() - before)"
     )
     for kind in ("infer", "forward"):
-        result = subprocess.run([sys.executable, "-c", code.format(kind=kind)], capture_output=True, text=True, check=True)
+        result = subprocess.run(
+            [sys.executable, "-c", code.format(kind=kind)], capture_output=True, text=True, check=True
+        )
         rows[kind] = float(result.stdout)
     ratio = rows["forward"] / rows["infer"]
     print(f"{config}: inference {rows['infer']:.0f} MiB, training forward {rows['forward']:.0f} MiB, 1/{ratio:.1f}")
     return rows
+
+
+def _python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
 
 def import_table(rounds):
@@ -95,10 +102,11 @@ def import_table(rounds):
     for _ in range(rounds):
         for name, found in times.items():
             code = f"import time; t = time.perf_counter(); import {name}; print(time.perf_counter() - t)"
-            result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-            found.append(1e3 * float(result.stdout))
+            found.append(1e3 * float(_python(code)))
     rows = {name: statistics.median(found) for name, found in times.items()}
-    print(f"import numpyvit {rows['numpyvit']:.0f} ms, numpy {rows['numpy']:.0f} ms: {rows['numpyvit'] / rows['numpy']:.2f}")
+    print(
+        f"import numpyvit {rows['numpyvit']:.0f} ms, numpy {rows['numpy']:.0f} ms: {rows['numpyvit'] / rows['numpy']:.2f}"
+    )
     return rows
 
 

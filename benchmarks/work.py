@@ -26,7 +26,7 @@ CONFIGS = {
 def numpyvit_work(kind, config, threads):
     import numpyvit as nv
 
-    img, patch, chans, dim, depth, heads, ratio, classes, batch = config
+    img, patch, chans, dim, depth, heads, ratio, classes, _ = config
     x, y = images(config)
     model = nv.VisionTransformer(img, patch, chans, classes, dim, depth, heads, ratio)
     if kind == "infer":

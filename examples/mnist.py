@@ -1,8 +1,8 @@
 """Train a Vision Transformer on MNIST in a script of one's own, step by step instead of with `numpyvit train`.
 
-    python examples/mnist.py                         # downloads MNIST
-    python examples/mnist.py --data-dir ~/mnist      # files at hand
-    python examples/mnist.py --data digits --epochs 10
+python examples/mnist.py                         # downloads MNIST
+python examples/mnist.py --data-dir ~/mnist      # files at hand
+python examples/mnist.py --data digits --epochs 10
 """
 
 import argparse

@@ -82,14 +82,21 @@ def _add_train(verbs):
     )
     add("--epochs", type=_count, metavar="N", help="default: 30 for digits, 5 for mnist, 10 for fashion-mnist, else 20")
     add("--steps", type=_count, metavar="N", help="stop after so many updates, if that comes first")
-    add("--batch-size", type=_count, metavar="N", help="default: 64 for digits, else 128")
-    add("--lr", type=float, metavar="X", help="learning rate (default: 0.002; 0.001 for photographs)")
+    add("--batch-size", type=_count, metavar="N", help="default: 64 for digits and mnist, else 128")
+    add(
+        "--lr",
+        type=float,
+        metavar="X",
+        help="learning rate (default: 0.002 for digits, 0.003 for mnist, 0.001 for photographs)",
+    )
     add("--weight-decay", type=float, metavar="X", help="default: 0.05")
     add("--schedule", choices=("constant", "cosine", "step"), help="of the learning rate (default: constant)")
     add("--warmup-steps", type=int, metavar="N", help="default: 200; 100 for digits")
     add("--label-smoothing", type=float, metavar="X", help="default: 0")
     add("--clip-norm", type=float, metavar="X", help="bound on the global norm of the gradients (default: 1)")
-    add("--ema-decay", type=float, metavar="X", help="of the weights' moving average; 0 is off (default: 0.998; 0.99)")
+    add(
+        "--ema-decay", type=float, metavar="X", help="of the weights' moving average; 0 is off (default: 0.99 to 0.999)"
+    )
     add("--drop-rate", type=float, metavar="X", help="dropout (default: 0)")
     add("--drop-path-rate", type=float, metavar="X", help="stochastic depth (default: 0)")
     add("--no-augment", action="store_true", help="leave the pictures as they are")

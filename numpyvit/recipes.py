@@ -32,7 +32,10 @@ _DIGITS = {
 _MNIST = {
     "model": "vit_micro_patch4_28",
     "epochs": 5,
-    "augment": {"affine": {"degrees": 10, "shift": 1, "scale": 0.1}},
+    "batch_size": 64,
+    "lr": 3e-3,
+    "ema_decay": 0.999,
+    "augment": {"affine": {"degrees": 8, "shift": 1, "scale": 0.1}},
 }
 _PHOTOS = {
     "model": "vit_micro_patch4_32",

@@ -1,5 +1,6 @@
 """Pictures of a run and of a model: the curves of training."""
 
+import importlib.util
 import io
 
 from .files import write_atomically
@@ -8,24 +9,51 @@ _BLUE, _ORANGE, _GREY, _DARK = (31, 119, 180), (255, 127, 14), (215, 215, 215), 
 
 
 def draw_curves(records, path):
-    """Loss and accuracy over the epochs, training and validation, as a PNG. records: what `fit` returns."""
-    from PIL import Image
+    """Loss and accuracy over the epochs, training and validation, as a PNG. records: what `fit` returns.
 
-    panels = [
-        _panel(records, "loss", "loss", lambda v: f"{v:.2f}"),
-        _panel(records, "accuracy", "accuracy", lambda v: f"{v:.0%}"),
-    ]
-    sheet = Image.new("RGB", (sum(p.width for p in panels), panels[0].height), "white")
-    left = 0
-    for panel in panels:
-        sheet.paste(panel, (left, 0))
-        left += panel.width
+    By matplotlib where it is installed, else by Pillow alone.
+    """
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG")
+    if importlib.util.find_spec("matplotlib"):
+        _curves_by_matplotlib(records, buffer)
+    else:
+        _curves_by_pillow(records, buffer)
     write_atomically(path, buffer.getvalue())
 
 
-def _panel(records, key, title, label):
+def _curves_by_matplotlib(records, buffer):
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+    figure = Figure(figsize=(12.8, 4.4), layout="constrained")
+    epochs = [record["epoch"] for record in records]
+    for axes, key in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+        for part, name in (("train", "train"), ("val", "validation")):
+            axes.plot(
+                epochs,
+                [record[f"{part}_{key}"] for record in records],
+                label=name,
+                marker="o" if len(epochs) == 1 else "",
+            )
+        axes.set(title=key, xlabel="epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.4)
+        axes.legend()
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    figure.savefig(buffer, format="png", dpi=100)
+
+
+def _curves_by_pillow(records, buffer):
+    from PIL import Image
+
+    panels = [_panel(records, "loss", "{:.2f}"), _panel(records, "accuracy", "{:.0%}")]
+    sheet = Image.new("RGB", (sum(panel.width for panel in panels), panels[0].height), "white")
+    for i, panel in enumerate(panels):
+        sheet.paste(panel, (i * panel.width, 0))
+    sheet.save(buffer, "PNG")
+
+
+def _panel(records, key, label):
     """One chart with the two curves train_<key> and val_<key>."""
     from PIL import Image, ImageDraw, ImageFont
 
@@ -45,11 +73,11 @@ def _panel(records, key, title, label):
     for tick in ticks:
         y = place(1, tick)[1]
         draw.line((left, y, right, y), fill=_GREY)
-        draw.text((left - 8, y), label(tick), fill=_DARK, font=font, anchor="rm")
+        draw.text((left - 8, y), label.format(tick), fill=_DARK, font=font, anchor="rm")
     for epoch in sorted({1, last, *(round(1 + (last - 1) * i / 4) for i in range(5))}):
         draw.text((place(epoch, low)[0], bottom + 8), str(epoch), fill=_DARK, font=font, anchor="mt")
     draw.text(((left + right) / 2, height - 8), "epoch", fill=_DARK, font=font, anchor="mb")
-    draw.text((left, 16), title, fill=_DARK, font=large, anchor="lt")
+    draw.text((left, 33), key, fill=_DARK, font=large, anchor="ls")
     for i, (name, values) in enumerate(curves.items()):
         colour = (_BLUE, _ORANGE)[i]
         points = [place(epoch + 1, value) for epoch, value in enumerate(values)]
