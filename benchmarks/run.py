@@ -104,9 +104,8 @@ def import_table(rounds):
             code = f"import time; t = time.perf_counter(); import {name}; print(time.perf_counter() - t)"
             found.append(1e3 * float(_python(code)))
     rows = {name: statistics.median(found) for name, found in times.items()}
-    print(
-        f"import numpyvit {rows['numpyvit']:.0f} ms, numpy {rows['numpy']:.0f} ms: {rows['numpyvit'] / rows['numpy']:.2f}"
-    )
+    ratio = rows["numpyvit"] / rows["numpy"]
+    print(f"import numpyvit {rows['numpyvit']:.0f} ms, numpy {rows['numpy']:.0f} ms: {ratio:.2f}")
     return rows
 
 

@@ -19,7 +19,16 @@ from .step import TrainStep, infer
 
 __version__ = "0.1.0"
 
-_LAZY = {"data": None, "io": None, "testing": None, "train": None, "viz": None, "fit": "train", "evaluate": "train"}
+_LAZY = {
+    "load_checkpoint": "io",
+    "data": None,
+    "io": None,
+    "testing": None,
+    "train": None,
+    "viz": None,
+    "fit": "train",
+    "evaluate": "train",
+}
 
 __all__ = [
     "FORGET",

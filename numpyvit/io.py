@@ -1,13 +1,14 @@
-"""Weight files: safetensors under timm's names, with the recipe of the model and a checksum in their metadata."""
+"""Weight files in and out. What is written is safetensors under timm's names, with notes and a checksum."""
 
 import hashlib
 import json
-import pathlib
 
 import numpy as np
 
+from .containers import read_container
 from .errors import CheckpointError
 from .files import write_atomically
+from .key_names import to_timm
 
 
 def save_checkpoint(path, model, **notes):
@@ -20,13 +21,30 @@ def save_checkpoint(path, model, **notes):
 
 
 def load_checkpoint(path):
-    """{name: array} of a weight file. Errors: CheckpointError where it is missing, damaged or of another format."""
-    return load_tensors(path)[0]
+    """{timm's name: array} of a weight file of any common origin (see read_checkpoint).
+
+    Errors: CheckpointError where it is missing, damaged, of another format, or would have to execute something.
+    """
+    return read_checkpoint(path)[0]
 
 
 def read_notes(path):
     """What a numpyvit checkpoint says of itself: recipe, classes, mean, std, accuracy; {} in files of others."""
-    return load_tensors(path)[1]
+    return read_checkpoint(path)[1]
+
+
+def read_checkpoint(path):
+    """-> ({timm's name: array}, notes, origin).
+
+    Containers: safetensors, .npz, PyTorch's zip (.pth, .pt, .bin). Names: timm and DeiT, torchvision, Hugging Face,
+    Google's ViT and big_vision; recognised by themselves. origin is "timm", "deit", "torchvision", "huggingface" or
+    "google", and decides how a position embedding is resized.
+    """
+    tensors, notes, container = _load(path)
+    arrays, origin = to_timm(tensors)
+    if origin == "timm" and container == "torch":
+        origin = "deit"  # DeiT's own files carry timm's names
+    return arrays, notes, origin
 
 
 def save_tensors(path, tensors, notes):
@@ -40,23 +58,17 @@ def save_tensors(path, tensors, notes):
 
 
 def load_tensors(path):
-    """-> ({name: array}, notes). The checksum is verified where the file has one."""
-    from safetensors import SafetensorError, safe_open
+    """-> ({name: array} under the file's own names, notes). The checksum is verified where the file has one."""
+    return _load(path)[:2]
 
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such checkpoint file")
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path}: is damaged or no safetensors file ({error}); save or fetch it again") from None
+
+def _load(path):
+    tensors, metadata, container = read_container(path)
     notes = metadata.get("numpyvit", "{}")
     if "sha256" in metadata and metadata["sha256"] != _digest(tensors, notes):
         raise CheckpointError(f"{path}: is damaged (its checksum differs); save or fetch it again")
     try:
-        return tensors, json.loads(notes)
+        return tensors, json.loads(notes), container
     except ValueError:
         raise CheckpointError(f"{path}: is damaged (its metadata is no JSON); save or fetch it again") from None
 

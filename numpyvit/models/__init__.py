@@ -79,7 +79,7 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
     """A model by the name of its preset.
 
     options:    override the preset's, e.g. num_classes=10, img_size=32, drop_path_rate=0.1 (see VisionTransformer).
-    pretrained: path of a checkpoint to load; its names and shapes must fit.
+    pretrained: path of a checkpoint of any common origin (see numpyvit.pretrained).
     seed:       of the initial weights; dtype: "float32" or "float64"; device: "cpu" or "cuda".
     Errors: ConfigError for an unknown name (with near ones) or option; CheckpointError for weights that do not fit.
     """
@@ -97,7 +97,7 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
     model = variant.model_class(**{**variant.options, **options}, dtype=dtype, seed=seed)
     model._recipe = {"model": name, "options": options}  # what a checkpoint needs to build the model again
     if pretrained is not None:
-        from ..io import load_checkpoint
+        from ..pretrained import load_pretrained
 
-        model.load_state_dict(load_checkpoint(pretrained))
+        load_pretrained(model, pretrained)
     return model.to(device)

@@ -1,0 +1,78 @@
+"""Putting published weights into a model that may differ in classes, image size or channels."""
+
+import math
+import warnings
+
+import numpy as np
+
+from .errors import CheckpointError
+from .io import read_checkpoint
+from .layers import LayerNorm
+from .resample import resize_pos_embed
+
+
+class Notice(UserWarning):
+    """Something about a checkpoint that one should know: a head that was dropped, say."""
+
+
+def load_pretrained(model, path):
+    """Load a checkpoint of any origin into a model, adapting what can be adapted, and return its notes.
+
+    Another number of classes drops the head (with a Notice); another image size resizes the position embedding as the
+    file's library does; other channels fold or repeat the patch weights as timm does. What else does not fit is a
+    CheckpointError that lists it.
+    """
+    arrays, notes, origin = read_checkpoint(path)
+    own = dict(model.named_parameters())
+    dropped = _drop_heads(arrays, own, model.num_classes)
+    if dropped and model.num_classes:
+        warnings.warn(
+            f"{path}: the head for {dropped} classes was dropped; that for {model.num_classes} is new and untrained",
+            Notice,
+            stacklevel=3,
+        )
+    if "patch_embed.proj.weight" in arrays:
+        weight = arrays["patch_embed.proj.weight"]
+        arrays["patch_embed.proj.weight"] = fold_channels(weight, own["patch_embed.proj.weight"].data.shape[1])
+    if "pos_embed" in arrays:
+        arrays["pos_embed"] = _fit_pos_embed(model, arrays["pos_embed"], origin, path)
+    kept = {name: p.data for name, p in own.items() if dropped and name.startswith("head")}
+    model.load_state_dict({**kept, **arrays})
+    if origin == "huggingface":
+        for _, layer in model.named_layers():
+            if isinstance(layer, LayerNorm):
+                layer.eps = 1e-12  # of Hugging Face's ViT and DeiT
+    return notes
+
+
+def _drop_heads(arrays, own, num_classes):
+    """Take out heads for another number of classes; returns that number, or 0 where they fit."""
+    weight = arrays.get("head.weight")
+    if weight is None or ("head.weight" in own and weight.shape[0] == num_classes):
+        return 0
+    for name in [name for name in arrays if name.startswith(("head.", "head_dist."))]:
+        del arrays[name]
+    return weight.shape[0]
+
+
+def fold_channels(weight, in_chans):
+    """(D, C, P, P) for another number of channels: one is the sum, more repeat the old ones and keep the sum's size."""
+    own = weight.shape[1]
+    if own == in_chans:
+        return weight
+    if in_chans == 1:
+        return weight.sum(1, keepdims=True)
+    repeated = np.tile(weight, (1, math.ceil(in_chans / own), 1, 1))[:, :in_chans]
+    return repeated * (own / in_chans)
+
+
+def _fit_pos_embed(model, pos_embed, origin, path):
+    prefix, grid = len(model.prefix_tokens), model.patch_embed.grid_size
+    if pos_embed.ndim != 3 or pos_embed.shape[1] == prefix + math.prod(grid):
+        return pos_embed
+    side = math.isqrt(pos_embed.shape[1] - prefix)
+    if prefix + side * side != pos_embed.shape[1]:
+        raise CheckpointError(
+            f"{path}: its position embedding of {pos_embed.shape[1]} tokens is not {prefix} and a square"
+        )
+    return resize_pos_embed(pos_embed, prefix, (side, side), grid, origin)
