@@ -130,6 +130,7 @@ def survives(kind, count, folder, first=0):
     whole = whole_file(kind, folder)
     read_container(folder / f"whole.{kind}")  # imports done, before memory is watched
     path, refused = folder / "mutant", 0
+    slack = 5_000_000 if kind == "npz-compressed" else 1_000_000  # deflate may unpack to a thousand times its size
     for seed in range(first, first + count):
         path.write_bytes(mutate(whole, np.random.default_rng(seed)))
         tracemalloc.start()
@@ -142,7 +143,7 @@ def survives(kind, count, folder, first=0):
         finally:
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-        assert peak < 2 * len(whole) + 1_000_000, f"mutant {seed} of {kind} took {peak:,} bytes"
+        assert peak < 2 * len(whole) + slack, f"mutant {seed} of {kind} took {peak:,} bytes"
     assert refused > count / 4  # the mutations do damage
 
 
