@@ -1,6 +1,7 @@
 """The command line: numpyvit train | evaluate | predict | models | gradcheck. Thin functions over the library."""
 
 import argparse
+import functools
 import pathlib
 import sys
 
@@ -210,7 +211,13 @@ def _latest_run():
 
 
 def _add_checkpoint(verb):
-    verb.add_argument("--checkpoint", required=True, metavar="FILE", help="weights that `numpyvit train` wrote")
+    verb.add_argument(
+        "--checkpoint",
+        "--pretrained",
+        required=True,
+        metavar="FILE",
+        help="weights that `numpyvit train` wrote, or published ones (then with --model)",
+    )
     verb.add_argument("--model", metavar="NAME", help="the preset, where the file does not name it")
     verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     verb.add_argument("--threads", type=_count, metavar="N", help="default: all processors")
@@ -218,17 +225,15 @@ def _add_checkpoint(verb):
 
 def _load_model(args):
     """-> the model of a checkpoint with its weights, and the checkpoint's notes."""
-    from .io import load_tensors
+    from .io import read_notes
     from .models import create_model
 
-    tensors, notes = load_tensors(args.checkpoint)
+    notes = read_notes(args.checkpoint)
     recipe = notes.get("recipe", {})
     name = args.model or recipe.get("model")
     if name is None:
         raise CheckpointError(f"{args.checkpoint}: does not say which model it belongs to; name it with --model")
-    model = create_model(name, **recipe.get("options", {}))
-    model.load_state_dict(tensors)
-    return model.to(args.device), notes
+    return create_model(name, args.checkpoint, device=args.device, **recipe.get("options", {})), notes
 
 
 def _add_evaluate(verbs):
@@ -256,6 +261,7 @@ def evaluate(args):
         raise CheckpointError(f"{args.checkpoint}: does not say what it was trained on; name the data with --data")
     embed = model.patch_embed
     _, test = datasets.load(data, args.data_dir, img_size=embed.img_size, in_chans=embed.proj.weight.data.shape[1])
+    test = datasets.prepared_for(test, model.pretrained_cfg)
     scores = measure(model, test, batch_size=args.batch_size, threads=args.threads)
     print(
         f"{data}: accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f} on {scores['images']:,} pictures, "
@@ -269,7 +275,8 @@ def _add_predict(verbs):
         "predict",
         predict,
         "The likeliest classes of pictures, with probabilities.",
-        "example:\n  numpyvit predict seven.png --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n",
+        "examples:\n  numpyvit predict seven.png --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n"
+        "  numpyvit predict cat.jpg --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n",
     )
     verb.add_argument("pictures", nargs="+", metavar="PICTURE", help="picture files")
     _add_checkpoint(verb)
@@ -283,16 +290,16 @@ def predict(args):
     from .backend import array_module, to_host, to_module
     from .data import normalize, read_picture
     from .functional import softmax
+    from .models import class_names
     from .step import infer
 
-    model, notes = _load_model(args)
-    embed = model.patch_embed
-    in_chans = embed.proj.weight.data.shape[1]
-    classes = notes.get("classes") or [f"class {i}" for i in range(model.num_classes)]
-    mean, std = notes.get("mean", [0.5] * in_chans), notes.get("std", [0.5] * in_chans)
-    images = np.stack([read_picture(picture, embed.img_size, in_chans) for picture in args.pictures])
-    x = to_module(normalize(images, mean, std), array_module(embed.proj.weight.data))
+    model, _ = _load_model(args)
+    size, weight, cfg = model.patch_embed.img_size, model.patch_embed.proj.weight.data, model.pretrained_cfg
+    read = functools.partial(read_picture, crop_pct=cfg["crop_pct"], interpolation=cfg["interpolation"])
+    images = np.stack([read(picture, size, weight.shape[1]) for picture in args.pictures])
+    x = to_module(normalize(images, cfg["mean"], cfg["std"]), array_module(weight))
     probabilities = softmax(to_host(infer(model, x, args.threads)))
+    classes = class_names(model)
     for picture, p in zip(args.pictures, probabilities):
         print(picture)
         for k in np.argsort(-p)[: args.top]:

@@ -4,7 +4,7 @@ import difflib
 import importlib.resources
 import os
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -59,6 +59,15 @@ def load(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True)
         f"unknown data {str(name)!r}: neither a folder nor one of {', '.join(names)}"
         + (f"; did you mean {near[0]}?" if near else "")
     )
+
+
+def prepared_for(dataset, cfg):
+    """The same set with the mean, std, crop and interpolation that a model was trained with (its pretrained_cfg)."""
+    if isinstance(dataset, FolderDataset):
+        return dataset.prepared(cfg)
+    if cfg["classes"] is None:  # published weights were not trained on this set; its own figures suit it better
+        return dataset
+    return replace(dataset, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
 
 
 def _folders(name, data_dir):

@@ -1,5 +1,6 @@
 """Picture files: reading, resizing, and folders with one folder a class."""
 
+import math
 import pathlib
 
 import numpy as np
@@ -11,9 +12,12 @@ _MODES = {1: "L", 3: "RGB"}
 _CACHE_BYTES = 1 << 29
 
 
-def read_picture(path, img_size, in_chans):
+def read_picture(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic"):
     """A picture file as (C, H, W) uint8: converted to grey or RGB, its shorter side resized, the centre cropped.
 
+    crop_pct: the share of the resized picture's shorter side that the crop keeps. Sizes and rounding are those of
+    torchvision's Resize and CenterCrop, by which timm prepares pictures. interpolation "squash" resizes both sides to
+    img_size with bilinear weights, as Hugging Face does for ViT.
     Errors: DataError for a file that is no picture, is damaged, or is absurdly large.
     """
     from PIL import Image
@@ -24,16 +28,25 @@ def read_picture(path, img_size, in_chans):
     try:
         with Image.open(path) as picture:
             picture = picture.convert(_MODES[in_chans])
-            scale = max(height / picture.height, width / picture.width)
-            size = (max(width, round(picture.width * scale)), max(height, round(picture.height * scale)))
-            picture = picture.resize(size, Image.Resampling.BICUBIC) if size != picture.size else picture
-            left, top = (size[0] - width) // 2, (size[1] - height) // 2
+            if interpolation == "squash":
+                picture = picture.resize((width, height), Image.Resampling.BILINEAR)
+            else:
+                size = _covering_size(picture.size, math.floor(width / crop_pct), math.floor(height / crop_pct))
+                picture = picture.resize(size, Image.Resampling[interpolation.upper()])
+            left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
             pixels = np.asarray(picture.crop((left, top, left + width, top + height)))
     except FileNotFoundError:
         raise DataError(f"{path}: there is no such file") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: is no picture that can be read ({error}); remove or replace it") from None
     return pixels.reshape(height, width, in_chans).transpose(2, 0, 1)
+
+
+def _covering_size(size, width, height):
+    """(width, height) of a picture scaled to just cover a frame, the longer side rounded down."""
+    if size[0] * height <= size[1] * width:  # the width decides
+        return width, max(height, int(size[1] * width / size[0]))
+    return max(width, int(size[0] * height / size[1])), height
 
 
 def find_classes(root):
@@ -58,10 +71,17 @@ class FolderDataset:
         self.paths, self.labels, self.classes = paths, np.asarray(labels, np.int64), classes
         self.image_shape = (in_chans, *img_size)
         self.mean = self.std = (0.5,) * in_chans
-        self._cache = {}
+        self._reading, self._cache = {}, {}
 
     def __len__(self):
         return len(self.paths)
+
+    def prepared(self, cfg):
+        """The same set, its pictures read and normed as a model's pretrained_cfg says."""
+        result = self.take(range(len(self)))
+        result.mean, result.std = tuple(cfg["mean"]), tuple(cfg["std"])
+        result._reading = {"crop_pct": cfg["crop_pct"], "interpolation": cfg["interpolation"]}
+        return result
 
     def take(self, indices):
         """The same set with these pictures only."""
@@ -75,7 +95,7 @@ class FolderDataset:
     def _picture(self, i):
         if i in self._cache:
             return self._cache[i]
-        picture = read_picture(self.paths[i], self.image_shape[1:], self.image_shape[0])
+        picture = read_picture(self.paths[i], self.image_shape[1:], self.image_shape[0], **self._reading)
         if (len(self._cache) + 1) * picture.nbytes <= _CACHE_BYTES:
             self._cache[i] = picture
         return picture

@@ -2,6 +2,7 @@
 
 import difflib
 import fnmatch
+import importlib.resources
 import inspect
 from dataclasses import dataclass
 
@@ -62,6 +63,25 @@ def list_models(pattern="*"):
     return sorted(fnmatch.filter(VARIANTS, pattern))
 
 
+def _preparation(name, model):
+    """How pictures are prepared for a preset, as timm has it: mean, std, interpolation, crop_pct; class names."""
+    half, in_chans = (0.5,), model.patch_embed.proj.weight.data.shape[1]
+    mean, std = half * in_chans, half * in_chans
+    if name.startswith("deit") and in_chans == 3:
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    own_size = VARIANTS[name].model_class is NarrowVisionTransformer or max(model.patch_embed.img_size) >= 384
+    crop_pct = 1.0 if own_size else 0.9
+    return {"mean": mean, "std": std, "interpolation": "bicubic", "crop_pct": crop_pct, "classes": None}
+
+
+def class_names(model):
+    """The names of a model's classes: its checkpoint's, ImageNet's for 1000, else numbers."""
+    known = getattr(model, "pretrained_cfg", {}).get("classes")
+    if known is None and model.num_classes == 1000:
+        known = importlib.resources.files("numpyvit.data").joinpath("imagenet_classes.txt").read_text().splitlines()
+    return list(known) if known else [f"class {i}" for i in range(model.num_classes)]
+
+
 def count_parameters(name):
     """How many parameters a preset has, by arithmetic: nothing is made."""
     options = {p.name: p.default for p in inspect.signature(VisionTransformer).parameters.values()} | VARIANTS[
@@ -95,9 +115,13 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
             raise ConfigError(f"{name} has no option {option!r}; {hint}")
     variant = VARIANTS[name]
     model = variant.model_class(**{**variant.options, **options}, dtype=dtype, seed=seed)
+    model.pretrained_cfg = _preparation(name, model)
     model._recipe = {"model": name, "options": options}  # what a checkpoint needs to build the model again
     if pretrained is not None:
         from ..pretrained import load_pretrained
 
-        load_pretrained(model, pretrained)
+        notes = load_pretrained(model, pretrained)
+        own = ("classes", "mean", "std", "crop_pct", "interpolation")
+        model.pretrained_cfg |= {"crop_pct": 1.0} if "recipe" in notes else {}
+        model.pretrained_cfg |= {key: notes[key] for key in own if key in notes}
     return model.to(device)
