@@ -120,7 +120,10 @@ class Random:
     """
 
     def __init__(self, seed, xp=np):
-        self._xp, self._seed, self._draws = xp, np.random.SeedSequence(seed), 0
+        try:
+            self._xp, self._seed, self._draws = xp, np.random.SeedSequence(seed), 0
+        except (TypeError, ValueError):
+            raise ConfigError(f"seed must be a non-negative int or a sequence of them, got {seed!r}") from None
         # SFC64 is NumPy's fastest generator; dropout masks are a visible share of a step
         self._host = np.random.Generator(np.random.SFC64(self._seed)) if xp is np else None
 

@@ -2,7 +2,9 @@
 
 import argparse
 import functools
+import math
 import pathlib
+import shlex
 import sys
 
 from . import __version__
@@ -59,6 +61,27 @@ def _count(text):
     return value
 
 
+def _natural(text):
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {value}")
+    return value
+
+
+def _rate(text):
+    value = float(text)
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"must be finite and not negative, got {value}")
+    return value
+
+
+def _above_zero(text):
+    value = _rate(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
+
+
 # ---- train ----------------------------------------------------------------------------------------------------------
 
 _TRAIN_EXAMPLES = """examples:
@@ -86,22 +109,22 @@ def _add_train(verbs):
     add("--batch-size", type=_count, metavar="N", help="default: 64 for digits and mnist, else 128")
     add(
         "--lr",
-        type=float,
+        type=_rate,
         metavar="X",
         help="learning rate (default: 0.002 for digits, 0.003 for mnist, 0.001 for photographs)",
     )
-    add("--weight-decay", type=float, metavar="X", help="default: 0.05")
+    add("--weight-decay", type=_rate, metavar="X", help="default: 0.05")
     add("--schedule", choices=("constant", "cosine", "step"), help="of the learning rate (default: constant)")
-    add("--warmup-steps", type=int, metavar="N", help="default: 200; 100 for digits")
-    add("--label-smoothing", type=float, metavar="X", help="default: 0")
-    add("--clip-norm", type=float, metavar="X", help="bound on the global norm of the gradients (default: 1)")
+    add("--warmup-steps", type=_natural, metavar="N", help="default: 200; 100 for digits")
+    add("--label-smoothing", type=_rate, metavar="X", help="default: 0")
+    add("--clip-norm", type=_above_zero, metavar="X", help="bound on the global norm of the gradients (default: 1)")
     add(
-        "--ema-decay", type=float, metavar="X", help="of the weights' moving average; 0 is off (default: 0.99 to 0.999)"
+        "--ema-decay", type=_rate, metavar="X", help="of the weights' moving average; 0 is off (default: 0.99 to 0.999)"
     )
-    add("--drop-rate", type=float, metavar="X", help="dropout (default: 0)")
-    add("--drop-path-rate", type=float, metavar="X", help="stochastic depth (default: 0)")
+    add("--drop-rate", type=_rate, metavar="X", help="dropout (default: 0)")
+    add("--drop-path-rate", type=_rate, metavar="X", help="stochastic depth (default: 0)")
     add("--no-augment", action="store_true", help="leave the pictures as they are")
-    add("--seed", type=int, metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
+    add("--seed", type=_natural, metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
     add("--out", metavar="DIR", help="run directory (default: runs/DATA-MODEL, numbered where it exists)")
     add("--resume", action="store_true", help="go on from the state in the run directory, bit for bit")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
@@ -126,7 +149,9 @@ def train(args):
         "in_chans": train_set.image_shape[0],
         "num_classes": len(train_set.classes),
     }
-    model = create_model(settings.pop("model"), args.pretrained, seed=settings["seed"], device=args.device, **options)
+    begun = args.resume and (out / "state.safetensors").exists()  # then the state holds the weights
+    pretrained = None if begun else settings["pretrained"]
+    model = create_model(settings.pop("model"), pretrained, seed=settings["seed"], device=args.device, **options)
     keys = ("data", "data_dir", "augment", "pretrained")
     config = {key: settings.pop(key) for key in keys}
     print(
@@ -149,13 +174,13 @@ def train(args):
 
 def _report(out, records, config):
     best = max(records, key=lambda record: record["val_accuracy"])
-    data_dir = f" --data-dir {config['data_dir']}" if config["data_dir"] else ""
+    data_dir = f" --data-dir {shlex.quote(str(config['data_dir']))}" if config["data_dir"] else ""
     print(
         f"\ntest accuracy  {records[-1]['val_accuracy']:.2%} (best {best['val_accuracy']:.2%}, epoch {best['epoch']})"
     )
     print(f"checkpoint     {out / 'last.safetensors'} (best: {out / 'best.safetensors'})")
     print(f"curves         {out / 'curves.png'}")
-    print(f"next           numpyvit evaluate --checkpoint {out / 'best.safetensors'}{data_dir}")
+    print(f"next           numpyvit evaluate --checkpoint {shlex.quote(str(out / 'best.safetensors'))}{data_dir}")
 
 
 def _train_settings(args):
@@ -183,6 +208,8 @@ def _train_settings(args):
     for option in ("drop_rate", "drop_path_rate"):
         if getattr(args, option) is not None:
             settings["options"][option] = getattr(args, option)
+    if args.img_size and not recipes.is_folder(data):
+        raise ConfigError(f"--img-size is for folders of pictures; those of {data} have a size of their own")
     if recipes.is_folder(data):
         own = VARIANTS[settings["model"]].options if settings["model"] in VARIANTS else {}
         size = args.img_size or settings["options"].get("img_size") or own.get("img_size", 224)
@@ -233,6 +260,11 @@ def _load_model(args):
     name = args.model or recipe.get("model")
     if name is None:
         raise CheckpointError(f"{args.checkpoint}: does not say which model it belongs to; name it with --model")
+    if recipe.get("unsaved"):
+        raise CheckpointError(
+            f"{args.checkpoint}: its model was made with {', '.join(recipe['unsaved'])}, which a file cannot hold; "
+            "make it in a script and use load_state_dict"
+        )
     return create_model(name, args.checkpoint, device=args.device, **recipe.get("options", {})), notes
 
 

@@ -15,6 +15,14 @@ from .errors import CheckpointError, ConfigError, ShapeError, TapeError
 DTYPES = ("float32", "float64")
 
 
+def make_rng(seed):
+    """A NumPy Generator from an int or a sequence of ints, none negative; a Generator is returned as it is."""
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError):
+        raise ConfigError(f"seed must be a non-negative int, got {seed!r}") from None
+
+
 def as_dtype(dtype):
     """'float32' or 'float64' as a NumPy dtype; anything else is a ConfigError."""
     try:
@@ -62,6 +70,8 @@ class Layer:
 
     def __call__(self, *inputs, **options):
         """Inference: forward, keeping nothing and dropping nothing out."""
+        if not hasattr(self, "_path"):
+            self.set_paths()
         return self.forward(*inputs, **options)
 
     def children(self):
@@ -71,10 +81,12 @@ class Layer:
                 continue
             if isinstance(value, (Parameter, Layer)):
                 yield name, value
-            elif isinstance(value, list):
-                yield from (
-                    (f"{name}.{i}", item) for i, item in enumerate(value) if isinstance(item, (Parameter, Layer))
-                )
+            elif isinstance(value, (list, tuple)):
+                for i, item in enumerate(value):
+                    if isinstance(item, (Parameter, Layer)):
+                        yield f"{name}.{i}", item
+            elif isinstance(value, dict) and any(isinstance(item, (Parameter, Layer)) for item in value.values()):
+                raise ConfigError(f"{self.path}: layers in the dict {name!r} would not be found; use a list")
 
     def named_parameters(self):
         """(dotted name, Parameter) pairs; a parameter that stands in two places comes once."""
@@ -103,9 +115,9 @@ class Layer:
         return f"{name} ({kind})" if name else kind
 
     def set_paths(self):
-        """Tell each layer inside its dotted name, for errors."""
+        """Tell this layer and each inside its dotted name, for errors; a name from a larger model stays."""
         for name, layer in self.named_layers():
-            if layer is not self:
+            if not getattr(layer, "_path", ""):
                 layer._path = name
 
     def freeze(self, trainable=False):
@@ -149,6 +161,11 @@ class Layer:
             f"{name}: given {np.shape(mapping[name])}, expected {own[name].data.shape}"
             for name in own
             if name in mapping and tuple(np.shape(mapping[name])) != tuple(own[name].data.shape)
+        ]
+        misshapen += [
+            f"{name}: holds {np.asarray(mapping[name]).dtype}, expected numbers"
+            for name in own
+            if name in mapping and isinstance(mapping[name], np.ndarray) and mapping[name].dtype.kind not in "fiub"
         ]
         if misshapen or (strict and (missing or unexpected)):
             problems = [f"missing {name}" for name in missing] + [f"unexpected {name}" for name in unexpected]
@@ -203,13 +220,22 @@ class Layout:
         self.sizes = [parameter.data.size for parameter in self.parameters]
         self.size = sum(self.sizes)
         self.decayed = sum(size for size, parameter in zip(self.sizes, self.parameters) if parameter.decay)
-        types = {(array_module(p.data), p.data.dtype) for p in self.parameters}
-        if len(types) > 1:
+        every = [parameter.data for _, parameter in model.named_parameters()]
+        if len({(type(data), data.dtype) for data in every}) > 1:
             raise ConfigError(
-                f"trainable parameters must share one dtype and device, found {sorted(str(t[1]) for t in types)}; "
+                f"parameters must share one dtype and device, found {sorted({str(data.dtype) for data in every})}; "
                 "use model.astype('float32') and model.to('cpu')"
             )
-        self.xp, self.dtype = types.pop() if types else (np, np.dtype("float32"))
+        first = every[0] if every else np.empty(0, np.float32)
+        self._example = array_module(first).empty(0, dtype=first.dtype)  # tells dtype and device
+
+    @property
+    def xp(self):
+        return array_module(self._example)
+
+    @property
+    def dtype(self):
+        return self._example.dtype
 
     def zeros(self):
         return self.xp.zeros(self.size, dtype=self.dtype)
@@ -227,10 +253,26 @@ class FlatWeights:
     """The trainable parameters of a model moved into one buffer, of which they become views."""
 
     def __init__(self, model):
-        self.layout = Layout(model)
+        self.model, self.layout = model, Layout(model)
+        self._move_in()
+
+    def _move_in(self):
         self.flat = self.layout.zeros()
         self._views = self.layout.views(self.flat)
         self.adopt()
+
+    def __getstate__(self):
+        return {"model": self.model, "layout": self.layout}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._move_in()  # a copied view is a view no longer
+
+    def check_trainable(self):
+        """Errors: ConfigError where parameters were frozen or thawed since."""
+        trainable = {parameter for _, parameter in self.model.named_parameters() if parameter.trainable}
+        if trainable != set(self.layout.parameters):
+            raise ConfigError("parameters were frozen or thawed since the optimizer was made; make a new one")
 
     def adopt(self):
         """Take in any parameter whose array was replaced since (by `parameter.data = …`)."""
@@ -258,6 +300,9 @@ class Forget:
 
     def push(self, layer, *residuals):
         pass
+
+    def pop(self, layer):
+        raise TapeError(f"{layer.path}: backward needs the Tape that forward wrote on; this pass kept nothing")
 
     def forgetting(self):
         return self

@@ -1,11 +1,26 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import json
 import os
 import pathlib
 import tempfile
 
-from .errors import RunError
+from .errors import ConfigError, RunError
+
+
+def to_json(value, indent=None):
+    """JSON text of settings; NumPy's numbers become Python's. Errors: ConfigError naming what cannot be written."""
+    try:
+        return json.dumps(value, indent=indent, default=_plain_number, allow_nan=False, sort_keys=indent is None)
+    except ValueError as error:
+        raise ConfigError(f"a setting is not finite and cannot be written: {error}") from None
+
+
+def _plain_number(value):
+    if hasattr(value, "item"):
+        return value.item()
+    raise ConfigError(f"a setting cannot be written to a file: {value!r}; give a number, text or a list")
 
 
 def write_atomically(path, data):

@@ -7,7 +7,7 @@ import numpy as np
 
 from .containers import read_container
 from .errors import CheckpointError
-from .files import write_atomically
+from .files import to_json, write_atomically
 from .key_names import to_timm
 
 
@@ -52,7 +52,7 @@ def save_tensors(path, tensors, notes):
     from safetensors.numpy import save
 
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
-    notes = json.dumps(notes, sort_keys=True)
+    notes = to_json(notes)
     metadata = {"format": "np", "numpyvit": notes, "sha256": _digest(tensors, notes)}
     write_atomically(path, save(tensors, metadata))
 

@@ -23,6 +23,7 @@ def cross_entropy(logits, targets, label_smoothing=0.0, weight=None):
     if isinstance(logits, tuple):
         return _mean_over_heads(lambda head: cross_entropy(head, targets, label_smoothing, weight), logits)
     xp, (B, K) = array_module(logits), _logits_shape(logits)
+    label_smoothing = float(label_smoothing)
     if not 0 <= label_smoothing <= 1:
         raise ConfigError(f"label_smoothing must lie in 0..1, got {label_smoothing}")
     target, soft = _as_distribution(targets, logits)
@@ -33,7 +34,9 @@ def cross_entropy(logits, targets, label_smoothing=0.0, weight=None):
         weight = xp.asarray(weight, dtype=logits.dtype)
         if weight.shape != (K,):
             raise ShapeError(f"weight has shape {weight.shape}, expected one number for each of the {K} classes")
-        total = B if soft else weight[targets].sum()
+        total = B if soft else weight[xp.asarray(targets)].sum()
+        if on_host(weight) and not total > 0:
+            raise InputError("the weights of all labels in the batch are 0, so their mean is not defined")
         target = target * weight
     log_p = F.log_softmax(logits)
     loss = -(target * log_p).sum() / total
@@ -43,6 +46,7 @@ def cross_entropy(logits, targets, label_smoothing=0.0, weight=None):
 
 def mse(prediction, target):
     """L = mean (prediction − target)² over all elements,   dL = 2 (prediction − target) / their number."""
+    target = array_module(prediction).asarray(target, dtype=prediction.dtype)
     if tuple(prediction.shape) != tuple(target.shape):
         raise ShapeError(f"the target has shape {target.shape}, the prediction {prediction.shape}; they must be equal")
     if prediction.size == 0:
@@ -57,6 +61,7 @@ def hard_distillation(logits, targets, teacher_logits, alpha=0.5, label_smoothin
     logits: the pair that a distilled model returns on a tape; the gradient is a pair too.
     """
     logits, logits_dist = _pair(logits)
+    alpha = _share(alpha)
     loss, gradient = cross_entropy(logits, targets, label_smoothing)
     loss_dist, gradient_dist = cross_entropy(logits_dist, teacher_logits.argmax(-1))
     return (1 - alpha) * loss + alpha * loss_dist, ((1 - alpha) * gradient, alpha * gradient_dist)
@@ -70,6 +75,8 @@ def soft_distillation(logits, targets, teacher_logits, alpha=0.5, tau=1.0, label
     if tau <= 0:
         raise ConfigError(f"tau is a temperature and must be above 0, got {tau}")
     logits, logits_dist = _pair(logits)
+    alpha, tau = _share(alpha), float(tau)
+    teacher_logits = teacher_logits.astype(logits_dist.dtype)
     xp = array_module(logits)
     if logits_dist.shape != teacher_logits.shape:
         raise ShapeError(f"the teacher's logits have shape {teacher_logits.shape}, the student's {logits_dist.shape}")
@@ -93,6 +100,12 @@ def _mean_over_heads(loss, heads):
     return sum(values) / len(heads), tuple(gradient / len(heads) for gradient in gradients)
 
 
+def _share(alpha):
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"alpha is the share of the distillation loss and must lie in 0..1, got {alpha}")
+    return float(alpha)
+
+
 def _pair(logits):
     if not isinstance(logits, tuple) or len(logits) != 2:
         raise ConfigError("distillation needs the pair of logits of a model made with distilled=True, on a tape")
@@ -110,7 +123,10 @@ def _logits_shape(logits):
 def _as_distribution(targets, logits):
     """-> targets as an array (B, K) of the logits' dtype, and whether they were soft."""
     xp, (B, K) = array_module(logits), logits.shape
+    targets = targets if hasattr(targets, "dtype") else xp.asarray(targets)
     if targets.shape == (B, K) and targets.dtype.kind == "f":
+        if on_host(targets) and not (targets >= 0).all():
+            raise InputError("soft targets hold NaN or negative shares; each row must be a distribution")
         return targets.astype(logits.dtype), True
     if targets.shape != (B,) or targets.dtype.kind not in "iu":
         raise ShapeError(

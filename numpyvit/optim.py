@@ -24,8 +24,8 @@ class Optimizer:
     moments = ()
 
     def __init__(self, model, lr, weight_decay):
-        if lr < 0 or weight_decay < 0:
-            raise ConfigError(f"lr and weight_decay must not be negative, got {lr} and {weight_decay}")
+        if not (0 <= lr < math.inf and 0 <= weight_decay < math.inf):
+            raise ConfigError(f"lr and weight_decay must be finite and not negative, got {lr} and {weight_decay}")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
         self.weights = FlatWeights(model)
         self._moments = [self.weights.layout.zeros() for _ in self.moments]
@@ -43,6 +43,7 @@ class Optimizer:
                 "the tape and the optimizer hold different trainable parameters; "
                 "after freezing or thawing, make both anew"
             )
+        self.weights.check_trainable()
         self.weights.adopt()
         self.steps += 1
 
@@ -85,6 +86,8 @@ class AdamW(Optimizer):
     def __init__(self, model, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05):
         if not all(0 <= beta < 1 for beta in betas):
             raise ConfigError(f"betas must lie in 0..1, 1 left out, got {betas}")
+        if not eps >= 0:
+            raise ConfigError(f"eps must not be negative, got {eps}")
         super().__init__(model, lr, weight_decay)
         self.betas, self.eps = betas, eps
 
@@ -113,6 +116,8 @@ class SGD(Optimizer):
     moments = ("u",)
 
     def __init__(self, model, lr=1e-2, momentum=0.0, nesterov=False, weight_decay=0.0):
+        if not 0 <= momentum < 1:
+            raise ConfigError(f"momentum must lie in 0..1, 1 left out, got {momentum}")
         if nesterov and momentum == 0:
             raise ConfigError("nesterov=True needs a momentum above 0")
         super().__init__(model, lr, weight_decay)
@@ -131,10 +136,16 @@ def clip_global_norm(tape, max_norm):
 
     (Pascanu et al. 2012, arXiv:1211.5063.) Nothing is read from a device.
     """
+    check_clip_norm(max_norm)
     xp, flat = tape.layout.xp, tape.flat
     norm = xp.sqrt(flat @ flat)
     flat *= xp.minimum(max_norm / (norm + 1e-6), 1).astype(flat.dtype)
     return norm
+
+
+def check_clip_norm(max_norm):
+    if not max_norm > 0:
+        raise ConfigError(f"the bound on the gradients' norm must be above 0, got {max_norm}; None leaves clipping out")
 
 
 class EMA:
@@ -194,11 +205,13 @@ class EMA:
 
 def constant_schedule(lr, warmup_steps=0):
     """η, after a linear rise over the first `warmup_steps`."""
+    _check_warmup(warmup_steps)
     return lambda step: lr * _warmup(step, warmup_steps)
 
 
 def cosine_schedule(lr, total_steps, warmup_steps=0, min_lr=0.0):
     """min + (η − min)(1 + cos(π s))/2, s from 0 after the warm-up to 1 at `total_steps` (arXiv:1608.03983)."""
+    _check_warmup(warmup_steps)
 
     def rate(step):
         if step < warmup_steps:
@@ -211,7 +224,13 @@ def cosine_schedule(lr, total_steps, warmup_steps=0, min_lr=0.0):
 
 def step_schedule(lr, step_size, gamma=0.1, warmup_steps=0):
     """η γ^⌊step/step_size⌋, after a linear rise over the first `warmup_steps`."""
+    _check_warmup(warmup_steps)
     return lambda step: lr * _warmup(step, warmup_steps) * gamma ** (step // step_size)
+
+
+def _check_warmup(warmup_steps):
+    if warmup_steps < 0:
+        raise ConfigError(f"warmup_steps must not be negative, got {warmup_steps}")
 
 
 def _warmup(step, warmup_steps):

@@ -9,51 +9,52 @@ import json
 import pathlib
 
 from .errors import CheckpointError, RunError
-from .files import write_atomically
+from .files import to_json, write_atomically
 from .io import load_tensors, save_tensors
+
+FREE = ("epochs", "steps", "threads", "device", "data_dir")  # settings in which a resumed run may differ
 
 
 class RunDirectory:
     """The files of one run. `config` is compared when a run is resumed; keys in `free` may differ."""
 
-    def __init__(self, path, config, resume=False, free=("epochs", "steps", "threads", "device", "data_dir")):
+    def __init__(self, path, config, resume=False, free=FREE):
         self.path = pathlib.Path(path)
-        config = json.loads(json.dumps(config))  # as it will be read back
-        known = self._known_config()
+        config = json.loads(to_json(config))  # as it will be read back
+        try:
+            known = read_config(self.path)
+        except FileNotFoundError:
+            known = None
         if resume and known is None:
             raise RunError(f"{self.path}: holds no run to resume; leave --resume out to start one")
-        if not resume and known is not None:
+        if not resume and known is not None and self._has_results():
             raise RunError(f"{self.path}: already holds a run; go on with --resume, or choose another --out")
         if resume:
-            different = [
-                key
-                for key in sorted(config.keys() | known.keys())
-                if key not in free and config.get(key) != known.get(key)
-            ]
-            if different:
-                shown = "; ".join(f"{key} is {config.get(key)!r}, was {known.get(key)!r}" for key in different[:4])
-                raise RunError(f"{self.path}: holds another run ({shown}); choose another --out or the same settings")
+            self._compare(config, known, free)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            for part in self.path.glob(".*.part"):  # of a process that was killed while it wrote
+                part.unlink()
         except OSError as error:
-            raise RunError(f"cannot make the folder {self.path}: {error.strerror}; choose another --out") from None
-        self.write_json("config.json", config)
+            raise RunError(f"cannot use the folder {self.path}: {error.strerror}; choose another --out") from None
+        write_atomically(self.file("config.json"), (to_json(config, indent=2) + "\n").encode())
 
-    def _known_config(self):
-        try:
-            return read_config(self.path)
-        except FileNotFoundError:
-            return None
+    def _has_results(self):
+        return any(self.file(name).exists() for name in ("state.safetensors", "metrics.jsonl", "last.safetensors"))
+
+    def _compare(self, config, known, free):
+        keys = sorted(key for key in config.keys() | known.keys() if key not in free)
+        different = [key for key in keys if config.get(key) != known.get(key)]
+        if different:
+            shown = "; ".join(f"{key} is {config.get(key)!r}, was {known.get(key)!r}" for key in different[:4])
+            raise RunError(f"{self.path}: holds another run ({shown}); choose another --out or the same settings")
 
     def file(self, name):
         return self.path / name
 
-    def write_json(self, name, value):
-        write_atomically(self.file(name), (json.dumps(value, indent=2) + "\n").encode())
-
     def write_metrics(self, records):
         """Write all epochs at once: no line is ever half there."""
-        write_atomically(self.file("metrics.jsonl"), "".join(json.dumps(r) + "\n" for r in records).encode())
+        write_atomically(self.file("metrics.jsonl"), "".join(to_json(r) + "\n" for r in records).encode())
 
     def save_state(self, tensors, notes):
         save_tensors(self.file("state.safetensors"), tensors, notes)
@@ -69,8 +70,13 @@ def read_config(path):
     """The settings of the run in a directory. FileNotFoundError where there is none."""
     file = pathlib.Path(path) / "config.json"
     try:
-        return json.loads(file.read_bytes())
-    except NotADirectoryError:
-        raise RunError(f"{path} is a file; a run needs a folder") from None
+        config = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunError(f"{file}: cannot be read ({error.strerror}); choose another --out") from None
     except ValueError:
-        raise CheckpointError(f"{file}: is damaged (no JSON); choose another --out") from None
+        config = None
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{file}: is damaged (no settings in it); choose another --out")
+    return config

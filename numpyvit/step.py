@@ -15,8 +15,8 @@ import numpy as np
 from . import losses
 from .backend import array_module, keep_freed_memory, on_host
 from .core import Tape
-from .errors import ConfigError, InputError, NonFiniteError
-from .optim import clip_global_norm
+from .errors import ConfigError, DtypeError, InputError, NonFiniteError
+from .optim import check_clip_norm, clip_global_norm
 
 _MAX_SHARDS = 4
 
@@ -37,8 +37,8 @@ class Workers:
     """Threads for shards. `map` keeps the order of its items and raises the first error."""
 
     def __init__(self, threads=None):
-        self.threads = available_threads() if threads is None else int(threads)
-        if self.threads < 1:
+        self.threads = available_threads() if threads is None else threads
+        if not isinstance(self.threads, int) or self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}")
         keep_freed_memory()
         self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
@@ -60,7 +60,7 @@ def _blas_controller():
 def infer(model, x, threads=None):
     """model(x) in shards on threads: the logits of a batch, nothing kept, nothing dropped out."""
     workers = Workers(threads)
-    if not on_host(x) or x.ndim == 0 or len(x) == 0:
+    if not isinstance(x, np.ndarray) or x.ndim == 0 or len(x) == 0:
         return model(x)
     return np.concatenate(workers.map(lambda shard: model(x[shard]), split_batch(len(x))))
 
@@ -70,7 +70,7 @@ class TrainStep:
 
     loss:      called as loss(logits, targets) -> (value, gradient) with the logits of the whole batch.
     threads:   default all processors that this process may use; the result does not depend on it.
-    seed:      of dropout and DropPath; each step and shard draws a stream of its own.
+    seed:      of dropout and DropPath; each step and shard draws a stream of its own. None turns them off.
     clip_norm: bound on the global norm of the gradients.
     Errors: NonFiniteError before anything is updated, where the loss is not finite (on the host; on a GPU the caller
     looks, since each look stalls it).
@@ -78,12 +78,16 @@ class TrainStep:
 
     def __init__(self, model, optimizer, loss=losses.cross_entropy, threads=None, seed=0, clip_norm=None):
         self.model, self.optimizer, self.loss = model, optimizer, loss
+        if clip_norm is not None:
+            check_clip_norm(clip_norm)
         self.seed, self.clip_norm, self.steps = seed, clip_norm, 0
         self.workers = Workers(threads)
         self.logits = None
         self._tapes = []
 
     def __call__(self, x, targets):
+        if not hasattr(x, "shape") or x.ndim == 0:
+            raise DtypeError(f"a training step takes an array of images, got a {type(x).__name__}")
         if x.shape[0] == 0:
             raise InputError("a training step got an empty batch, expected at least one image")
         shards = split_batch(len(x)) if on_host(x) else [slice(None)]
@@ -103,7 +107,7 @@ class TrainStep:
         for i, tape in enumerate(self._tapes[:count]):
             tape.discard()
             tape.zero()
-            tape.reseed((self.seed, self.steps, i))
+            tape.reseed(None if self.seed is None else (self.seed, self.steps, i))
         return self._tapes[:count]
 
     def _update(self, tapes):

@@ -1,6 +1,7 @@
 """Training: `fit` on a set, `evaluate`, and what happens when a run is interrupted, killed or diverges."""
 
 import contextlib
+import shlex
 import signal
 import threading
 import time
@@ -14,7 +15,7 @@ from .data.loader import Loader
 from .errors import ConfigError, NonFiniteError, NumpyvitError
 from .io import save_checkpoint
 from .optim import EMA, AdamW, constant_schedule, cosine_schedule, step_schedule
-from .run_directory import RunDirectory
+from .run_directory import FREE, RunDirectory
 from .step import TrainStep, infer
 
 _READ_EVERY = 20  # steps between two looks at the loss on a device, where each look stalls it
@@ -53,7 +54,7 @@ def fit(
     batch_size=128,
     lr=1e-3,
     weight_decay=0.05,
-    schedule="cosine",
+    schedule="constant",
     warmup_steps=100,
     label_smoothing=0.0,
     clip_norm=1.0,
@@ -69,8 +70,8 @@ def fit(
     """Train a model with AdamW on a set (see numpyvit.data) and validate it after each epoch.
 
     epochs, steps:  stop after so many epochs, or updates if that comes first.
-    schedule:       "cosine" to 0 over all updates, "constant", "step" (a tenth after 60% of them); after a linear rise
-                    over `warmup_steps`.
+    schedule:       of the learning rate after a linear rise over `warmup_steps`: "constant"; or, with an end that a
+                    resumed run cannot move, "cosine" to 0 over all updates or "step" (a tenth after 60% of them).
     ema_decay:      keep a moving average of the weights, which is what is validated and saved.
     augment:        functions (images, rng) -> images on uint8 pictures, as numpyvit.data.random_crop makes.
     out:            run directory for checkpoints, metrics and curves; None writes nothing.
@@ -92,27 +93,38 @@ def fit(
         "ema_decay": ema_decay,
         "seed": seed,
     }
-    if epochs < 1 or batch_size < 1 or (steps is not None and steps < 1):
-        raise ConfigError(f"epochs, steps and batch_size must be at least 1, got {epochs}, {steps} and {batch_size}")
+    _check_settings(settings)
     for dataset in (train, val):
         _check_fit(model, dataset)
-    directory = None
+    config = config or {}
+    notes = {"data": config["data"]} if "data" in config else {}
+    trainer = Trainer(model, train, val, settings, augment, notes, threads, progress)
     if out is not None:
+        free = FREE if schedule == "constant" else tuple(key for key in FREE if key not in ("epochs", "steps"))
         recipe = getattr(model, "_recipe", {})
-        directory = RunDirectory(out, {**recipe, **settings, **(config or {})}, resume)
-    notes = {"data": config["data"]} if config and "data" in config else {}
-    trainer = Trainer(model, train, val, settings, augment, directory, notes, threads, progress)
-    if resume and directory is not None:
-        trainer.restore(directory.load_state())
+        trainer.directory = RunDirectory(out, {**recipe, **settings, **config}, resume, free)
+        if resume:
+            trainer.restore(trainer.directory.load_state())
     return trainer.run()
+
+
+def _check_settings(settings):
+    for name in ("epochs", "batch_size", "steps"):
+        value = settings[name]
+        if not (value is None and name == "steps") and not (isinstance(value, (int, np.integer)) and value >= 1):
+            raise ConfigError(f"{name} must be an int of at least 1, got {value!r}")
+    if not isinstance(settings["seed"], (int, np.integer)) or settings["seed"] < 0:
+        raise ConfigError(f"seed must be a non-negative int, got {settings['seed']!r}")
+    if not 0 <= settings["label_smoothing"] <= 1:
+        raise ConfigError(f"label_smoothing must lie in 0..1, got {settings['label_smoothing']}")
 
 
 class Trainer:
     """The state of one run and the loop over it."""
 
-    def __init__(self, model, train, val, settings, augment, directory, notes, threads, progress):
+    def __init__(self, model, train, val, settings, augment, notes, threads, progress):
         self.model, self.val, self.settings = model, val, settings
-        self.directory, self.threads, self.progress = directory, threads, progress
+        self.directory, self.threads, self.progress = None, threads, progress
         self.notes = {"classes": list(val.classes), "mean": list(val.mean), "std": list(val.std), **notes}
         self.xp, dtype = _home(model)
         self.loader = Loader(
@@ -139,14 +151,20 @@ class Trainer:
 
     def run(self):
         with self._progress_bar() as bar, _catch_interrupt() as interrupted:
-            while self.step.steps < self.total_steps:
+            while self.step.steps < self.total_steps or self._unfinished():
                 self._train_epoch(bar, interrupted)
                 self._finish_epoch(bar)
         if self.ema is not None:
             self.ema.copy_to_model()
         return self.records
 
+    def _unfinished(self):
+        """Whether the epoch's steps are done, but not its validation: it was interrupted in between."""
+        return self.batch > 0 and not any(record["epoch"] == self.epoch + 1 for record in self.records)
+
     def _train_epoch(self, bar, interrupted):
+        if self.step.steps == self.total_steps:
+            return
         for images, labels in self.loader.epoch(self.epoch, self.batch):
             start = time.perf_counter()
             self.optimizer.lr = self.rate(self.step.steps)
@@ -168,29 +186,42 @@ class Trainer:
     def _finish_epoch(self, bar):
         with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
             scores = evaluate(self.model, self.val, threads=self.threads)
-            record = {
-                "epoch": self.epoch + 1,
-                **self.sums.means("train_"),
-                "val_loss": scores["loss"],
-                "val_accuracy": scores["accuracy"],
-                "lr": self.optimizer.lr,
-                "seconds": self.sums.seconds,
-                "images_per_second": self.sums.count / self.sums.seconds,
-            }
-            records = [*self.records, record]
+            if not np.isfinite(scores["loss"]):
+                why = explain_non_finite(self.model, self._one_picture())
+                raise NonFiniteError(
+                    f"the validation loss after step {self.step.steps} is {scores['loss']}; "
+                    f"this epoch was not saved; {why}"
+                )
+            record = self._record(scores)
+            # a run bounded by steps may have ended within this epoch before; what it found then is replaced
+            self.records = [r for r in self.records if r["epoch"] != record["epoch"]] + [record]
             if self.directory is not None:
-                self._save_results(records)
-        whole = self.batch == len(self.loader)  # a run bounded by steps may end within an epoch
-        if whole:
-            self.epoch, self.batch, self.sums, self.records = self.epoch + 1, 0, Sums(), records
+                self._save_results()
+        if self.batch == len(self.loader):
+            self.epoch, self.batch, self.sums = self.epoch + 1, 0, Sums()
         self._save_state()
-        self.records = records
         if bar is not None:
             bar.write(describe(record))
 
+    def _record(self, scores):
+        return {
+            "epoch": self.epoch + 1,
+            **self.sums.means("train_"),
+            "val_loss": scores["loss"],
+            "val_accuracy": scores["accuracy"],
+            "lr": self.rate(self.step.steps - 1),
+            "seconds": self.sums.seconds,
+            "images_per_second": self.sums.count / self.sums.seconds,
+        }
+
+    def _one_picture(self):
+        images, _ = next(iter(Loader(self.val, 1, dtype=self.loader.dtype).epoch()))
+        return self.xp.asarray(images)
+
     # -- files
 
-    def _save_results(self, records):
+    def _save_results(self):
+        records = self.records
         notes = {**self.notes, "epoch": records[-1]["epoch"], "val_accuracy": records[-1]["val_accuracy"]}
         if records[-1]["val_accuracy"] >= max(r["val_accuracy"] for r in records):
             save_checkpoint(self.directory.file("best.safetensors"), self.model, **notes)
@@ -227,9 +258,12 @@ class Trainer:
         if self.directory is None:
             raise Interrupted(f"stopped after step {self.step.steps}; without a run directory nothing was saved")
         self._save_state()
+        out = str(self.directory.path)
+        how = f"fit(…, out={out!r}, resume=True)"
+        if "data" in self.notes:
+            how = f"numpyvit train --resume --out {shlex.quote(out)}"
         raise Interrupted(
-            f"stopped after step {self.step.steps} of {self.total_steps}; everything is saved. "
-            f"Go on with: numpyvit train --resume --out {self.directory.path}"
+            f"stopped after step {self.step.steps} of {self.total_steps}; everything is saved. Go on with: {how}"
         )
 
     # -- what the user sees

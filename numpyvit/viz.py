@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import math
 
 from .files import write_atomically
 
@@ -94,7 +95,8 @@ def _panel(records, key, label):
 def _nice_ticks(low, high):
     """-> lower end, upper end and about five round values that cover low..high."""
     span = max(high - low, 1e-3 * max(abs(high), 1e-3))
-    step = next(m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5) if m * 10.0**e * 5 >= span)
+    power = 10.0 ** math.floor(math.log10(span / 5))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power * 5 >= span * 0.999)
     first, last = int(low // step), -int(-high // step)
     ticks = [step * i for i in range(first, max(last, first + 1) + 1)]
     return ticks[0], ticks[-1], ticks

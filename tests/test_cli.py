@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from numpyvit import cli
+from numpyvit.io import load_checkpoint
 from numpyvit.layers import Linear
 
 VERBS = ["train", "evaluate", "predict", "models", "gradcheck"]
@@ -54,6 +55,18 @@ def test_resume_takes_the_stored_settings(run, capsys):
     assert "another run" in capsys.readouterr().err
     assert numpyvit("train", "--resume", "--out", run, "--lr", 0.5, "--epochs", 3) == 1
     assert "lr is 0.5" in capsys.readouterr().err
+
+
+def test_a_run_from_weights_that_was_stopped_at_once_still_begins_with_them(run, tmp_path, capsys):
+    args = ("--pretrained", run / "last.safetensors", "--steps", 2)
+    assert numpyvit("train", *args, "--out", tmp_path / "straight") == 0
+    assert numpyvit("train", *args, "--out", tmp_path / "killed") == 0
+    for path in (tmp_path / "killed").iterdir():  # as after SIGKILL before the first state
+        if path.name != "config.json":
+            path.unlink()
+    assert numpyvit("train", "--resume", "--out", tmp_path / "killed") == 0
+    states = [load_checkpoint(tmp_path / name / "last.safetensors") for name in ("straight", "killed")]
+    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_own_pictures_train_and_predict(pictures, tmp_path, capsys):
@@ -109,6 +122,8 @@ def test_predict_refuses_what_is_no_picture(run, tmp_path, capsys):
         (["train", "--model", "vit_tiny_patch16_224"], 2, "divisible by patch_size"),
         (["train", "--resume", "--out", "nowhere"], 1, "no run to resume"),
         (["train", "--device", "cuda"], 2, "device='cuda'"),
+        (["train", "--img-size", "99"], 2, "for folders"),
+        (["train", "--out", "x" * 300], 1, "choose another --out"),
         (["evaluate", "--checkpoint", "nowhere.safetensors"], 1, "no such checkpoint"),
         (["models", "nothing*"], 2, "no model matches"),
         (["gradcheck", "nothing"], 2, "no layer or model"),
@@ -121,10 +136,14 @@ def test_failures_are_one_line_with_their_code(args, code, message, capsys, tmp_
     assert message in error and error.count("\n") == 1 and error.startswith("numpyvit: error: ")
 
 
-@pytest.mark.parametrize("args", [[], ["train", "--epochs", "0"], ["train", "--epochs", "x"], ["fly"], ["predict"]])
+@pytest.mark.parametrize(
+    "args",
+    ["", "fly", "predict", "train --epochs 0", "train --epochs x", "train --lr nan", "train --seed -1"]
+    + ["train --clip-norm 0", "train --warmup-steps -1", "train --ema-decay inf"],
+)
 def test_bad_usage_exits_with_two(args, capsys):
     with pytest.raises(SystemExit) as caught:
-        numpyvit(*args)
+        numpyvit(*args.split())
     assert caught.value.code == 2
 
 

@@ -210,6 +210,24 @@ def test_mutated_pickles_end_in_an_error_or_a_value(seed, cifar):
         formats.parse_cifar_python(bytes(whole[: int(rng.integers(50, len(whole) + 1))]), "file")
 
 
+def test_a_flipped_bit_in_an_archive_is_found(tmp_path, cifar):
+    path = tmp_path / "cifar-100-python.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("train", "test"):
+            content = pickle.dumps({"data": cifar["test_batch"], "fine_labels": [0, 1, 2, 3]}, 2)
+            info = tarfile.TarInfo(f"cifar-100-python/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    whole = path.read_bytes()
+    assert len(data.load("cifar100", tmp_path)[0]) == 4
+    for place in range(40, len(whole), len(whole) // 40):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1
+        path.write_bytes(flipped)
+        with pytest.raises(DataError):
+            data.load("cifar100", tmp_path)
+
+
 def test_truncated_binary_files_and_archives_are_named(tmp_path, cifar):
     with pytest.raises(DataError, match="multiple of 3073"):
         formats.parse_cifar_binary(b"\0" * 3000, "batch.bin", 1)
@@ -234,6 +252,14 @@ def test_a_folder_of_pictures_becomes_classes(pictures):
     assert batch.shape == (16, 3, 8, 6) and batch.dtype == np.uint8
     assert batch[train.labels == 0].mean() > 150 > 100 > batch[train.labels == 1].mean()
     assert data.load(str(pictures), img_size=(8, 8), in_chans=1)[0].pictures([0]).shape == (1, 1, 8, 8)
+
+
+def test_sixteen_bit_pictures_are_scaled(tmp_path):
+    from PIL import Image
+
+    Image.fromarray(np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)).save(tmp_path / "deep.png")
+    pixels = data.read_picture(tmp_path / "deep.png", (4, 4), 1)
+    assert pixels.reshape(-1).tolist() == np.rint(np.linspace(0, 255, 16)).astype(int).tolist()
 
 
 def test_a_val_folder_is_used_and_must_hold_the_same_classes(pictures):

@@ -50,7 +50,7 @@ class WrongSoftmaxAxis(Softmax):
     def forward(self, x, tape=nv.FORGET):
         e = np.exp(x - x.max(0, keepdims=True))
         y = e / e.sum(-1, keepdims=True)
-        tape.push(self, y * 1.0000001)
+        tape.push(self, y)
         return y
 
 

@@ -6,7 +6,19 @@ import pytest
 import numpyvit as nv
 from numpyvit.backend import to_host, to_module
 from numpyvit.errors import ConfigError, DtypeError, ShapeError
-from numpyvit.layers import GELU, Attention, Block, Dropout, DropPath, LayerNorm, Linear, PatchEmbed, Softmax
+from numpyvit.layers import (
+    GELU,
+    Attention,
+    Block,
+    Dropout,
+    DropPath,
+    LayerNorm,
+    Linear,
+    PatchEmbed,
+    ReLU,
+    Softmax,
+    Tanh,
+)
 from numpyvit.testing import gradcheck, stand_in
 from numpyvit.testing.cases import LAYERS, MODELS
 
@@ -256,9 +268,40 @@ def test_a_shape_error_names_the_layer_by_its_path(rng):
         model(np.zeros((1, 3, 8, 8), np.float32))
 
 
+def test_a_block_by_itself_names_its_layers_too():
+    with pytest.raises(ShapeError, match=r"norm1 \(LayerNorm\)"):
+        Block(8, 2)(np.zeros((1, 3, 7), np.float32))
+
+
+def test_a_tape_on_a_part_leaves_the_models_names_alone():
+    model = nv.create_model("vit_micro_patch2_8")
+    nv.Tape(model.blocks[1])
+    assert model.blocks[1].attn.qkv.path == "blocks.1.attn.qkv (Linear)"
+
+
+def test_layers_in_tuples_are_found_and_in_dicts_refused():
+    class Holder(nv.Layer):
+        def __init__(self, parts):
+            self.parts = parts
+
+    assert len(list(Holder((Linear(2, 2), Linear(2, 2))).named_parameters())) == 4
+    with pytest.raises(ConfigError, match="use a list"):
+        list(Holder({"a": Linear(2, 2)}).named_parameters())
+
+
+def test_a_backward_without_a_tape_is_explained():
+    with pytest.raises(nv.errors.TapeError, match="kept nothing"):
+        Linear(2, 2).backward(np.ones((1, 2)), nv.FORGET)
+
+
 def test_integer_arrays_are_refused():
     with pytest.raises(DtypeError, match=r"int64.*float"):
         Linear(3, 3)(np.zeros((2, 3), np.int64))
+    for layer in (GELU(), Softmax(), Dropout(0.5), Tanh(), ReLU()):
+        with pytest.raises(DtypeError, match="floating point"):
+            layer(np.arange(6).reshape(2, 3))
+        with pytest.raises(DtypeError, match="expected an array"):
+            layer([1.0, 2.0])
     with pytest.raises(DtypeError, match="uint8"):
         nv.create_model("vit_micro_patch2_8")(np.zeros((1, 1, 8, 8), np.uint8))
 

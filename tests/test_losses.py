@@ -116,6 +116,30 @@ def test_other_bad_calls(logits):
         losses.mse(logits, logits[:2])
 
 
+def test_numbers_and_targets_of_other_types_leave_float32_alone():
+    logits, labels = np.ones((5, 4), np.float32), np.arange(5) % 4
+    for value, gradient in (
+        losses.cross_entropy(logits, labels, np.float64(0.1)),
+        losses.cross_entropy(logits, labels.tolist(), weight=[1, 2, 3, 4]),
+        losses.mse(logits, np.zeros((5, 4))),
+    ):
+        assert value.dtype == gradient.dtype == np.float32
+    _, pair = losses.soft_distillation((logits, logits), labels, np.zeros((5, 4)), tau=np.float64(2))
+    assert {gradient.dtype for gradient in pair} == {np.dtype("float32")}
+
+
+def test_targets_and_shares_that_make_no_sense_are_refused(logits):
+    for bad in (np.nan, -0.1):
+        soft = SOFT.copy()
+        soft[1, 1] = bad
+        with pytest.raises(InputError, match="soft targets"):
+            losses.cross_entropy(logits, soft)
+    with pytest.raises(InputError, match="weights"):
+        losses.cross_entropy(logits, LABELS, weight=np.zeros(4))
+    with pytest.raises(ConfigError, match="alpha"):
+        losses.hard_distillation((logits, logits), LABELS, logits, alpha=5)
+
+
 def test_losses_run_on_other_array_modules(logits, xp):
     from numpyvit.backend import to_host
 

@@ -105,6 +105,33 @@ def test_clipping_scales_to_the_global_norm():
     assert np.array_equal(tape.flat, clipped)
 
 
+def test_a_copy_of_model_and_optimizer_goes_on_by_itself():
+    import copy
+    import pickle
+
+    layer = Linear(4, 4)
+    optimizer = optim.AdamW(layer, lr=0.1)
+    optimizer.step(with_gradient(layer))
+    for layer_copy, optimizer_copy in (
+        copy.deepcopy((layer, optimizer)),
+        pickle.loads(pickle.dumps((layer, optimizer))),
+    ):
+        before = layer.weight.data.copy()
+        optimizer_copy.step(with_gradient(layer_copy))
+        assert np.array_equal(layer.weight.data, before)
+        assert not np.array_equal(layer_copy.weight.data, before)
+
+
+def test_freezing_between_the_steps_of_a_train_step_is_an_error():
+    model = nv.create_model("vit_micro_patch2_8", depth=1)
+    step = nv.TrainStep(model, optim.AdamW(model))
+    batch = np.ones((2, 1, 8, 8), np.float32), np.zeros(2, int)
+    step(*batch)
+    model.blocks[0].freeze()
+    with pytest.raises(ConfigError, match="frozen or thawed"):
+        step(*batch)
+
+
 def test_schedules():
     cosine = optim.cosine_schedule(1.0, 110, warmup_steps=10, min_lr=0.1)
     assert [cosine(0), cosine(10), cosine(60), cosine(110), cosine(500)] == pytest.approx([1 / 11, 1, 0.55, 0.1, 0.1])
@@ -149,6 +176,14 @@ def test_states_round_trip_and_foreign_ones_are_refused():
         lambda layer: optim.AdamW(layer, betas=(1.0, 0.9)),
         lambda layer: optim.SGD(layer, nesterov=True),
         lambda layer: optim.EMA(layer, 1.0),
+        lambda layer: optim.AdamW(layer, lr=float("nan")),
+        lambda layer: optim.AdamW(layer, weight_decay=float("inf")),
+        lambda layer: optim.SGD(layer, momentum=-1),
+        lambda layer: optim.clip_global_norm(nv.Tape(layer), 0.0),
+        lambda layer: optim.cosine_schedule(1.0, 10, warmup_steps=-1),
+        lambda layer: nv.TrainStep(layer, None, clip_norm=-1.0),
+        lambda layer: nv.Tape(layer, seed=-1),
+        lambda layer: Linear(2, 2, seed=-1),
     ],
 )
 def test_bad_settings_are_refused(make):

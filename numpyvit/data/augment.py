@@ -1,6 +1,7 @@
 """Changes to whole batches at once. Each takes images (B, C, H, W) and a numpy Generator and returns new images.
 
-A recipe is a list of them: `Recipe([random_crop(4), random_flip()])`. Every draw comes from the generator handed in.
+`Loader(…, augment=[random_crop(4), random_flip()])` applies them in that order. Every draw comes from the generator
+handed in.
 """
 
 import numpy as np

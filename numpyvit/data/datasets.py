@@ -154,7 +154,8 @@ class CifarSource:
     meta: str
     label_bytes: int
     classes: tuple
-    md5: dict  # file name: (md5, bytes) of the published files, where known
+    md5: dict  # file name: md5 of the published files, where known
+    rows: dict  # pictures in each of those
     mean: tuple
     std: tuple
     torchvision: str
@@ -192,11 +193,13 @@ class CifarSource:
         for key in (name, f"{name}.bin"):
             if key in contents:
                 source, data = contents[key]
-                if key in self.md5 and len(data) == self.md5[key][1]:
-                    formats.check_md5(source, data, self.md5[key][0])
                 if key.endswith(".bin"):
-                    return formats.parse_cifar_binary(data, f"{source} {key}", self.label_bytes)
-                return formats.parse_cifar_python(data, f"{source} {key}")
+                    images, labels = formats.parse_cifar_binary(data, f"{source} {key}", self.label_bytes)
+                else:
+                    images, labels = formats.parse_cifar_python(data, f"{source} {key}")
+                if key in self.md5 and len(images) == self.rows[name]:  # others are somebody's own in the same form
+                    formats.check_md5(source, data, self.md5[key])
+                return images, labels
         raise DataError(f"{name} is missing beside the other files of the set; fetch the archive again")
 
     def _dataset(self, contents, images, labels):
@@ -287,19 +290,20 @@ SOURCES = {
         label_bytes=1,
         classes=("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
         md5={
-            "data_batch_1": ("c99cafc152244af753f735de768cd75f", 31035704),
-            "data_batch_2": ("d4bba439e000b95fd0a9bffe97cbabec", 31035320),
-            "data_batch_3": ("54ebc095f3ab1f0389bbae665268c751", 31035999),
-            "data_batch_4": ("634d18415352ddfa80567beed471001a", 31035696),
-            "data_batch_5": ("482c414d41f54cd18b22e5b47cb7c3cb", 31035623),
-            "test_batch": ("40351d587109b95175f43aff81a1287e", 31035526),
-            "data_batch_1.bin": ("5dd7e06a14cb22eb9f671a540d1b7c25", 30730000),
-            "data_batch_2.bin": ("5ea93a67294ea407fff1d09f752e9692", 30730000),
-            "data_batch_3.bin": ("942cd6a4bcdd0dd3c604fbe906cb4421", 30730000),
-            "data_batch_4.bin": ("ae636b3ba5c66a11e91e8cb52e771fcb", 30730000),
-            "data_batch_5.bin": ("53f37980c15c3d472c316c40844f3f0d", 30730000),
-            "test_batch.bin": ("803d5f7f4d78ea53de84dbe85f74fb6d", 30730000),
+            "data_batch_1": "c99cafc152244af753f735de768cd75f",
+            "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+            "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+            "data_batch_4": "634d18415352ddfa80567beed471001a",
+            "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            "test_batch": "40351d587109b95175f43aff81a1287e",
+            "data_batch_1.bin": "5dd7e06a14cb22eb9f671a540d1b7c25",
+            "data_batch_2.bin": "5ea93a67294ea407fff1d09f752e9692",
+            "data_batch_3.bin": "942cd6a4bcdd0dd3c604fbe906cb4421",
+            "data_batch_4.bin": "ae636b3ba5c66a11e91e8cb52e771fcb",
+            "data_batch_5.bin": "53f37980c15c3d472c316c40844f3f0d",
+            "test_batch.bin": "803d5f7f4d78ea53de84dbe85f74fb6d",
         },
+        rows={**{f"data_batch_{i}": 10_000 for i in range(1, 6)}, "test_batch": 10_000},
         mean=(0.4914, 0.4822, 0.4465),
         std=(0.2470, 0.2435, 0.2616),
         torchvision="cifar-10-batches-py",
@@ -315,7 +319,8 @@ SOURCES = {
         meta="meta",
         label_bytes=2,
         classes=tuple(f"class {i}" for i in range(100)),
-        md5={},
+        md5={"train": "16019d7e3df5f24257cddd939b257f8d", "test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+        rows={"train": 50_000, "test": 10_000},
         mean=(0.5071, 0.4865, 0.4409),
         std=(0.2673, 0.2564, 0.2762),
         torchvision="cifar-100-python",

@@ -19,6 +19,10 @@ def download(name, mirrors, md5, folder):
     The checksum is verified before the file appears. Errors: DataError with one line on what failed at each mirror.
     """
     folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror}; choose another with --data-dir") from None
     failures = []
     for mirror in mirrors:
         try:
@@ -27,7 +31,6 @@ def download(name, mirrors, md5, folder):
             failures.append(f"{mirror}: {getattr(error, 'reason', error)}")
             continue
         if hashlib.md5(data).hexdigest() == md5:
-            folder.mkdir(parents=True, exist_ok=True)
             write_atomically(folder / name, data)
             return folder / name
         failures.append(f"{mirror}: the checksum differs")

@@ -5,6 +5,7 @@ Every reader checks sizes before it makes an array and raises DataError naming t
 
 import gzip
 import hashlib
+import io
 import math
 import pathlib
 import struct
@@ -32,8 +33,9 @@ def read_bytes(path):
 def read_archive(path, names):
     """{base name: content} of the wanted members of a .tar or .tar.gz. Nothing is unpacked to disk."""
     found = {}
+    content = io.BytesIO(read_bytes(path))  # gunzipped to its end, so that its checksum is looked at
     try:
-        with tarfile.open(path) as archive:
+        with tarfile.open(fileobj=content) as archive:
             for member in archive:
                 name = pathlib.PurePosixPath(member.name).name
                 if name in names and member.isfile():

@@ -27,7 +27,7 @@ def read_picture(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic"
     height, width = img_size
     try:
         with Image.open(path) as picture:
-            picture = picture.convert(_MODES[in_chans])
+            picture = _eight_bit(picture).convert(_MODES[in_chans])
             if interpolation == "squash":
                 picture = picture.resize((width, height), Image.Resampling.BILINEAR)
             else:
@@ -40,6 +40,16 @@ def read_picture(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: is no picture that can be read ({error}); remove or replace it") from None
     return pixels.reshape(height, width, in_chans).transpose(2, 0, 1)
+
+
+def _eight_bit(picture):
+    """Pillow cuts 16-bit grey values off at 255 when it converts them; here they are scaled."""
+    if not picture.mode.startswith("I"):
+        return picture
+    from PIL import Image
+
+    values = np.asarray(picture)
+    return Image.fromarray(np.clip(np.rint(values / 257), 0, 255).astype(np.uint8))
 
 
 def _covering_size(size, width, height):

@@ -3,10 +3,8 @@
 Shapes: B batch, N tokens, D width, H heads, d = D/H.
 """
 
-import numpy as np
-
 from .. import functional as F
-from ..core import FORGET, Layer
+from ..core import FORGET, Layer, make_rng
 from ..errors import ConfigError, ShapeError
 from .basic import GELU, Dropout, DropPath, LayerNorm, Linear, Mlp
 
@@ -35,7 +33,7 @@ class Attention(Layer):
     ):
         if num_heads < 1 or dim % num_heads:
             raise ConfigError(f"embed_dim={dim} must be divisible by num_heads={num_heads}")
-        rng = np.random.default_rng(seed)
+        rng = make_rng(seed)
         self.dim = dim
         self.num_heads, self.scale = num_heads, qk_scale or (dim // num_heads) ** -0.5
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, dtype=dtype, seed=rng)
@@ -86,7 +84,7 @@ class Block(Layer):
         dtype="float32",
         seed=0,
     ):
-        rng = np.random.default_rng(seed)
+        rng = make_rng(seed)
         self.norm1 = norm_layer(dim, dtype=dtype)
         self.attn = Attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop, dtype=dtype, seed=rng)
         self.drop_path1 = DropPath(drop_path)

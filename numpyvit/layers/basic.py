@@ -7,17 +7,24 @@ import numpy as np
 
 from .. import functional as F
 from ..backend import array_module
-from ..core import FORGET, Layer, Parameter, as_dtype
+from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
 from ..errors import ConfigError, DtypeError, ShapeError
 from .init import trunc_normal
 
 
-def check_width(layer, x, width):
-    """x must be a floating array (..., width)."""
+def check_float(layer, x):
+    """x must be a floating array."""
+    if not hasattr(x, "dtype"):
+        raise DtypeError(f"{layer.path}: got a {type(x).__name__}, expected an array; convert it with numpy.asarray")
     if x.dtype.kind != "f":
         raise DtypeError(
             f"{layer.path}: got an array of {x.dtype}, expected floating point; convert it with x.astype('float32')"
         )
+
+
+def check_width(layer, x, width):
+    """x must be a floating array (..., width)."""
+    check_float(layer, x)
     if x.ndim == 0 or x.shape[-1] != width:
         raise ShapeError(f"{layer.path}: got an array of shape {x.shape}, expected (..., {width})")
 
@@ -35,7 +42,7 @@ class Linear(Layer):
     """
 
     def __init__(self, in_features, out_features, bias=True, *, dtype="float32", seed=0):
-        dtype, rng = as_dtype(dtype), np.random.default_rng(seed)
+        dtype, rng = as_dtype(dtype), make_rng(seed)
         self.weight = Parameter(trunc_normal(rng, (out_features, in_features), 0.02, dtype))
         self.bias = Parameter(np.zeros(out_features, dtype)) if bias else None
 
@@ -97,6 +104,7 @@ class GELU(Layer):
     forget, keep = staticmethod(F.gelu), staticmethod(F.gelu_with_slope)
 
     def forward(self, x, tape=FORGET):
+        check_float(self, x)
         if not tape.keeps:
             return self.forget(x)
         y, slope = self.keep(x)
@@ -118,6 +126,7 @@ class Tanh(Layer):
     """y = tanh x,   dx = dy (1 − y²)."""
 
     def forward(self, x, tape=FORGET):
+        check_float(self, x)
         y = array_module(x).tanh(x)
         tape.push(self, y)
         return y
@@ -131,6 +140,7 @@ class ReLU(Layer):
     """y = max(x, 0),   dx = dy where x > 0, else 0."""
 
     def forward(self, x, tape=FORGET):
+        check_float(self, x)
         tape.push(self, x > 0)
         return array_module(x).maximum(x, 0)
 
@@ -146,6 +156,7 @@ class Softmax(Layer):
         self.axis = axis
 
     def forward(self, x, tape=FORGET):
+        check_float(self, x)
         y = F.softmax(x, self.axis)
         tape.push(self, y)
         return y
@@ -174,6 +185,7 @@ class Dropout(Layer):
         return F.dropout_mask(tape.random, self.mask_shape(shape), self.p, dtype)
 
     def forward(self, x, tape=FORGET):
+        check_float(self, x)
         mask = self.mask(x.shape, x.dtype, tape)
         tape.push(self, mask)
         return x if mask is None else x * mask
@@ -199,7 +211,7 @@ class Mlp(Layer):
     def __init__(
         self, in_features, hidden_features=None, out_features=None, act_layer=GELU, drop=0.0, *, dtype="float32", seed=0
     ):
-        rng, hidden = np.random.default_rng(seed), hidden_features or in_features
+        rng, hidden = make_rng(seed), hidden_features or in_features
         self.fc1 = Linear(in_features, hidden, dtype=dtype, seed=rng)
         self.act = act_layer()
         self.drop1 = Dropout(drop)

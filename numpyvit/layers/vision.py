@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import functional as F
 from ..backend import on_host
-from ..core import FORGET, Layer, Parameter, as_dtype
+from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
 from ..errors import ConfigError, DtypeError, InputError, ShapeError
 from .basic import Identity
 from .init import uniform
@@ -15,8 +15,8 @@ from .init import uniform
 
 def pair(size, name):
     """An int or (height, width) as (height, width)."""
-    both = (size, size) if np.ndim(size) == 0 else tuple(size)
-    if len(both) != 2 or any(int(side) != side or side < 1 for side in both):
+    both = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
+    if len(both) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 1 for side in both):
         raise ConfigError(f"{name} must be a positive int or (height, width), got {size!r}")
     return int(both[0]), int(both[1])
 
@@ -49,6 +49,8 @@ class PatchEmbed(Layer):
 
     def _check(self, x):
         expected = (self.proj.weight.data.shape[1], *self.img_size)
+        if not hasattr(x, "dtype"):
+            raise DtypeError(f"{self.path}: got a {type(x).__name__}, expected an array of images")
         if x.dtype.kind != "f":
             raise DtypeError(
                 f"{self.path}: got images of {x.dtype}, expected floating point; scale and convert them first, "
@@ -72,7 +74,7 @@ class PatchProjection(Layer):
     """The product of PatchEmbed, with a convolution's weight (D, C, Ph, Pw)."""
 
     def __init__(self, in_chans, embed_dim, patch_size, *, dtype="float32", seed=0):
-        dtype, rng = as_dtype(dtype), np.random.default_rng(seed)
+        dtype, rng = as_dtype(dtype), make_rng(seed)
         shape = (embed_dim, in_chans, *patch_size)
         fan_in = in_chans * patch_size[0] * patch_size[1]
         self.weight = Parameter(uniform(rng, shape, fan_in, dtype))

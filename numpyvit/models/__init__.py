@@ -74,12 +74,25 @@ def _preparation(name, model):
     return {"mean": mean, "std": std, "interpolation": "bicubic", "crop_pct": crop_pct, "classes": None}
 
 
+def _recipe(name, options):
+    """What a checkpoint needs to build the model again; `unsaved` names options that a file cannot hold."""
+    plain, unsaved = {}, []
+    for key, value in options.items():
+        value = value.item() if hasattr(value, "item") else value
+        if isinstance(value, (int, float, str, type(None), tuple, list)):
+            plain[key] = value
+        else:
+            unsaved.append(key)
+    return {"model": name, "options": plain, **({"unsaved": unsaved} if unsaved else {})}
+
+
 def class_names(model):
     """The names of a model's classes: its checkpoint's, ImageNet's for 1000, else numbers."""
     known = getattr(model, "pretrained_cfg", {}).get("classes")
     if known is None and model.num_classes == 1000:
         known = importlib.resources.files("numpyvit.data").joinpath("imagenet_classes.txt").read_text().splitlines()
-    return list(known) if known else [f"class {i}" for i in range(model.num_classes)]
+    known = list(known or [])
+    return known + [f"class {i}" for i in range(len(known), model.num_classes)]
 
 
 def count_parameters(name):
@@ -103,7 +116,7 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
     seed:       of the initial weights; dtype: "float32" or "float64"; device: "cpu" or "cuda".
     Errors: ConfigError for an unknown name (with near ones) or option; CheckpointError for weights that do not fit.
     """
-    if name not in VARIANTS:
+    if not isinstance(name, str) or name not in VARIANTS:
         near = difflib.get_close_matches(str(name), VARIANTS, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "numpyvit.list_models() names them all"
         raise ConfigError(f"unknown model {name!r}; {hint}")
@@ -116,8 +129,10 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
     variant = VARIANTS[name]
     model = variant.model_class(**{**variant.options, **options}, dtype=dtype, seed=seed)
     model.pretrained_cfg = _preparation(name, model)
-    model._recipe = {"model": name, "options": options}  # what a checkpoint needs to build the model again
+    model._recipe = _recipe(name, options)
     if pretrained is not None:
+        if isinstance(pretrained, bool):
+            raise ConfigError("pretrained takes the path of a checkpoint; nothing is downloaded")
         from ..pretrained import load_pretrained
 
         notes = load_pretrained(model, pretrained)

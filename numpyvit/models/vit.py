@@ -6,7 +6,7 @@ Shapes: B batch, N patches, T class and distillation tokens, D width, K classes.
 import numpy as np
 
 from ..backend import array_module
-from ..core import FORGET, Layer, Parameter, as_dtype
+from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
 from ..errors import ConfigError
 from ..layers import GELU, Block, Dropout, Identity, LayerNorm, Linear, PatchEmbed, Tanh
 from ..layers.init import trunc_normal
@@ -58,10 +58,14 @@ class VisionTransformer(Layer):
             raise ConfigError(
                 f"global_pool must be 'token', or 'avg' for a model that is not distilled; got {global_pool!r}"
             )
-        if depth < 1 or num_classes < 0:
-            raise ConfigError(f"depth must be at least 1 and num_classes at least 0, got {depth} and {num_classes}")
+        sizes = dict(in_chans=in_chans, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+        for name, value in {**sizes, "representation_size": representation_size or 1}.items():
+            if not isinstance(value, (int, np.integer)) or value < 1:
+                raise ConfigError(f"{name} must be at least 1 and an int, got {value!r}")
+        if not isinstance(num_classes, (int, np.integer)) or num_classes < 0 or not embed_dim * mlp_ratio >= 1:
+            raise ConfigError(f"num_classes and mlp_ratio must not be negative, got {num_classes!r} and {mlp_ratio!r}")
         norm_layer, act_layer = norm_layer or LayerNorm, act_layer or GELU
-        dtype, rng = as_dtype(dtype), np.random.default_rng(seed)
+        dtype, rng = as_dtype(dtype), make_rng(seed)
         self.patch_embed = embed_layer(img_size, patch_size, in_chans, embed_dim, dtype=dtype, seed=rng)
         self.cls_token = Parameter(trunc_normal(rng, (1, 1, embed_dim), 1e-6, dtype), decay=False)
         self.dist_token = None
