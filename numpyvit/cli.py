@@ -1,4 +1,4 @@
-"""The command line: numpyvit train | evaluate | predict | models | gradcheck. Thin functions over the library."""
+"""The command line. Each verb is a thin function over the library; its imports wait until it is called."""
 
 import argparse
 import functools
@@ -40,7 +40,7 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_train, _add_evaluate, _add_predict, _add_models, _add_gradcheck):
+    for add in (_add_train, _add_evaluate, _add_predict, _add_attention, _add_convert, _add_models, _add_gradcheck):
         verb = add(verbs)
         verb.add_argument("--debug", action="store_true", help="show the traceback of a failure")
     return parser
@@ -250,7 +250,7 @@ def _add_checkpoint(verb):
     verb.add_argument("--threads", type=_count, metavar="N", help="default: all processors")
 
 
-def _load_model(args):
+def _load_model(args, **overrides):
     """-> the model of a checkpoint with its weights, and the checkpoint's notes."""
     from .io import read_notes
     from .models import create_model
@@ -265,7 +265,7 @@ def _load_model(args):
             f"{args.checkpoint}: its model was made with {', '.join(recipe['unsaved'])}, which a file cannot hold; "
             "make it in a script and use load_state_dict"
         )
-    return create_model(name, args.checkpoint, device=args.device, **recipe.get("options", {})), notes
+    return create_model(name, args.checkpoint, device=args.device, **{**recipe.get("options", {}), **overrides}), notes
 
 
 def _add_evaluate(verbs):
@@ -336,6 +336,68 @@ def predict(args):
         print(picture)
         for k in np.argsort(-p)[: args.top]:
             print(f"  {p[k]:7.2%}  {classes[k]}")
+
+
+def _add_attention(verbs):
+    verb = _verb(
+        verbs,
+        "attention",
+        attention,
+        "Draw what a model looks at in a picture: rollout, gradient-weighted attention, every head and block.",
+        "example:\n  numpyvit attention cat.jpg --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n"
+        "      --out attention.png\n",
+    )
+    verb.add_argument("picture", metavar="PICTURE", help="a picture file")
+    _add_checkpoint(verb)
+    verb.add_argument("--out", default="attention.png", metavar="FILE.png", help="default: attention.png")
+    verb.add_argument("--img-size", type=_count, metavar="N", help="default: the model's; another one shows finer maps")
+    verb.add_argument("--class-index", type=_natural, metavar="K", help="of the gradient (default: the likeliest)")
+    return verb
+
+
+def attention(args):
+    from .backend import array_module, to_module
+    from .data import normalize, read_picture
+    from .models import class_names
+    from .viz import draw_attention
+
+    model, _ = _load_model(args, **({"img_size": args.img_size} if args.img_size else {}))
+    weight, cfg = model.patch_embed.proj.weight.data, model.pretrained_cfg
+    size = model.patch_embed.img_size
+    picture = read_picture(args.picture, size, weight.shape[1], cfg["crop_pct"], cfg["interpolation"])
+    x = to_module(normalize(picture[None], cfg["mean"], cfg["std"]), array_module(weight))
+    index = args.class_index if args.class_index is not None else int(model(x)[0].argmax())
+    names = class_names(model)
+    title = f"{pathlib.Path(args.picture).name}: {names[index]}" if index < len(names) else ""
+    draw_attention(model, x, picture, args.out, title, index)
+    print(f"{args.out}: {title}")
+
+
+def _add_convert(verbs):
+    verb = _verb(
+        verbs,
+        "convert",
+        convert,
+        "Write weights of any common origin as safetensors under timm's names.",
+        "example:\n  numpyvit convert vit_b_16.pth vit_base_patch16_224.safetensors\n",
+    )
+    verb.add_argument("source", metavar="IN", help=".safetensors, .npz, .pth, .pt or .bin")
+    verb.add_argument("target", metavar="OUT", help="a .safetensors file that does not exist yet")
+    return verb
+
+
+def convert(args):
+    from .io import read_checkpoint, save_tensors
+
+    target = pathlib.Path(args.target)
+    if target.suffix != ".safetensors":
+        raise ConfigError(f"{target}: what is written is safetensors; give OUT that ending")
+    if target.exists():
+        raise RunError(f"{target}: exists already; choose another name or remove it")
+    arrays, notes, origin = read_checkpoint(args.source)
+    save_tensors(target, arrays, notes)
+    count = sum(array.size for array in arrays.values())
+    print(f"{target}: {len(arrays)} arrays, {count:,} numbers, from {origin}'s names")
 
 
 # ---- models and gradcheck -------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from numpyvit import cli
 from numpyvit.io import load_checkpoint
 from numpyvit.layers import Linear
 
-VERBS = ["train", "evaluate", "predict", "models", "gradcheck"]
+VERBS = ["train", "evaluate", "predict", "attention", "convert", "models", "gradcheck"]
 
 
 def numpyvit(*args):
@@ -81,6 +81,25 @@ def test_own_pictures_train_and_predict(pictures, tmp_path, capsys):
     assert numpyvit("evaluate", "--checkpoint", out / "best.safetensors") == 0
     notes = json.loads((out / "config.json").read_text())
     assert notes["options"]["img_size"] == [16, 16] and notes["options"]["num_classes"] == 2
+
+
+def test_attention_draws_a_sheet(run, tmp_path, capsys):
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4).save(tmp_path / "digit.png")
+    args = (tmp_path / "digit.png", "--checkpoint", run / "best.safetensors", "--out", tmp_path / "sheet.png")
+    assert numpyvit("attention", *args) == 0
+    assert numpyvit("attention", *args, "--img-size", 16) == 0  # finer maps of the same model
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+def test_convert_writes_timms_names_once(run, tmp_path, capsys):
+    arrays = load_checkpoint(run / "best.safetensors")
+    np.savez(tmp_path / "w.npz", **{f"module.{name}": array for name, array in arrays.items()})
+    assert numpyvit("convert", tmp_path / "w.npz", tmp_path / "w.safetensors") == 0
+    again = load_checkpoint(tmp_path / "w.safetensors")
+    assert all(np.array_equal(again[name], array) for name, array in arrays.items())
+    assert numpyvit("convert", tmp_path / "w.npz", tmp_path / "w.safetensors") == 1
+    assert numpyvit("convert", tmp_path / "w.npz", tmp_path / "w.pth") == 2
+    assert "exists already" in capsys.readouterr().err
 
 
 def test_models_lists_and_filters(capsys):

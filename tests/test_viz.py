@@ -23,7 +23,7 @@ def records(count):
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_both_curves_of_both_panels_are_drawn(count, tmp_path):
     buffer = io.BytesIO()
-    viz._curves_by_pillow(records(count), buffer)
+    viz.curves._curves_by_pillow(records(count), buffer)
     pixels = np.asarray(Image.open(buffer).convert("RGB")).reshape(440, 2, 640, 3)
     for panel in (pixels[40:395, 0, 70:], pixels[40:395, 1, 70:]):
         for colour in ((31, 119, 180), (255, 127, 14)):
@@ -40,11 +40,11 @@ def test_equal_and_tiny_values_still_have_an_axis(tmp_path):
 def test_matplotlib_draws_where_it_is_installed(tmp_path):
     pytest.importorskip("matplotlib")
     buffer = io.BytesIO()
-    viz._curves_by_matplotlib(records(3), buffer)
+    viz.curves._curves_by_matplotlib(records(3), buffer)
     assert Image.open(buffer).size == (1280, 440)
 
 
 @pytest.mark.parametrize("low, high", [(0, 1), (0.21, 0.93), (1e-9, 2e-9), (5, 5), (-3, 1e6)])
 def test_ticks_cover_the_values(low, high):
-    first, last, ticks = viz._nice_ticks(low, high)
+    first, last, ticks = viz.curves._nice_ticks(low, high)
     assert first <= low and last >= high and 2 <= len(ticks) <= 8

@@ -1,10 +1,10 @@
-"""Pictures of a run and of a model: the curves of training."""
+"""The curves of a training run."""
 
 import importlib.util
 import io
 import math
 
-from .files import write_atomically
+from ..files import write_atomically
 
 _BLUE, _ORANGE, _GREY, _DARK = (31, 119, 180), (255, 127, 14), (215, 215, 215), (60, 60, 60)
 

@@ -1,0 +1,21 @@
+"""Pictures of a run and of what a model looks at."""
+
+from .attention import (
+    attention_maps,
+    attention_rollout,
+    draw_attention,
+    gradient_attention,
+    patch_filters,
+    pos_embed_similarity,
+)
+from .curves import draw_curves
+
+__all__ = [
+    "attention_maps",
+    "attention_rollout",
+    "draw_attention",
+    "draw_curves",
+    "gradient_attention",
+    "patch_filters",
+    "pos_embed_similarity",
+]

@@ -1,0 +1,90 @@
+"""What the pictures of attention are made of."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import numpyvit as nv
+from numpyvit import functional as F
+from numpyvit import viz
+from numpyvit.errors import ConfigError, ShapeError
+from numpyvit.testing import randomize
+
+TINY = dict(img_size=(8, 12), patch_size=4, in_chans=3, num_classes=5, embed_dim=8, depth=2, num_heads=2, mlp_ratio=2.0)
+
+
+def tiny(**options):
+    return randomize(nv.VisionTransformer(**{**TINY, **options}, dtype="float64"), seed=5)
+
+
+@pytest.fixture
+def image(rng):
+    return rng.standard_normal((3, 8, 12))
+
+
+def test_maps_are_probabilities_of_every_block_and_head(image):
+    maps = viz.attention_maps(tiny(), image)
+    assert maps.shape == (2, 2, 7, 7)
+    np.testing.assert_allclose(maps.sum(-1), 1)
+    assert viz.attention_maps(tiny(distilled=True), image[None]).shape == (2, 2, 8, 8)
+
+
+def test_rollout_is_the_product_over_blocks(image):
+    maps = viz.attention_maps(tiny(), image)
+    first, second = ((heads.mean(0) + np.eye(7)) / 2 for heads in maps)
+    np.testing.assert_allclose(viz.attention_rollout(maps), second @ first)
+    np.testing.assert_allclose(viz.attention_rollout(maps).sum(-1), 1)
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_gradient_attention_agrees_with_differences(image, distilled, monkeypatch):
+    """∂logit/∂A by differences of the attention itself, entry by entry, put through the formula."""
+    model, k, eps = tiny(distilled=distilled), 3, 1e-6
+    maps = viz.attention_maps(model, image)
+    plain = F.attention
+
+    def logit(block, bump):
+        calls = iter(range(2))
+
+        def bumped(q, k, v, scale, bias=None, keep=None):
+            out, p = plain(q, k, v, scale, bias, keep)
+            return (out, p) if next(calls) != block else ((p + bump) @ v, p + bump)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(F, "attention", bumped)
+            return model(image[None])[0, k]
+
+    relevance = np.eye(maps.shape[-1])
+    for block, p in enumerate(maps):
+        gradient = np.zeros_like(p)
+        for index in np.ndindex(*p.shape):
+            bump = np.zeros((1, *p.shape))
+            bump[(0, *index)] = eps
+            gradient[index] = (logit(block, bump) - logit(block, -bump)) / (2 * eps)
+        relevance = relevance + np.maximum(gradient * p, 0).mean(0) @ relevance
+    np.testing.assert_allclose(viz.gradient_attention(model, image, k), relevance, rtol=1e-5, atol=1e-8)
+
+
+def test_position_similarity_and_filters():
+    model = tiny()
+    similarity = viz.pos_embed_similarity(model)
+    assert similarity.shape == (2, 3, 2, 3)
+    np.testing.assert_allclose(np.einsum("ijij->ij", similarity), 1)
+    filters = viz.patch_filters(model, 4)
+    assert filters.shape == (4, 3, 4, 4) and filters.min() == 0 and filters.max() == 1
+
+
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_the_sheet_is_drawn_at_any_size(tmp_path, rng, in_chans):
+    model = tiny(in_chans=in_chans)
+    picture = rng.integers(0, 256, (in_chans, 8, 12), dtype=np.uint8)
+    viz.draw_attention(model, picture / 255, picture, tmp_path / "sheet.png", "title")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size[0] > 600 and len(set(sheet.convert("L").tobytes())) > 50
+
+
+def test_bad_images_and_classes_are_refused(image):
+    with pytest.raises(ShapeError, match="one image"):
+        viz.attention_maps(tiny(), np.stack([image, image]))
+    with pytest.raises(ConfigError, match=r"0\.\.4"):
+        viz.gradient_attention(tiny(), image, 5)
