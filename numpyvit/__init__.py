@@ -20,6 +20,7 @@ from .step import TrainStep, infer
 __version__ = "0.1.0"
 
 _LAZY = {
+    "pretrained": None,
     "load_checkpoint": "io",
     "data": None,
     "io": None,

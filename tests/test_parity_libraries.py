@@ -1,0 +1,210 @@
+"""Live comparison with timm, torchvision and transformers: their own random weights, forward and backward."""
+
+import importlib.util
+import pathlib
+
+import numpy as np
+import pytest
+
+import numpyvit as nv
+from numpyvit.data import normalize, read_picture
+from numpyvit.io import read_checkpoint, save_checkpoint
+from numpyvit.models import count_parameters
+
+_NEEDED = ("torch", "torchvision", "timm", "transformers")
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings("ignore"),  # theirs, not ours
+    pytest.mark.skipif(any(importlib.util.find_spec(n) is None for n in _NEEDED), reason=f"needs {', '.join(_NEEDED)}"),
+]
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
+PRESETS = [n for n in nv.list_models() if count_parameters(n) < 90e6 and not n.startswith(("vit_micro", "vit_mini"))]
+
+
+@pytest.fixture(scope="module")
+def timm():
+    import torch
+
+    torch.manual_seed(0)
+    # torchvision's compiled part is absent beside a CPU build; these two names let the rest of it load
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import timm
+
+    yield timm
+    del library
+
+
+def arrays_of(module):
+    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
+
+
+def off(a, b):
+    return float(np.abs(a - b).max() / max(np.abs(b).max(), 1e-30))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_equal_timms_forward_and_backward(timm, name):
+    import torch
+
+    theirs = timm.create_model(name).eval()
+    with torch.no_grad():
+        for key, parameter in theirs.named_parameters():
+            if "token" in key or "bias" in key:  # 0 and 1e-6 initially, which would show nothing
+                parameter.normal_(std=0.02)
+    size = theirs.patch_embed.img_size[0]
+    x = np.random.default_rng(0).standard_normal((1, 3, size, size))
+    single = nv.create_model(name)
+    single.load_state_dict(arrays_of(theirs))
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(x.astype(np.float32))).numpy()
+    assert np.abs(single(x.astype(np.float32)) - expected).max() <= 1e-5
+
+    theirs, ours = theirs.double(), nv.create_model(name, dtype="float64")
+    ours.load_state_dict(arrays_of(theirs))
+    y_torch = theirs(torch.from_numpy(x))
+    tape = nv.Tape(ours, input_gradient=False)
+    y = ours.forward(x, tape)
+    dy = np.random.default_rng(1).standard_normal((1, 1000))
+    y_torch.backward(torch.from_numpy(dy))
+    if isinstance(y, tuple):  # at inference both return the mean of the two heads
+        ours.backward((dy / 2, dy / 2), tape)
+        y = (y[0] + y[1]) / 2
+    else:
+        ours.backward(dy, tape)
+    assert off(y, y_torch.detach().numpy()) <= 1e-10
+    gradients = {key: parameter.grad.numpy() for key, parameter in theirs.named_parameters()}
+    assert gradients.keys() == tape.gradients().keys()
+    for key, gradient in tape.gradients().items():
+        assert off(gradient, gradients[key]) <= 1e-9, key
+
+
+def test_what_we_save_timm_loads_strictly(timm, tmp_path):
+    from safetensors.torch import load_file
+
+    for name in ("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"):
+        save_checkpoint(tmp_path / "w.safetensors", nv.create_model(name, seed=3))
+        timm.create_model(name).load_state_dict(load_file(tmp_path / "w.safetensors"), strict=True)
+
+
+def test_torchvisions_files(timm, tmp_path):
+    import torch
+    import torchvision
+
+    theirs = torchvision.models.vit_b_32().eval()
+    torch.nn.init.normal_(theirs.heads.head.weight, std=0.02)
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    ours = nv.create_model("vit_base_patch32_224", pretrained=tmp_path / "w.pth")
+    x = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    with torch.no_grad():
+        assert np.abs(ours(x) - theirs(torch.from_numpy(x)).numpy()).max() <= 1e-5
+
+
+@pytest.mark.parametrize("distilled", [False, True])
+def test_hugging_faces_files(timm, tmp_path, distilled):
+    import torch
+    import transformers
+
+    sizes = dict(hidden_size=192, num_attention_heads=3, num_hidden_layers=4, intermediate_size=768, num_labels=1000)
+    if distilled:
+        theirs = transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**sizes)).eval()
+    else:
+        theirs = transformers.ViTForImageClassification(transformers.ViTConfig(**sizes)).eval()
+    theirs.save_pretrained(tmp_path)
+    name = "deit_tiny_distilled_patch16_224" if distilled else "vit_tiny_patch16_224"
+    ours = nv.create_model(name, pretrained=tmp_path / "model.safetensors", depth=4)
+    x = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    with torch.no_grad():
+        assert np.abs(ours(x) - theirs(torch.from_numpy(x)).logits.numpy()).max() <= 1e-5
+
+
+@pytest.mark.parametrize("size", [(160, 160), (288, 288), (224, 320)])
+def test_other_image_sizes_equal_timms_and_hugging_faces(timm, tmp_path, size):
+    import torch
+    import transformers
+
+    x = np.random.default_rng(0).standard_normal((1, 3, *size)).astype(np.float32)
+    config = transformers.ViTConfig(
+        hidden_size=192, num_attention_heads=3, num_hidden_layers=2, intermediate_size=768, num_labels=10
+    )
+    theirs = transformers.ViTForImageClassification(config).eval()
+    theirs.save_pretrained(tmp_path)
+    options = dict(img_size=size, depth=2, num_classes=10)
+    ours = nv.create_model("vit_tiny_patch16_224", pretrained=tmp_path / "model.safetensors", **options)
+    with torch.no_grad():
+        expected = theirs(torch.from_numpy(x), interpolate_pos_encoding=True).logits.numpy()
+    assert np.abs(ours(x) - expected).max() <= 1e-5
+
+    source = timm.create_model("vit_tiny_patch16_224", depth=2, num_classes=10)
+    np.savez(tmp_path / "w.npz", **arrays_of(source))
+    ours = nv.create_model("vit_tiny_patch16_224", pretrained=tmp_path / "w.npz", **options)
+    theirs = timm.create_model("vit_tiny_patch16_224", **options).eval()
+    state = timm.models.vision_transformer.checkpoint_filter_fn(source.state_dict(), theirs)
+    theirs.load_state_dict(state)
+    with torch.no_grad():
+        assert np.abs(ours(x) - theirs(torch.from_numpy(x)).numpy()).max() <= 1e-5
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_other_channels_equal_timms(timm, channels):
+    import torch
+
+    weight = torch.randn(8, 3, 4, 4)
+    expected = timm.models.adapt_input_conv(channels, weight).numpy()
+    np.testing.assert_allclose(nv.pretrained.fold_channels(weight.numpy(), channels), expected, rtol=1e-6, atol=1e-7)
+
+
+def test_ten_steps_of_training_equal_timms(timm):
+    import torch
+
+    theirs = timm.create_model("vit_tiny_patch16_224", img_size=64, num_classes=10, depth=4).train()
+    ours = nv.create_model("vit_tiny_patch16_224", img_size=64, num_classes=10, depth=4)
+    ours.load_state_dict(arrays_of(theirs))
+    decayed = [p for n, p in theirs.named_parameters() if p.ndim > 1 and n not in ("cls_token", "pos_embed")]
+    others = [p for n, p in theirs.named_parameters() if p.ndim <= 1 or n in ("cls_token", "pos_embed")]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-4)
+    step = nv.TrainStep(ours, nv.optim.AdamW(ours, lr=1e-4, weight_decay=0.05))
+    rng = np.random.default_rng(0)
+    x, labels = rng.standard_normal((8, 3, 64, 64)).astype(np.float32), rng.integers(0, 10, 8)
+    for _ in range(10):
+        optimizer.zero_grad()
+        expected = torch.nn.functional.cross_entropy(theirs(torch.from_numpy(x)), torch.from_numpy(labels))
+        expected.backward()
+        optimizer.step()
+        assert abs(float(step(x, labels)) - expected.item()) <= 1e-5
+
+
+TRAINED = {
+    "vit_tiny_patch16_224": "vit_tiny_patch16_224_in1k.npz",
+    "deit_tiny_patch16_224": "deit_tiny_patch16_224.npz",
+}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the trained weights are not at hand")
+@pytest.mark.parametrize("name", TRAINED)
+def test_trained_weights_give_timms_answers_on_photographs(timm, name):
+    import torch
+    from PIL import Image
+
+    path = SHARED / "weights" / TRAINED[name]
+    arrays, _, origin = read_checkpoint(path)
+    theirs = timm.create_model(name).eval()
+    theirs.load_state_dict({key: torch.from_numpy(array.copy()) for key, array in arrays.items()})
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=theirs))
+    ours = nv.create_model(name, pretrained=path)
+    cfg = ours.pretrained_cfg
+    assert origin == "timm"
+    for photo, label in (("chelsea", 285), ("coffee", 967)):
+        file = SHARED / "photos" / f"{photo}.png"
+        with Image.open(file) as picture:
+            expected_x = transform(picture.convert("RGB"))[None]
+        pixels = read_picture(file, (224, 224), 3, cfg["crop_pct"], cfg["interpolation"])
+        x = normalize(pixels[None], cfg["mean"], cfg["std"])
+        assert np.abs(x - expected_x.numpy()).max() <= 1e-6
+        with torch.no_grad():
+            expected = theirs(expected_x).numpy()[0]
+        logits = ours(x)[0]
+        assert np.abs(logits - expected).max() <= 1e-4
+        assert logits.argmax() == label and (np.argsort(-logits)[:5] == np.argsort(-expected)[:5]).all()
