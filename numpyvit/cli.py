@@ -130,6 +130,15 @@ def _add_train(verbs):
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     add("--threads", type=_count, metavar="N", help="default: all processors; the result does not depend on it")
     add("--pretrained", metavar="PATH", help="begin with the weights of a checkpoint")
+    add(
+        "--freeze",
+        action="append",
+        metavar="PATTERN",
+        help='leave parameters as they are, e.g. "[!h]*": all but the head',
+    )
+    add(
+        "--layer-decay", type=_above_zero, metavar="X", help="factor by which lower blocks learn slower (default: none)"
+    )
     return verb
 
 
@@ -199,6 +208,7 @@ def _train_settings(args):
     data = args.data or stored.get("data", "digits")
     names = ("model", "epochs", "steps", "batch_size", "lr", "weight_decay", "schedule", "warmup_steps")
     names += ("label_smoothing", "clip_norm", "ema_decay", "seed", "data_dir", "pretrained")
+    names += ("freeze", "layer_decay")
     typed = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     stored_options = stored.pop("options", {})
     settings = {"data_dir": None, "pretrained": None, **recipes.recipe(data), **stored, **typed, "data": data}

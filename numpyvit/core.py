@@ -6,6 +6,7 @@ can stand twice in a model, and inference (`FORGET`, the tape that keeps nothing
 """
 
 import contextlib
+import fnmatch
 
 import numpy as np
 
@@ -120,10 +121,22 @@ class Layer:
             if not getattr(layer, "_path", ""):
                 layer._path = name
 
-    def freeze(self, trainable=False):
-        """Freeze every parameter inside (or thaw them, with trainable=True). Returns the layer."""
-        for _, parameter in self.named_parameters():
-            parameter.trainable = trainable
+    def freeze(self, *patterns, trainable=False):
+        """Freeze (or thaw, with trainable=True) the parameters whose names match a shell pattern; all without one.
+
+            model.freeze("patch_embed*", "blocks.[0-5].*")
+
+        Errors: ConfigError for a pattern that matches nothing. Returns the layer.
+        """
+        named = list(self.named_parameters())
+        for pattern in patterns or ("*",):
+            chosen = [parameter for name, parameter in named if fnmatch.fnmatchcase(name, pattern)]
+            if patterns and not chosen:
+                raise ConfigError(
+                    f"no parameter is named like {pattern!r}; there are {', '.join(n for n, _ in named[:4])}, …"
+                )
+            for parameter in chosen:
+                parameter.trainable = trainable
         return self
 
     def num_parameters(self):

@@ -19,16 +19,23 @@ class Optimizer:
     """Shared by the optimizers: flat weights, chunks, and state in and out. A subclass defines `_update`.
 
     lr may be set between steps. state_dict() holds the step's number and the flat moments.
+    lr_scale: {parameter's name: factor on lr}, see layer_decay; 1 where a name is missing.
     """
 
     moments = ()
 
-    def __init__(self, model, lr, weight_decay):
+    def __init__(self, model, lr, weight_decay, lr_scale=None):
         if not (0 <= lr < math.inf and 0 <= weight_decay < math.inf):
             raise ConfigError(f"lr and weight_decay must be finite and not negative, got {lr} and {weight_decay}")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
         self.weights = FlatWeights(model)
         self._moments = [self.weights.layout.zeros() for _ in self.moments]
+        self._scale = None
+        if lr_scale:
+            layout = self.weights.layout
+            self._scale = layout.zeros()
+            for name, view in zip(layout.names, layout.views(self._scale)):
+                view[...] = lr_scale.get(name, 1.0)
 
     def step(self, tape: Tape):
         """One update from the tape's gradients, in place. Clear them with tape.zero() before the next batch."""
@@ -58,7 +65,8 @@ class Optimizer:
     def update(self, chunk, gradient):
         start, stop, decay = chunk
         part = slice(start, stop)
-        self._update(self.weights.flat[part], gradient[part], *(moment[part] for moment in self._moments), decay)
+        lr = self.lr if self._scale is None else self.lr * self._scale[part]
+        self._update(self.weights.flat[part], gradient[part], *(moment[part] for moment in self._moments), lr, decay)
 
     def state_dict(self):
         """{"step": the count, moment name: flat NumPy array}, a snapshot."""
@@ -83,15 +91,15 @@ class AdamW(Optimizer):
 
     moments = ("m", "v")
 
-    def __init__(self, model, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05):
+    def __init__(self, model, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05, lr_scale=None):
         if not all(0 <= beta < 1 for beta in betas):
             raise ConfigError(f"betas must lie in 0..1, 1 left out, got {betas}")
         if not eps >= 0:
             raise ConfigError(f"eps must not be negative, got {eps}")
-        super().__init__(model, lr, weight_decay)
+        super().__init__(model, lr, weight_decay, lr_scale)
         self.betas, self.eps = betas, eps
 
-    def _update(self, theta, g, m, v, decay):
+    def _update(self, theta, g, m, v, lr, decay):
         (beta1, beta2), xp = self.betas, self.weights.layout.xp
         scratch = g * (1 - beta1)
         m *= beta1
@@ -104,9 +112,9 @@ class AdamW(Optimizer):
         scratch /= math.sqrt(1 - beta2**self.steps)
         scratch += self.eps
         xp.divide(m, scratch, out=scratch)  # m / (√v̂ + ε)
-        scratch *= self.lr / (1 - beta1**self.steps)
+        scratch *= lr / (1 - beta1**self.steps)
         if decay:
-            theta *= 1 - self.lr * decay
+            theta *= 1 - lr * decay
         theta -= scratch
 
 
@@ -115,20 +123,37 @@ class SGD(Optimizer):
 
     moments = ("u",)
 
-    def __init__(self, model, lr=1e-2, momentum=0.0, nesterov=False, weight_decay=0.0):
+    def __init__(self, model, lr=1e-2, momentum=0.0, nesterov=False, weight_decay=0.0, lr_scale=None):
         if not 0 <= momentum < 1:
             raise ConfigError(f"momentum must lie in 0..1, 1 left out, got {momentum}")
         if nesterov and momentum == 0:
             raise ConfigError("nesterov=True needs a momentum above 0")
-        super().__init__(model, lr, weight_decay)
+        super().__init__(model, lr, weight_decay, lr_scale)
         self.momentum, self.nesterov = momentum, nesterov
 
-    def _update(self, theta, g, u, decay):
+    def _update(self, theta, g, u, lr, decay):
         if decay:
             g = g + decay * theta
         u *= self.momentum
         u += g
-        theta -= self.lr * (g + self.momentum * u if self.nesterov else u)
+        theta -= lr * (g + self.momentum * u if self.nesterov else u)
+
+
+def layer_decay(model, decay):
+    """{parameter's name: factor on the learning rate} for fine-tuning a ViT   (Bao et al. 2021, arXiv:2106.08254).
+
+    The head, the final norm and all else learn at the full rate, the last block at `decay` times it, the one before at
+    decay², and the embedding at decay^(depth + 1), as in timm.
+    """
+    if not 0 < decay <= 1:
+        raise ConfigError(f"the layer decay must lie in 0..1, 0 left out, got {decay}")
+    depth, factors = len(model.blocks), {}
+    for name, _ in model.named_parameters():
+        if name.startswith("blocks."):
+            factors[name] = decay ** (depth - int(name.split(".")[1]))
+        elif name.startswith("patch_embed.") or name.endswith(("_token", "pos_embed")):
+            factors[name] = decay ** (depth + 1)
+    return factors
 
 
 def clip_global_norm(tape, max_norm):

@@ -20,6 +20,8 @@ _COMMON = {
     "clip_norm": 1.0,
     "ema_decay": 0.998,
     "seed": 0,
+    "freeze": [],
+    "layer_decay": None,
 }
 _DIGITS = {
     "model": "vit_micro_patch2_8",

@@ -14,7 +14,7 @@ from .core import Tape, observing
 from .data.loader import Loader
 from .errors import ConfigError, NonFiniteError, NumpyvitError
 from .io import save_checkpoint
-from .optim import EMA, AdamW, constant_schedule, cosine_schedule, step_schedule
+from .optim import EMA, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
 from .run_directory import FREE, RunDirectory
 from .step import TrainStep, infer
 
@@ -59,6 +59,8 @@ def fit(
     label_smoothing=0.0,
     clip_norm=1.0,
     ema_decay=None,
+    freeze=(),
+    layer_decay=None,
     augment=(),
     seed=0,
     out=None,
@@ -73,6 +75,8 @@ def fit(
     schedule:       of the learning rate after a linear rise over `warmup_steps`: "constant"; or, with an end that a
                     resumed run cannot move, "cosine" to 0 over all updates or "step" (a tenth after 60% of them).
     ema_decay:      keep a moving average of the weights, which is what is validated and saved.
+    freeze:         patterns of parameters that stay as they are, e.g. "blocks.*"; see Layer.freeze.
+    layer_decay:    factor by which each block, from the last to the first, learns slower; see optim.layer_decay.
     augment:        functions (images, rng) -> images on uint8 pictures, as numpyvit.data.random_crop makes.
     out:            run directory for checkpoints, metrics and curves; None writes nothing.
     resume:         go on from the state in `out`, bit for bit, as if it had never stopped.
@@ -92,10 +96,14 @@ def fit(
         "clip_norm": clip_norm,
         "ema_decay": ema_decay,
         "seed": seed,
+        "freeze": list(freeze),
+        "layer_decay": layer_decay,
     }
     _check_settings(settings)
     for dataset in (train, val):
         _check_fit(model, dataset)
+    if freeze:
+        model.freeze(*freeze)
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
     trainer = Trainer(model, train, val, settings, augment, notes, threads, progress)
@@ -130,7 +138,8 @@ class Trainer:
         self.loader = Loader(
             train, settings["batch_size"], shuffle=True, augment=augment, seed=settings["seed"], dtype=dtype
         )
-        self.optimizer = AdamW(model, lr=settings["lr"], weight_decay=settings["weight_decay"])
+        factors = layer_decay(model, settings["layer_decay"]) if settings["layer_decay"] else None
+        self.optimizer = AdamW(model, lr=settings["lr"], weight_decay=settings["weight_decay"], lr_scale=factors)
         self.ema = EMA(model, settings["ema_decay"]) if settings["ema_decay"] else None
         smoothing = settings["label_smoothing"]
         self.step = TrainStep(

@@ -69,6 +69,15 @@ def test_a_run_from_weights_that_was_stopped_at_once_still_begins_with_them(run,
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_fine_tuning_of_the_head_alone(run, tmp_path, capsys):
+    args = ("--pretrained", run / "best.safetensors", "--freeze", "[!h]*", "--layer-decay", 0.7, "--steps", 2)
+    assert numpyvit("train", *args, "--out", tmp_path / "probe") == 0
+    before, after = load_checkpoint(run / "best.safetensors"), load_checkpoint(tmp_path / "probe" / "last.safetensors")
+    assert {n for n in after if not np.array_equal(before[n], after[n])} == {"head.weight", "head.bias"}
+    assert numpyvit("train", "--freeze", "nothing*", "--out", tmp_path / "typo") == 2
+    assert "no parameter is named like" in capsys.readouterr().err
+
+
 def test_own_pictures_train_and_predict(pictures, tmp_path, capsys):
     out = tmp_path / "run"
     args = ("--data", pictures, "--model", "vit_micro_patch4_32", "--img-size", 16, "--epochs", 12, "--batch-size", 8)

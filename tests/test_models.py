@@ -164,3 +164,51 @@ def test_images_of_another_float_type_are_taken(rng):
     model, x = tiny(), rng.standard_normal((2, 1, 8, 8))
     assert model(x).dtype == np.float32
     np.testing.assert_allclose(model(x), model(x.astype(np.float32)), atol=1e-6)
+
+
+# ---- frozen parts, features -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "patterns, first, stays",
+    [
+        (["[!h]*"], 3, {"head.weight", "head.bias"}),
+        (["patch_embed*", "*_token", "pos_embed", "blocks.0.*"], 2, None),
+        (["patch_embed*"], 0, None),
+        (["blocks.*"], 0, None),
+    ],
+)
+def test_stages_below_the_first_trained_cost_nothing_and_the_rest_keeps_its_gradient(rng, patterns, first, stays):
+    x, model = rng.standard_normal((3, 1, 8, 8)), tiny(dtype="float64")
+    whole = nv.Tape(model, seed=1)
+    y = model.forward(x, whole)
+    model.backward(y, whole)
+    expected = whole.gradients()
+    model.freeze(*patterns)
+    tape = nv.Tape(model, seed=1, input_gradient=False)
+    assert model.first_trained(tape) == first
+    assert np.array_equal(model.forward(x, tape), y)
+    kept = {layer.path.split(".attn")[0].split(".mlp")[0] for layer, _ in tape.residuals()}
+    assert not any(path.startswith(f"blocks.{i}.") for path in kept for i in range(first - 1))
+    assert model.backward(y, tape) is None and tape.pending == 0
+    assert stays is None or tape.gradients().keys() == stays
+    for name, gradient in tape.gradients().items():
+        assert np.array_equal(gradient, expected[name])
+
+
+def test_a_pattern_that_matches_nothing_is_an_error():
+    with pytest.raises(ConfigError, match=r"named like 'block\.0\*'"):
+        tiny().freeze("block.0*")
+
+
+def test_features_and_intermediates_are_the_tokens(rng):
+    model, x = tiny(dtype="float64"), rng.standard_normal((2, 1, 8, 8))
+    features = model.forward_features(x)
+    assert features.shape == (2, 5, 8)
+    np.testing.assert_allclose(model.head(features[:, 0]), model(x))
+    first, last = model.forward_intermediates(x, [0, -1])
+    np.testing.assert_allclose(model.norm(last), features)
+    np.testing.assert_allclose(model.blocks[1](first), last)
+    np.testing.assert_allclose(model.forward_intermediates(x, norm=True)[1], features)
+    with pytest.raises(ConfigError, match=r"blocks 0\.\.1"):
+        model.forward_intermediates(x, [2])

@@ -206,3 +206,33 @@ def test_optimizers_run_on_other_array_modules(xp):
                 pass
         for (_, a), (_, b) in zip(here.named_parameters(), there.named_parameters()):
             np.testing.assert_allclose(to_host(b.data), a.data, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda layer, lr, **o: optim.AdamW(layer, lr=lr, weight_decay=0.3, **o),
+        lambda layer, lr, **o: optim.SGD(layer, lr=lr, momentum=0.9, weight_decay=0.3, **o),
+    ],
+)
+def test_a_factor_on_the_learning_rate_is_a_rate_of_its_own(make):
+    scaled, fast, slow = (Mlp(8, 8, dtype="float64", seed=1) for _ in range(3))
+    optimizers = (
+        make(scaled, 0.1, lr_scale={"fc1.weight": 0.25, "fc1.bias": 0.25}),
+        make(fast, 0.1),
+        make(slow, 0.025),
+    )
+    for seed in range(3):
+        for layer, optimizer in zip((scaled, fast, slow), optimizers):
+            optimizer.step(with_gradient(layer, seed))
+    np.testing.assert_allclose(scaled.fc1.weight.data, slow.fc1.weight.data, rtol=1e-12)
+    np.testing.assert_allclose(scaled.fc2.weight.data, fast.fc2.weight.data, rtol=1e-12)
+
+
+def test_layer_decay_falls_from_the_head_to_the_embedding():
+    factors = optim.layer_decay(nv.create_model("vit_micro_patch2_8"), 0.5)
+    expected = {"head.weight": None, "norm.bias": None, "blocks.3.norm1.weight": 0.5, "blocks.0.mlp.fc1.bias": 0.0625}
+    assert {name: factors.get(name) for name in expected} == expected
+    assert factors["pos_embed"] == factors["patch_embed.proj.weight"] == factors["cls_token"] == 0.5**5
+    with pytest.raises(ConfigError, match="layer decay"):
+        optim.layer_decay(nv.create_model("vit_micro_patch2_8"), 1.5)

@@ -325,3 +325,22 @@ def test_missing_and_foreign_checkpoint_files(tmp_path):
     (tmp_path / "text").write_text("hello")
     with pytest.raises(CheckpointError, match="damaged or in no known format"):
         load_checkpoint(tmp_path / "text")
+
+
+def test_a_linear_probe_leaves_the_rest_alone_and_resumes(digits, tmp_path):
+    before = model().state_dict()
+    options = {"freeze": ["[!h]*"], "ema_decay": 0.9, "progress": False, "batch_size": 64}
+    net = model()
+    fit(net, *digits, epochs=2, out=tmp_path / "straight", **options)
+    after = net.state_dict()
+    assert {name for name in after if not np.array_equal(before[name], after[name])} == {"head.weight", "head.bias"}
+    fit(model(), *digits, epochs=1, out=tmp_path / "parts", **options)
+    fit(model(), *digits, epochs=2, out=tmp_path / "parts", resume=True, **options)
+    assert same(tmp_path / "straight" / "last.safetensors", tmp_path / "parts" / "last.safetensors")
+
+
+def test_layer_decay_slows_lower_blocks(digits):
+    start, net = model().state_dict(), model()
+    fit(net, *digits, epochs=1, layer_decay=0.1, progress=False)
+    moved = {name: np.abs(array - start[name]).max() for name, array in net.state_dict().items()}
+    assert moved["blocks.0.attn.proj.bias"] < 0.2 * moved["blocks.1.attn.proj.bias"]

@@ -115,9 +115,10 @@ class VisionTransformer(Layer):
         return [token for token in (self.cls_token, self.dist_token) if token is not None]
 
     def forward(self, x, tape=FORGET):
-        x = self.embed(x, tape)
-        for block in self.blocks:
-            x = block.forward(x, tape)
+        first = self.first_trained(tape)
+        x = self.embed(x, tape if first == 0 else tape.forgetting())
+        for i, block in enumerate(self.blocks):
+            x = block.forward(x, tape if i + 1 >= first else tape.forgetting())
         x = self.pool(x, tape)
         if self.head_dist is None:
             return self.head.forward(self.pre_logits.forward(self.fc_norm.forward(x, tape), tape), tape)
@@ -133,9 +134,51 @@ class VisionTransformer(Layer):
             dx_dist = self.head_dist.backward(dy_dist, tape)
             dx = array_module(dy).stack([self.head.backward(dy, tape), dx_dist], axis=1)
         dx = self.pool_backward(dx, tape)
-        for block in reversed(self.blocks):
+        first = self.first_trained(tape)
+        for block in reversed(self.blocks[max(first - 1, 0) :]):
             dx = block.backward(dx, tape)
-        return self.embed_backward(dx, tape)
+        return self.embed_backward(dx, tape) if first == 0 else None
+
+    def first_trained(self, tape):
+        """The first stage that needs a backward: 0 the embedding, i the i-th block, depth + 1 none of them.
+
+        Frozen stages below it keep no residuals and cost no backward, unless the gradient of the images is wanted.
+        """
+        if not tape.keeps or self.wants_input_gradient(tape):
+            return 0
+        embedding = [self.patch_embed.named_parameters(), [("pos_embed", self.pos_embed)]]
+        embedding = [p for named in embedding for _, p in named] + self.prefix_tokens
+        if any(map(tape.wants, embedding)):
+            return 0
+        for i, block in enumerate(self.blocks):
+            if any(tape.wants(parameter) for _, parameter in block.named_parameters()):
+                return i + 1
+        return len(self.blocks) + 1
+
+    def wants_input_gradient(self, tape):
+        return tape.input_gradient or tape.model is not self
+
+    def forward_features(self, x):
+        """The tokens after the last block and the norm, as timm returns them: (B, T+N, D)."""
+        x = self.embed(x, FORGET)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def forward_intermediates(self, x, indices=None, norm=False):
+        """The tokens after each block, or after those in `indices` (negative ones count from the end).
+
+        norm: put each through the final norm. -> list of (B, T+N, D).
+        """
+        depth = len(self.blocks)
+        wanted = range(depth) if indices is None else [i + depth if i < 0 else i for i in indices]
+        if not all(0 <= i < depth for i in wanted):
+            raise ConfigError(f"indices must name blocks 0..{depth - 1}, got {list(indices)}")
+        found, x = {}, self.embed(x, FORGET)
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            found[i] = self.norm(x) if norm and i in wanted else x
+        return [found[i] for i in wanted]
 
     def embed(self, x, tape):
         """y = dropout([tokens, patches] + pos_embed).   (B, C, H, W) -> (B, T+N, D)."""
@@ -153,8 +196,7 @@ class VisionTransformer(Layer):
         tape.add(self.pos_embed, dpos)
         for i, token in enumerate(self.prefix_tokens):
             tape.add(token, dpos[:, i : i + 1])
-        wanted = tape.input_gradient or tape.model is not self
-        return self.patch_embed.backward(dy[:, len(self.prefix_tokens) :], tape, wanted)
+        return self.patch_embed.backward(dy[:, len(self.prefix_tokens) :], tape, self.wants_input_gradient(tape))
 
     def pool(self, x, tape):
         """(B, T+N, D) -> (B, D): the class token normed, or the patches' mean; for a distilled model (B, 2, D).
