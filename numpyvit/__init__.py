@@ -14,7 +14,7 @@ import importlib
 from . import errors, functional, layers, losses, models, optim
 from .core import FORGET, Checkpoint, Layer, Parameter, Tape
 from .errors import NumpyvitError
-from .models import VisionTransformer, create_model, list_models
+from .models import ModernVisionTransformer, VisionTransformer, create_model, list_models
 from .step import TrainStep, infer
 
 __version__ = "0.1.0"
@@ -35,6 +35,7 @@ __all__ = [
     "FORGET",
     "Checkpoint",
     "Layer",
+    "ModernVisionTransformer",
     "NumpyvitError",
     "Parameter",
     "Tape",

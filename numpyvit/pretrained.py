@@ -67,7 +67,7 @@ def fold_channels(weight, in_chans):
 
 
 def _fit_pos_embed(model, pos_embed, origin, path):
-    prefix, grid = len(model.prefix_tokens), model.patch_embed.grid_size
+    prefix, grid = model.num_placed_tokens, model.patch_embed.grid_size
     if pos_embed.ndim != 3 or pos_embed.shape[1] == prefix + math.prod(grid):
         return pos_embed
     side = math.isqrt(pos_embed.shape[1] - prefix)

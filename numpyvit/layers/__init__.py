@@ -1,8 +1,8 @@
 """The layers, each with its forward and backward side by side."""
 
 from ..core import FORGET, Checkpoint, Layer, Parameter
-from .attention import Attention, Block
-from .basic import GELU, Dropout, DropPath, GELUTanh, Identity, LayerNorm, Linear, Mlp, ReLU, Softmax, Tanh
+from .attention import Attention, Block, QKNormAttention, ScaledBlock
+from .basic import GELU, Dropout, DropPath, GELUTanh, Identity, LayerNorm, LayerScale, Linear, Mlp, ReLU, Softmax, Tanh
 from .vision import PatchEmbed
 
 __all__ = [
@@ -17,11 +17,14 @@ __all__ = [
     "Identity",
     "Layer",
     "LayerNorm",
+    "LayerScale",
     "Linear",
     "Mlp",
     "Parameter",
     "PatchEmbed",
+    "QKNormAttention",
     "ReLU",
+    "ScaledBlock",
     "Softmax",
     "Tanh",
 ]

@@ -6,7 +6,7 @@ Shapes: B batch, N tokens, D width, H heads, d = D/H.
 from .. import functional as F
 from ..core import FORGET, Layer, make_rng
 from ..errors import ConfigError, ShapeError
-from .basic import GELU, Dropout, DropPath, LayerNorm, Linear, Mlp
+from .basic import GELU, Dropout, DropPath, LayerNorm, LayerScale, Linear, Mlp
 
 
 class Attention(Layer):
@@ -47,6 +47,7 @@ class Attention(Layer):
         B, N, D = x.shape
         qkv = self.qkv.forward(x, tape).reshape(B, N, 3, self.num_heads, -1)
         q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each B, H, N, d
+        q, k = self.prepare(q, k, tape)
         keep = self.attn_drop.mask((B, self.num_heads, N, N), x.dtype, tape)
         out, p = F.attention(q, k, v, self.scale, keep=keep)
         tape.push(self, q, k, v, p, keep)
@@ -58,8 +59,33 @@ class Attention(Layer):
         dout = self.proj.backward(self.proj_drop.backward(dy, tape), tape)
         dout = dout.reshape(B, N, self.num_heads, -1).transpose(0, 2, 1, 3)  # B, H, N, d
         q, k, v, p, keep = tape.pop(self)
-        dqkv = F.attention_backward(dout, q, k, v, p, self.scale, keep)[:3]
-        return self.qkv.backward(F.join_heads(dqkv), tape)
+        dq, dk, dv, _ = F.attention_backward(dout, q, k, v, p, self.scale, keep)
+        dq, dk = self.prepare_backward(dq, dk, tape)
+        return self.qkv.backward(F.join_heads((dq, dk, dv)), tape)
+
+    def prepare(self, q, k, tape):
+        """A hook for subclasses: what happens to q and k (B, H, N, d) before they meet."""
+        return q, k
+
+    def prepare_backward(self, dq, dk, tape):
+        return dq, dk
+
+
+class QKNormAttention(Attention):
+    """Attention whose queries and keys are normed head by head   (Dehghani et al. 2023, arXiv:2302.05442, §2)."""
+
+    def __init__(self, dim, num_heads=8, *args, norm_layer=LayerNorm, dtype="float32", seed=0):
+        super().__init__(dim, num_heads, *args, dtype=dtype, seed=seed)
+        self.q_norm = norm_layer(dim // num_heads, dtype=dtype)
+        self.k_norm = norm_layer(dim // num_heads, dtype=dtype)
+
+    def prepare(self, q, k, tape):
+        q = self.q_norm.forward(q, tape)
+        return q, self.k_norm.forward(k, tape)
+
+    def prepare_backward(self, dq, dk, tape):
+        dk = self.k_norm.backward(dk, tape)
+        return self.q_norm.backward(dq, tape), dk
 
 
 class Block(Layer):
@@ -67,6 +93,8 @@ class Block(Layer):
 
     Backward: at each sum the gradient goes both ways, so   dx = dy + norm(branch(dy)), in reverse order.
     """
+
+    attention = Attention  # the class of its attention layer, for subclasses
 
     def __init__(
         self,
@@ -86,7 +114,7 @@ class Block(Layer):
     ):
         rng = make_rng(seed)
         self.norm1 = norm_layer(dim, dtype=dtype)
-        self.attn = Attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop, dtype=dtype, seed=rng)
+        self.attn = self.attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop, dtype=dtype, seed=rng)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm_layer(dim, dtype=dtype)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop, dtype=dtype, seed=rng)
@@ -99,3 +127,23 @@ class Block(Layer):
     def backward(self, dy, tape):
         dy = dy + self.norm2.backward(self.mlp.backward(self.drop_path2.backward(dy, tape), tape), tape)
         return dy + self.norm1.backward(self.attn.backward(self.drop_path1.backward(dy, tape), tape), tape)
+
+
+class ScaledBlock(Block):
+    """A Block with LayerScale on both branches:   y = x + γ₁ attn(norm1 x), then y + γ₂ mlp(norm2 y)."""
+
+    def __init__(self, dim, *args, init_values=1e-5, dtype="float32", seed=0, **options):
+        super().__init__(dim, *args, dtype=dtype, seed=seed, **options)
+        self.ls1, self.ls2 = LayerScale(dim, init_values, dtype=dtype), LayerScale(dim, init_values, dtype=dtype)
+
+    def forward(self, x, tape=FORGET):
+        branch = self.ls1.forward(self.attn.forward(self.norm1.forward(x, tape), tape), tape)
+        x = x + self.drop_path1.forward(branch, tape)
+        branch = self.ls2.forward(self.mlp.forward(self.norm2.forward(x, tape), tape), tape)
+        return x + self.drop_path2.forward(branch, tape)
+
+    def backward(self, dy, tape):
+        branch = self.ls2.backward(self.drop_path2.backward(dy, tape), tape)
+        dy = dy + self.norm2.backward(self.mlp.backward(branch, tape), tape)
+        branch = self.ls1.backward(self.drop_path1.backward(dy, tape), tape)
+        return dy + self.norm1.backward(self.attn.backward(branch, tape), tape)

@@ -205,6 +205,24 @@ class DropPath(Dropout):
         return (shape[0],) + (1,) * (len(shape) - 1)
 
 
+class LayerScale(Layer):
+    """y = γ x, one factor a channel   (Touvron et al. 2021, arXiv:2103.17239).   dx = γ dy,   dγ = Σ dy x."""
+
+    def __init__(self, dim, init_values=1e-5, *, dtype="float32", seed=0):
+        self.gamma = Parameter(np.full(dim, init_values, as_dtype(dtype)))
+
+    def forward(self, x, tape=FORGET):
+        check_width(self, x, self.gamma.data.shape[0])
+        tape.push(self, x)
+        return x * self.gamma.data
+
+    def backward(self, dy, tape):
+        (x,) = tape.pop(self)
+        if tape.wants(self.gamma):
+            tape.add(self.gamma, F.sum_rows(dy * x))
+        return dy * self.gamma.data
+
+
 class Mlp(Layer):
     """y = drop2(fc2(drop1(act(fc1 x)))).   x: (..., in), hidden: (..., hidden), y: (..., out)."""
 

@@ -7,9 +7,10 @@ import inspect
 from dataclasses import dataclass
 
 from ..errors import ConfigError
+from .modern import ModernVisionTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
 
-__all__ = ["NarrowVisionTransformer", "VisionTransformer", "create_model", "list_models"]
+__all__ = ["ModernVisionTransformer", "NarrowVisionTransformer", "VisionTransformer", "create_model", "list_models"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ def _vit(patch_size, embed_dim, depth, num_heads, img_size=224, **options):
 
 def _narrow(*sizes, **options):
     return Variant(_vit(*sizes, num_classes=10, **options).options, NarrowVisionTransformer)
+
+
+def _modern(*sizes, **options):
+    return Variant(_vit(*sizes, **options).options, ModernVisionTransformer)
 
 
 _TINY, _SMALL, _BASE, _LARGE, _HUGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)
@@ -50,6 +55,13 @@ VARIANTS = {
     "deit_small_distilled_patch16_224": _vit(16, *_SMALL, distilled=True),
     "deit_base_distilled_patch16_224": _vit(16, *_BASE, distilled=True),
     "deit_base_distilled_patch16_384": _vit(16, *_BASE, img_size=384, distilled=True),
+    "deit3_small_patch16_224": _modern(16, *_SMALL, init_values=1e-6, no_embed_class=True),
+    "deit3_base_patch16_224": _modern(16, *_BASE, init_values=1e-6, no_embed_class=True),
+    "vit_small_patch14_dinov2": _modern(14, *_SMALL, img_size=518, num_classes=0, init_values=1e-5),
+    "vit_base_patch14_dinov2": _modern(14, *_BASE, img_size=518, num_classes=0, init_values=1e-5),
+    "vit_small_patch14_reg4_dinov2": _modern(
+        14, *_SMALL, img_size=518, num_classes=0, init_values=1e-5, reg_tokens=4, no_embed_class=True
+    ),
     "vit_micro_patch2_8": _narrow(2, 64, 4, 4, in_chans=1, img_size=8, mlp_ratio=2.0),
     "vit_micro_patch7_28": _narrow(7, 64, 4, 4, in_chans=1, img_size=28),
     "vit_micro_patch4_28": _narrow(4, 64, 6, 4, in_chans=1, img_size=28, mlp_ratio=2.0),
@@ -63,11 +75,17 @@ def list_models(pattern="*"):
     return sorted(fnmatch.filter(VARIANTS, pattern))
 
 
+def _option_names(model_class):
+    """What a model class takes, those of the classes it passes its options on to included."""
+    names = [p for cls in model_class.__mro__[:2] for p in inspect.signature(cls).parameters]
+    return [name for name in dict.fromkeys(names) if name not in ("dtype", "seed", "args", "options")]
+
+
 def _preparation(name, model):
     """How pictures are prepared for a preset, as timm has it: mean, std, interpolation, crop_pct; class names."""
     half, in_chans = (0.5,), model.patch_embed.proj.weight.data.shape[1]
     mean, std = half * in_chans, half * in_chans
-    if name.startswith("deit") and in_chans == 3:
+    if (name.startswith("deit") or name.endswith("dinov2")) and in_chans == 3:
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     own_size = VARIANTS[name].model_class is NarrowVisionTransformer or max(model.patch_embed.img_size) >= 384
     crop_pct = 1.0 if own_size else 0.9
@@ -101,10 +119,14 @@ def count_parameters(name):
         name
     ].options
     D, hidden = options["embed_dim"], int(options["embed_dim"] * options["mlp_ratio"])
-    tokens, heads = (2, 2) if options["distilled"] else (1, 1)
+    heads = tokens = 2 if options["distilled"] else 1
+    registers, placed = options.get("reg_tokens", 0), 0 if options.get("no_embed_class") else tokens
+    tokens += registers
     patches = (options["img_size"] // options["patch_size"]) ** 2
-    embed = D * options["in_chans"] * options["patch_size"] ** 2 + D + (patches + 2 * tokens) * D
-    block = 4 * D + (3 * D * D + 3 * D) + (D * D + D) + (2 * D * hidden + hidden + D)
+    embed = D * options["in_chans"] * options["patch_size"] ** 2 + D + (patches + tokens + placed) * D
+    block = (
+        (6 if options.get("init_values") else 4) * D + (3 * D * D + 3 * D) + (D * D + D) + (2 * D * hidden + hidden + D)
+    )
     return embed + options["depth"] * block + 2 * D + heads * (D + 1) * options["num_classes"]
 
 
@@ -120,13 +142,13 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
         near = difflib.get_close_matches(str(name), VARIANTS, n=3, cutoff=0.5)
         hint = f"did you mean {', '.join(near)}?" if near else "numpyvit.list_models() names them all"
         raise ConfigError(f"unknown model {name!r}; {hint}")
-    known = [p for p in inspect.signature(VisionTransformer).parameters if p not in ("dtype", "seed")]
+    variant = VARIANTS[name]
+    known = _option_names(variant.model_class)
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
             raise ConfigError(f"{name} has no option {option!r}; {hint}")
-    variant = VARIANTS[name]
     model = variant.model_class(**{**variant.options, **options}, dtype=dtype, seed=seed)
     model.pretrained_cfg = _preparation(name, model)
     model._recipe = _recipe(name, options)

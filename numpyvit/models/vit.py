@@ -71,11 +71,12 @@ class VisionTransformer(Layer):
         self.dist_token = None
         if distilled:
             self.dist_token = Parameter(trunc_normal(rng, (1, 1, embed_dim), 0.02, dtype), decay=False)
-        tokens = self.patch_embed.num_patches + len(self.prefix_tokens)
-        self.pos_embed = Parameter(trunc_normal(rng, (1, tokens, embed_dim), 0.02, dtype), decay=False)
+        self.make_tokens(embed_dim, dtype, rng)
+        places = self.patch_embed.num_patches + self.num_placed_tokens
+        self.pos_embed = Parameter(trunc_normal(rng, (1, places, embed_dim), 0.02, dtype), decay=False)
         self.pos_drop = Dropout(drop_rate)
         self.blocks = [
-            Block(
+            self.make_block(
                 embed_dim,
                 num_heads,
                 mlp_ratio,
@@ -109,10 +110,24 @@ class VisionTransformer(Layer):
         self.global_pool, self.num_classes, self.num_features = global_pool, num_classes, features
         self.set_paths()
 
+    make_block = staticmethod(Block)  # hooks for subclasses: the class of a block,
+
+    def make_tokens(self, embed_dim, dtype, rng):
+        """and further tokens."""
+
     @property
     def prefix_tokens(self):
-        """The learned tokens that stand before the patches."""
+        """The learned tokens that stand before the patches: a list of parameters (1, n, D)."""
         return [token for token in (self.cls_token, self.dist_token) if token is not None]
+
+    @property
+    def num_prefix_tokens(self):
+        return sum(token.data.shape[1] for token in self.prefix_tokens)
+
+    @property
+    def num_placed_tokens(self):
+        """How many of them have a row in the position embedding."""
+        return self.num_prefix_tokens
 
     def forward(self, x, tape=FORGET):
         first = self.first_trained(tape)
@@ -146,9 +161,8 @@ class VisionTransformer(Layer):
         """
         if not tape.keeps or self.wants_input_gradient(tape):
             return 0
-        embedding = [self.patch_embed.named_parameters(), [("pos_embed", self.pos_embed)]]
-        embedding = [p for named in embedding for _, p in named] + self.prefix_tokens
-        if any(map(tape.wants, embedding)):
+        later = ("blocks.", "norm.", "fc_norm.", "pre_logits.", "head")
+        if any(tape.wants(p) for name, p in self.named_parameters() if not name.startswith(later)):
             return 0
         for i, block in enumerate(self.blocks):
             if any(tape.wants(parameter) for _, parameter in block.named_parameters()):
@@ -183,20 +197,22 @@ class VisionTransformer(Layer):
     def embed(self, x, tape):
         """y = dropout([tokens, patches] + pos_embed).   (B, C, H, W) -> (B, T+N, D)."""
         x = self.patch_embed.forward(x, tape)
-        xp, (B, _, D) = array_module(x), x.shape
-        tokens = [xp.broadcast_to(token.data, (B, 1, D)) for token in self.prefix_tokens]
+        xp, B = array_module(x), x.shape[0]
+        tokens = [xp.broadcast_to(token.data, (B, *token.data.shape[1:])) for token in self.prefix_tokens]
         x = xp.concatenate([*tokens, x], axis=1)
-        x += self.pos_embed.data
+        x[:, self.num_prefix_tokens - self.num_placed_tokens :] += self.pos_embed.data
         return self.pos_drop.forward(x, tape)
 
     def embed_backward(self, dy, tape):
         """dpos = Σ dy over the batch,   dtoken the same at the token's place,   dpatches = the rest of dy."""
         dy = self.pos_drop.backward(dy, tape)
-        dpos = dy.sum(0, keepdims=True)
-        tape.add(self.pos_embed, dpos)
-        for i, token in enumerate(self.prefix_tokens):
-            tape.add(token, dpos[:, i : i + 1])
-        return self.patch_embed.backward(dy[:, len(self.prefix_tokens) :], tape, self.wants_input_gradient(tape))
+        dpos, first = dy.sum(0, keepdims=True), 0
+        tape.add(self.pos_embed, dpos[:, self.num_prefix_tokens - self.num_placed_tokens :])
+        for token in self.prefix_tokens:
+            count = token.data.shape[1]
+            tape.add(token, dpos[:, first : first + count])
+            first += count
+        return self.patch_embed.backward(dy[:, first:], tape, self.wants_input_gradient(tape))
 
     def pool(self, x, tape):
         """(B, T+N, D) -> (B, D): the class token normed, or the patches' mean; for a distilled model (B, 2, D).
@@ -205,7 +221,7 @@ class VisionTransformer(Layer):
         """
         tape.push(self, x.shape)
         if self.global_pool == "avg":
-            return self.norm.forward(x[:, len(self.prefix_tokens) :].mean(1), tape)
+            return self.norm.forward(x[:, self.num_prefix_tokens :].mean(1), tape)
         return self.norm.forward(x[:, :2] if self.head_dist is not None else x[:, 0], tape)
 
     def pool_backward(self, dy, tape):
@@ -214,7 +230,7 @@ class VisionTransformer(Layer):
         (shape,) = tape.pop(self)
         dx = array_module(dy).zeros(shape, dtype=dy.dtype)
         if self.global_pool == "avg":
-            first = len(self.prefix_tokens)
+            first = self.num_prefix_tokens
             dx[:, first:] = (dy / (shape[1] - first))[:, None]
         elif self.head_dist is not None:
             dx[:, :2] = dy

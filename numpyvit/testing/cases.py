@@ -16,14 +16,17 @@ from ..layers import (
     GELUTanh,
     Identity,
     LayerNorm,
+    LayerScale,
     Linear,
     Mlp,
     PatchEmbed,
+    QKNormAttention,
     ReLU,
+    ScaledBlock,
     Softmax,
     Tanh,
 )
-from ..models import VisionTransformer
+from ..models import ModernVisionTransformer, VisionTransformer
 from . import randomize
 
 
@@ -56,6 +59,7 @@ LAYERS = [
     Case("Linear", partial(Linear, 8, 6), _TOKENS),
     Case("Linear without bias", partial(Linear, 8, 6, bias=False), _TOKENS),
     Case("LayerNorm", partial(LayerNorm, 8), _TOKENS),
+    Case("LayerScale", partial(LayerScale, 8), _TOKENS),
     Case("GELU", GELU, _TOKENS),
     Case("GELUTanh", GELUTanh, _TOKENS),
     Case("Tanh", Tanh, _TOKENS),
@@ -73,6 +77,8 @@ LAYERS = [
     Case("Attention with dropout", partial(Attention, 8, 2, attn_drop=0.3, proj_drop=0.2), _TOKENS, dropout=True),
     Case("Block", partial(Block, 8, 2, qkv_bias=True), _TOKENS),
     Case("Block with dropout", partial(Block, 8, 2, drop=0.2, attn_drop=0.2, drop_path=0.3), _TOKENS, dropout=True),
+    Case("Block with LayerScale", partial(ScaledBlock, 8, 2, drop_path=0.3), _TOKENS, dropout=True),
+    Case("Attention with qk-norm", partial(QKNormAttention, 8, 2, True), _TOKENS),
     Case("Checkpoint of a Block", _checkpointed_block, _TOKENS, dropout=True),
     Case("PatchEmbed", partial(PatchEmbed, 8, 4, 3, 6), (2, 3, 8, 8)),
     Case("PatchEmbed 6x8 by 2x4", partial(PatchEmbed, (6, 8), (2, 4), 2, 6), (2, 2, 6, 8)),
@@ -97,6 +103,11 @@ def _vit(name, dropout=False, shape=_IMAGES, **options):
     return Case(f"VisionTransformer {name}".strip(), partial(_tiny, **options), shape, 1e-6, dropout)
 
 
+def _modern(name, **options):
+    build = partial(ModernVisionTransformer, *_tiny.args, **_tiny.keywords, **options)
+    return Case(f"ModernVisionTransformer {name}", build, _IMAGES, 1e-6)
+
+
 MODELS = [
     _vit(""),
     _vit("distilled", distilled=True),
@@ -110,5 +121,12 @@ MODELS = [
     _vit("drop_path_rate", drop_path_rate=0.5, dropout=True),
     _vit("norm_layer", norm_layer=partial(LayerNorm, eps=1e-3)),
     _vit("act_layer", act_layer=GELUTanh),
+    _modern("LayerScale", init_values=0.1),
+    _modern("qk_norm", qk_norm=True),
+    _modern("qk_norm and LayerScale", qk_norm=True, init_values=0.1),
+    _modern("registers", reg_tokens=2),
+    _modern("no_embed_class", reg_tokens=2, no_embed_class=True),
+    _modern("without class token", class_token=False, global_pool="avg"),
+    _modern("pre_norm", pre_norm=True),
     _vit("non-square", img_size=(8, 12), patch_size=(4, 2), shape=(3, 2, 8, 12)),
 ]

@@ -83,12 +83,12 @@ def _attention_on_tape(model, image, with_logits=False):
 
 def on_grid(model, row):
     """A row of attention (T+N,) without the tokens, as (rows, columns) of patches."""
-    return row[len(model.prefix_tokens) :].reshape(model.patch_embed.grid_size)
+    return row[model.num_prefix_tokens :].reshape(model.patch_embed.grid_size)
 
 
 def pos_embed_similarity(model):
     """Cosine of each patch's position embedding with every other's: (rows, columns, rows, columns)."""
-    pos = to_host(model.pos_embed.data)[0, len(model.prefix_tokens) :]
+    pos = to_host(model.pos_embed.data)[0, model.num_placed_tokens :]
     unit = pos / np.maximum(np.linalg.norm(pos, axis=1, keepdims=True), 1e-12)
     return (unit @ unit.T).reshape(*model.patch_embed.grid_size, *model.patch_embed.grid_size)
 
