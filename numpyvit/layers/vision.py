@@ -84,14 +84,15 @@ class PatchProjection(Layer):
         weight = self.weight.data
         cols = F.im2col(x.astype(weight.dtype, copy=False), weight.shape[2:])
         tape.push(self, cols, x.shape)
-        return F.linear(cols, weight.reshape(len(weight), -1), self.bias.data)
+        return F.linear(cols, weight.reshape(len(weight), -1), self.bias.data if self.bias else None)
 
     def backward(self, dy, tape, input_gradient=True):
         cols, image_shape = tape.pop(self)
         weight = self.weight.data
         if tape.wants(self.weight):
             tape.add(self.weight, F.linear_weight_gradient(dy, cols).reshape(weight.shape))
-        tape.add(self.bias, F.sum_rows(dy))
+        if self.bias and tape.wants(self.bias):
+            tape.add(self.bias, F.sum_rows(dy))
         if not input_gradient:
             return None
         return F.col2im(F.linear_input_gradient(dy, weight.reshape(len(weight), -1)), weight.shape[2:], image_shape)

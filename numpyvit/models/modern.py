@@ -26,7 +26,7 @@ class ModernVisionTransformer(VisionTransformer):
     reg_tokens:     how many register tokens stand between the class token and the patches.
     no_embed_class: the position embedding is for the patches alone.
     class_token:    False leaves the class token out; then global_pool must be "avg".
-    pre_norm:       a norm on the embedded tokens, before the first block.
+    pre_norm:       a norm on the embedded tokens, before the first block; the patches then have no bias.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class ModernVisionTransformer(VisionTransformer):
         self.norm_pre = None
         if pre_norm:
             width = self.patch_embed.proj.weight.data.shape[0]
+            self.patch_embed.proj.bias = None  # as in timm and CLIP: the norm follows at once
             self.norm_pre = (options.get("norm_layer") or type(self.blocks[0].norm1))(width, dtype=dtype)
         self.set_paths()
 
