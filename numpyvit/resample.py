@@ -15,6 +15,13 @@ def resize(values, size, matrix):
     return np.einsum("Hh,Ww,hwd->HWd", rows, columns, wide, optimize=True).astype(values.dtype)
 
 
+def resize_backward(dvalues, size, matrix):
+    """The adjoint of resize: (H, W, D) -> (h, w, D) for a grid that had `size`."""
+    rows, columns = matrix(size[0], dvalues.shape[0]), matrix(size[1], dvalues.shape[1])
+    wide = dvalues.astype(np.float64)
+    return np.einsum("Hh,Ww,HWd->hwd", rows, columns, wide, optimize=True).astype(dvalues.dtype)
+
+
 def linear(n_in, n_out):
     """Corners on corners, straight lines between: Google's resize of position embeddings."""
     places = _corner_places(n_in, n_out)

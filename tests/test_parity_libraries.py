@@ -90,6 +90,7 @@ def test_presets_equal_timms_forward_and_backward(timm, name):
     "options",
     [
         dict(init_values=0.1, qk_norm=True),
+        dict(dynamic_img_size=True, reg_tokens=1),
         dict(reg_tokens=3, no_embed_class=True, pre_norm=True),
         dict(class_token=False, global_pool="avg", reg_tokens=2),
         dict(class_token=False, global_pool="avg", no_embed_class=True, qk_norm=True),
@@ -105,17 +106,19 @@ def test_modern_options_equal_timms_forward_and_backward(timm, options):
             parameter.normal_(std=0.3)
     ours = nv.ModernVisionTransformer(**sizes, **options, dtype="float64")
     ours.load_state_dict(arrays_of(theirs))
-    x, dy = np.random.default_rng(0).standard_normal((2, 3, 32, 32)), np.random.default_rng(1).standard_normal((2, 7))
+    size = (48, 24) if "dynamic_img_size" in options else (32, 32)
+    x, dy = np.random.default_rng(0).standard_normal((2, 3, *size)), np.random.default_rng(1).standard_normal((2, 7))
     x_torch = torch.from_numpy(x).requires_grad_()
     y_torch = theirs(x_torch)
     y_torch.backward(torch.from_numpy(dy))
     tape = nv.Tape(ours)
-    assert off(ours.forward(x, tape), y_torch.detach().numpy()) <= 1e-10
-    assert off(ours.backward(dy, tape), x_torch.grad.numpy()) <= 1e-9
+    forward, backward = (1e-7, 1e-6) if "dynamic_img_size" in options else (1e-10, 1e-9)  # timm resizes in float32
+    assert off(ours.forward(x, tape), y_torch.detach().numpy()) <= forward
+    assert off(ours.backward(dy, tape), x_torch.grad.numpy()) <= backward
     largest = max(float(p.grad.abs().max()) for p in theirs.parameters())
     for key, parameter in theirs.named_parameters():
         difference = np.abs(tape.gradients()[key] - parameter.grad.numpy()).max()
-        assert difference <= 1e-9 * max(float(parameter.grad.abs().max()), 1e-4 * largest), key
+        assert difference <= backward * max(float(parameter.grad.abs().max()), 1e-4 * largest), key
 
 
 def test_what_we_save_timm_loads_strictly(timm, tmp_path):

@@ -3,7 +3,7 @@
 from ..core import FORGET, Checkpoint, Layer, Parameter
 from .attention import Attention, Block, QKNormAttention, ScaledBlock
 from .basic import GELU, Dropout, DropPath, GELUTanh, Identity, LayerNorm, LayerScale, Linear, Mlp, ReLU, Softmax, Tanh
-from .vision import PatchEmbed
+from .vision import DynamicPatchEmbed, PatchEmbed
 
 __all__ = [
     "FORGET",
@@ -13,6 +13,7 @@ __all__ = [
     "Checkpoint",
     "DropPath",
     "Dropout",
+    "DynamicPatchEmbed",
     "GELUTanh",
     "Identity",
     "Layer",

@@ -48,7 +48,10 @@ class PatchEmbed(Layer):
         return self.proj.backward(self.norm.backward(dy, tape), tape, input_gradient)
 
     def _check(self, x):
-        expected = (self.proj.weight.data.shape[1], *self.img_size)
+        self._check_for(x, self.img_size)
+
+    def _check_for(self, x, img_size):
+        expected = (self.proj.weight.data.shape[1], *img_size)
         if not hasattr(x, "dtype"):
             raise DtypeError(f"{self.path}: got a {type(x).__name__}, expected an array of images")
         if x.dtype.kind != "f":
@@ -68,6 +71,17 @@ class PatchEmbed(Layer):
             raise InputError(
                 f"{self.path}: the images hold NaN or infinite pixels; check how they were read and scaled"
             )
+
+
+class DynamicPatchEmbed(PatchEmbed):
+    """A PatchEmbed for images of any size that the patches divide."""
+
+    def _check(self, x):
+        size = tuple(getattr(x, "shape", ())[2:])
+        if len(size) == 2 and not (size[0] % self.patch_size[0] or size[1] % self.patch_size[1]):
+            self._check_for(x, size)
+        else:
+            self._check_for(x, self.img_size)
 
 
 class PatchProjection(Layer):

@@ -2,11 +2,15 @@
 
 from functools import partial
 
+import numpy as np
+
+from ..backend import array_module, to_host, to_module
 from ..core import FORGET, Parameter
 from ..errors import ConfigError
-from ..layers import QKNormAttention, ScaledBlock
+from ..layers import DynamicPatchEmbed, QKNormAttention, ScaledBlock
 from ..layers.attention import Block
 from ..layers.init import trunc_normal
+from ..resample import WAYS, resize_backward, resize_pos_embed
 from .vit import VisionTransformer
 
 
@@ -26,6 +30,8 @@ class ModernVisionTransformer(VisionTransformer):
     reg_tokens:     how many register tokens stand between the class token and the patches.
     no_embed_class: the position embedding is for the patches alone.
     class_token:    False leaves the class token out; then global_pool must be "avg".
+    dynamic_img_size: images of any size that the patches divide; the position embedding is resized in each pass,
+                    bicubic and antialiased as in timm, and learns through that.
     pre_norm:       a norm on the embedded tokens, before the first block; the patches then have no bias.
     """
 
@@ -38,6 +44,7 @@ class ModernVisionTransformer(VisionTransformer):
         no_embed_class=False,
         class_token=True,
         pre_norm=False,
+        dynamic_img_size=False,
         dtype="float32",
         seed=0,
         **options,
@@ -51,6 +58,8 @@ class ModernVisionTransformer(VisionTransformer):
             self.make_block = partial(ScaledQKNormBlock if qk_norm else ScaledBlock, init_values=init_values)
         elif qk_norm:
             self.make_block = QKNormBlock
+        if dynamic_img_size:
+            options["embed_layer"] = DynamicPatchEmbed
         super().__init__(*args, dtype=dtype, seed=seed, **options)
         self.norm_pre = None
         if pre_norm:
@@ -80,3 +89,22 @@ class ModernVisionTransformer(VisionTransformer):
 
     def embed_backward(self, dy, tape):
         return super().embed_backward(dy if self.norm_pre is None else self.norm_pre.backward(dy, tape), tape)
+
+    def position(self, image_size, tape):
+        own, grid = self.patch_embed.grid_size, self._grid(image_size)
+        tape.push(self, grid)
+        if grid == own:
+            return self.pos_embed.data
+        resized = resize_pos_embed(to_host(self.pos_embed.data), self.num_placed_tokens, own, grid, "timm")
+        return to_module(resized, array_module(self.pos_embed.data))
+
+    def position_backward(self, dpos, tape):
+        own, (grid,) = self.patch_embed.grid_size, tape.pop(self)
+        if grid != own:
+            tokens, dgrid = np.split(to_host(dpos)[0], [self.num_placed_tokens])
+            dgrid = resize_backward(dgrid.reshape(*grid, -1), own, WAYS["timm"]).reshape(-1, dgrid.shape[-1])
+            dpos = to_module(np.concatenate([tokens, dgrid])[None], array_module(dpos))
+        tape.add(self.pos_embed, dpos)
+
+    def _grid(self, image_size):
+        return tuple(side // patch for side, patch in zip(image_size, self.patch_embed.patch_size))

@@ -196,23 +196,31 @@ class VisionTransformer(Layer):
 
     def embed(self, x, tape):
         """y = dropout([tokens, patches] + pos_embed).   (B, C, H, W) -> (B, T+N, D)."""
+        image_size = x.shape[2:]
         x = self.patch_embed.forward(x, tape)
         xp, B = array_module(x), x.shape[0]
         tokens = [xp.broadcast_to(token.data, (B, *token.data.shape[1:])) for token in self.prefix_tokens]
         x = xp.concatenate([*tokens, x], axis=1)
-        x[:, self.num_prefix_tokens - self.num_placed_tokens :] += self.pos_embed.data
+        x[:, self.num_prefix_tokens - self.num_placed_tokens :] += self.position(image_size, tape)
         return self.pos_drop.forward(x, tape)
 
     def embed_backward(self, dy, tape):
         """dpos = Σ dy over the batch,   dtoken the same at the token's place,   dpatches = the rest of dy."""
         dy = self.pos_drop.backward(dy, tape)
         dpos, first = dy.sum(0, keepdims=True), 0
-        tape.add(self.pos_embed, dpos[:, self.num_prefix_tokens - self.num_placed_tokens :])
+        self.position_backward(dpos[:, self.num_prefix_tokens - self.num_placed_tokens :], tape)
         for token in self.prefix_tokens:
             count = token.data.shape[1]
             tape.add(token, dpos[:, first : first + count])
             first += count
         return self.patch_embed.backward(dy[:, first:], tape, self.wants_input_gradient(tape))
+
+    def position(self, image_size, tape):
+        """The position embedding for images of that size, (1, places, D); a hook for subclasses."""
+        return self.pos_embed.data
+
+    def position_backward(self, dpos, tape):
+        tape.add(self.pos_embed, dpos)
 
     def pool(self, x, tape):
         """(B, T+N, D) -> (B, D): the class token normed, or the patches' mean; for a distilled model (B, 2, D).

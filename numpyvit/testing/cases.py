@@ -103,9 +103,9 @@ def _vit(name, dropout=False, shape=_IMAGES, **options):
     return Case(f"VisionTransformer {name}".strip(), partial(_tiny, **options), shape, 1e-6, dropout)
 
 
-def _modern(name, **options):
+def _modern(name, shape=_IMAGES, **options):
     build = partial(ModernVisionTransformer, *_tiny.args, **_tiny.keywords, **options)
-    return Case(f"ModernVisionTransformer {name}", build, _IMAGES, 1e-6)
+    return Case(f"ModernVisionTransformer {name}", build, shape, 1e-6)
 
 
 MODELS = [
@@ -128,5 +128,6 @@ MODELS = [
     _modern("no_embed_class", reg_tokens=2, no_embed_class=True),
     _modern("without class token", class_token=False, global_pool="avg"),
     _modern("pre_norm", pre_norm=True),
+    _modern("dynamic_img_size", (3, 2, 12, 8), dynamic_img_size=True),
     _vit("non-square", img_size=(8, 12), patch_size=(4, 2), shape=(3, 2, 8, 12)),
 ]

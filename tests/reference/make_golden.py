@@ -1,18 +1,24 @@
 """Write tests/golden/*.npz: weights, images, logits, gradients and ten losses of PyTorch models in float64.
 
-python tests/reference/make_golden.py      (needs torch)
+python tests/reference/make_golden.py      (needs torch and timm)
 """
 
 import pathlib
 
 import numpy as np
 import torch
-from torch_vit import TorchViT
+
+# torchvision's compiled part is absent beside a CPU build; these names let timm load
+_library = torch.library.Library("torchvision", "DEF")
+for _name in ("nms", "qnms"):
+    _library.define(_name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+import timm  # noqa: E402
+from torch_vit import TorchViT  # noqa: E402
 
 BASE = dict(
     img_size=(8, 8), patch_size=(4, 4), in_chans=2, num_classes=3, embed_dim=8, depth=2, num_heads=2, mlp_ratio=2.0
 )
-TOKENS = ("cls_token", "dist_token", "pos_embed")
+TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
 
 
 def no_decay(name, parameter):
@@ -24,13 +30,16 @@ CASES = {
     "avg": {"global_pool": "avg"},
     "distilled": {"distilled": True},
     "representation": {"representation_size": 6, "qkv_bias": False},
+    "modern": {"init_values": 0.1, "qk_norm": True, "reg_tokens": 2, "no_embed_class": True},
+    "classless": {"class_token": False, "global_pool": "avg", "pre_norm": True},
     "nonsquare": {"img_size": (4, 12), "patch_size": (2, 4), "qk_scale": 0.6},
 }
 folder = pathlib.Path(__file__).parents[1] / "golden"
 for name, options in CASES.items():
     torch.manual_seed(0)
     options = {**BASE, **options}
-    model = TorchViT(**options).double()
+    modern = name in ("modern", "classless")
+    model = (timm.models.VisionTransformer if modern else TorchViT)(**options).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.3 if parameter.ndim > 1 else 0.5, 0.4)
     x, labels = torch.randn(4, options["in_chans"], *options["img_size"]).double(), torch.tensor([0, 2, 1, 1])
