@@ -96,7 +96,7 @@ def _read_zip(path):
         if total > max(2 * size, _SMALL):
             raise CheckpointError(f"promises {total:,} bytes of content in a file of {size:,}; it is refused")
         if any(pathlib.PurePosixPath(member.filename).name == "data.pkl" for member in members):
-            return _read_torch(archive, members), {}, "torch"
+            return *_read_torch(archive, members), "torch"
         return _read_npz(archive, members), {}, "npz"
 
 
@@ -203,7 +203,8 @@ def _read_torch(archive, members):
         value = pickles.read(archive.read(pickle), constructors, storage)
     except pickles.PickleError as error:
         raise CheckpointError(str(error)) from None
-    return {name: tensor.array for name, tensor in _unwrap(value).items() if isinstance(tensor, _Tensor)}
+    wrapped = {"wrapped": "model"} if isinstance(value, dict) and "model" in value else {}
+    return {name: tensor.array for name, tensor in _unwrap(value).items() if isinstance(tensor, _Tensor)}, wrapped
 
 
 def _unwrap(value):

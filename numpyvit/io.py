@@ -40,10 +40,10 @@ def read_checkpoint(path):
     Google's ViT and big_vision; recognised by themselves. origin is "timm", "deit", "torchvision", "huggingface" or
     "google", and decides how a position embedding is resized.
     """
-    tensors, notes, container = _load(path)
+    tensors, notes, metadata = _load(path)
     arrays, origin = to_timm(tensors)
-    if origin == "timm" and container == "torch":
-        origin = "deit"  # DeiT's own files carry timm's names
+    if origin == "timm" and metadata.get("wrapped") == "model":
+        origin = "deit"  # DeiT's own files carry timm's names, in a dict with "model"
     return arrays, notes, origin
 
 
@@ -63,12 +63,12 @@ def load_tensors(path):
 
 
 def _load(path):
-    tensors, metadata, container = read_container(path)
+    tensors, metadata, _ = read_container(path)
     notes = metadata.get("numpyvit", "{}")
     if "sha256" in metadata and metadata["sha256"] != _digest(tensors, notes):
         raise CheckpointError(f"{path}: is damaged (its checksum differs); save or fetch it again")
     try:
-        return tensors, json.loads(notes), container
+        return tensors, json.loads(notes), metadata
     except ValueError:
         raise CheckpointError(f"{path}: is damaged (its metadata is no JSON); save or fetch it again") from None
 

@@ -1,5 +1,6 @@
 """Putting published weights into a model that may differ in classes, image size or channels."""
 
+import importlib.resources
 import math
 import warnings
 
@@ -16,7 +17,7 @@ class Notice(UserWarning):
 
 
 def load_pretrained(model, path):
-    """Load a checkpoint of any origin into a model, adapting what can be adapted, and return its notes.
+    """Load a checkpoint of any origin into a model, adapting what can be adapted, and set its pretrained_cfg.
 
     Another number of classes drops the head (with a Notice); another image size resizes the position embedding as the
     file's library does; other channels fold or repeat the patch weights as timm does. What else does not fit is a
@@ -42,7 +43,25 @@ def load_pretrained(model, path):
         for _, layer in model.named_layers():
             if isinstance(layer, LayerNorm):
                 layer.eps = 1e-12  # of Hugging Face's ViT and DeiT
+    model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **_preparation(arrays, notes, origin)}
     return notes
+
+
+def _preparation(arrays, notes, origin):
+    """What the file says of how its pictures were prepared, as far as that differs from the preset's."""
+    cfg = {key: notes[key] for key in ("classes", "mean", "std") if key in notes}
+    if "recipe" in notes:  # trained here, on whole pictures
+        cfg["crop_pct"] = 1.0
+    elif arrays.get("head.bias", np.empty(0)).size == 1000:
+        cfg["classes"] = imagenet_classes()
+    if origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes pictures; its DeiT crops as others
+        cfg |= {"interpolation": "squash", "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.5,) * 3}
+    return cfg
+
+
+def imagenet_classes():
+    """The names of ImageNet-1k's classes in their usual order, from WordNet 3.0."""
+    return importlib.resources.files("numpyvit.data").joinpath("imagenet_classes.txt").read_text().splitlines()
 
 
 def _drop_heads(arrays, own, num_classes):

@@ -1,4 +1,4 @@
-"""Against numbers that PyTorch wrote (tests/reference/make_golden.py): logits, all gradients, ten losses with AdamW."""
+"""Against numbers that PyTorch and timm wrote (tests/reference/make_golden.py): features, gradients, ten losses."""
 
 import pathlib
 
@@ -34,13 +34,14 @@ def smoothed(logits, labels):
     return nv.losses.cross_entropy(logits, labels, label_smoothing=0.1)
 
 
-def test_logits_and_gradients(golden):
+def test_logits_features_and_gradients(golden):
     model, arrays = golden
     tape = nv.Tape(model)
     logits = model.forward(arrays["x"], tape)
     heads = logits if isinstance(logits, tuple) else (logits,)
     for i, head in enumerate(heads):
         np.testing.assert_allclose(head, arrays[f"logits/{i}"], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(model.forward_features(arrays["x"]), arrays["features"], rtol=1e-11, atol=1e-12)
     model.backward(smoothed(logits, arrays["labels"])[1], tape)
     for name, gradient in tape.gradients().items():
         np.testing.assert_allclose(gradient, arrays[f"gradient/{name}"], rtol=1e-9, atol=1e-11, err_msg=name)

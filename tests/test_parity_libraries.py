@@ -187,6 +187,37 @@ def test_other_image_sizes_equal_timms_and_hugging_faces(timm, tmp_path, size):
         assert np.abs(ours(x) - theirs(torch.from_numpy(x)).numpy()).max() <= 1e-5
 
 
+@pytest.mark.parametrize("size", [128, 320])
+def test_other_image_sizes_equal_torchvisions(timm, tmp_path, size):
+    import torch
+    from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
+
+    sizes = dict(patch_size=32, num_layers=2, num_heads=3, hidden_dim=192, mlp_dim=768, num_classes=10)
+    source, theirs = VisionTransformer(224, **sizes), VisionTransformer(size, **sizes).eval()
+    torch.nn.init.normal_(source.heads.head.weight, std=0.02)
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    theirs.load_state_dict(interpolate_embeddings(size, 32, source.state_dict()))
+    options = dict(patch_size=32, depth=2, num_classes=10, img_size=size)
+    ours = nv.create_model("vit_tiny_patch16_224", pretrained=tmp_path / "w.pth", **options)
+    x = np.random.default_rng(0).standard_normal((1, 3, size, size)).astype(np.float32)
+    with torch.no_grad():
+        assert np.abs(ours(x) - theirs(torch.from_numpy(x)).numpy()).max() <= 1e-5
+
+
+def test_hugging_faces_preparation(timm):
+    import transformers
+    from PIL import Image
+
+    processor = transformers.ViTImageProcessorPil if hasattr(transformers, "ViTImageProcessorPil") else None
+    if processor is None or not SHARED.is_dir():
+        pytest.skip("its Pillow processor or the photographs are not at hand")
+    file = SHARED / "photos" / "chelsea.png"
+    with Image.open(file) as picture:
+        expected = processor(size={"height": 224, "width": 224})(picture, return_tensors="np")["pixel_values"]
+    pixels = read_picture(file, (224, 224), 3, interpolation="squash")
+    assert np.abs(normalize(pixels[None], (0.5,) * 3, (0.5,) * 3) - expected).max() <= 1e-6
+
+
 @pytest.mark.parametrize("channels", [1, 2, 4, 6])
 def test_other_channels_equal_timms(timm, channels):
     import torch

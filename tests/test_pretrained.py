@@ -260,6 +260,22 @@ STYLES = {
 }
 
 
+def test_deits_own_files_are_told_from_timms():
+    assert read_checkpoint(GOLDEN / "wrapped.pth")[2] == "deit"
+    assert read_checkpoint(GOLDEN / "tensors.pth")[2] == "timm"
+
+
+def test_how_pictures_are_prepared_comes_with_the_file(tmp_path):
+    np.savez(tmp_path / "hf.npz", **huggingface_names(tiny().state_dict()))
+    model = tiny()
+    load_pretrained(model, tmp_path / "hf.npz")
+    assert model.pretrained_cfg["interpolation"] == "squash" and model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
+    np.savez(tmp_path / "timm.npz", **tiny(num_classes=1000).state_dict())
+    model = tiny(num_classes=1000)
+    load_pretrained(model, tmp_path / "timm.npz")
+    assert model.pretrained_cfg["classes"][285] == "Egyptian cat" and len(model.pretrained_cfg["classes"]) == 1000
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_each_librarys_names_become_timms(style, tmp_path):
     state = randomize(tiny(), seed=3).state_dict()

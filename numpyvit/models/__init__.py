@@ -2,7 +2,6 @@
 
 import difflib
 import fnmatch
-import importlib.resources
 import inspect
 from dataclasses import dataclass
 
@@ -105,11 +104,8 @@ def _recipe(name, options):
 
 
 def class_names(model):
-    """The names of a model's classes: its checkpoint's, ImageNet's for 1000, else numbers."""
-    known = getattr(model, "pretrained_cfg", {}).get("classes")
-    if known is None and model.num_classes == 1000:
-        known = importlib.resources.files("numpyvit.data").joinpath("imagenet_classes.txt").read_text().splitlines()
-    known = list(known or [])
+    """The names of a model's classes: those of its checkpoint, else numbers."""
+    known = list(getattr(model, "pretrained_cfg", {}).get("classes") or [])
     return known + [f"class {i}" for i in range(len(known), model.num_classes)]
 
 
@@ -157,8 +153,5 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
             raise ConfigError("pretrained takes the path of a checkpoint; nothing is downloaded")
         from ..pretrained import load_pretrained
 
-        notes = load_pretrained(model, pretrained)
-        own = ("classes", "mean", "std", "crop_pct", "interpolation")
-        model.pretrained_cfg |= {"crop_pct": 1.0} if "recipe" in notes else {}
-        model.pretrained_cfg |= {key: notes[key] for key in own if key in notes}
+        load_pretrained(model, pretrained)
     return model.to(device)

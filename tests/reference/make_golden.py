@@ -61,6 +61,7 @@ for name, options in CASES.items():
         loss.backward()
         if step == 0:
             arrays |= {f"gradient/{n}": p.grad.numpy().copy() for n, p in named}
+            arrays["features"] = model.forward_features(x).detach().numpy()
             arrays |= {f"logits/{i}": h.detach().numpy() for i, h in enumerate(heads)}
         optimizer.step()
         losses.append(loss.item())

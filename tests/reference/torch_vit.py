@@ -75,13 +75,16 @@ class TorchViT(nn.Module):
         self.head_dist = nn.Linear(embed_dim, num_classes) if distilled and num_classes else None
         self.distilled = distilled
 
-    def forward(self, x):
+    def forward_features(self, x):
         x = self.patch_embed(x)
         tokens = [self.cls_token] + ([self.dist_token] if self.distilled else [])
         x = torch.cat([t.expand(len(x), -1, -1) for t in tokens] + [x], 1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        x = self.norm(x)
+        return self.norm(x)
+
+    def forward(self, x):
+        x = self.forward_features(x)
         if self.distilled:
             return self.head(x[:, 0]), self.head_dist(x[:, 1])
         x = x[:, self.prefix :].mean(1) if self.average else x[:, 0]
