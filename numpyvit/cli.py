@@ -6,6 +6,7 @@ import math
 import pathlib
 import shlex
 import sys
+import warnings
 
 from . import __version__
 from .errors import CheckpointError, ConfigError, NumpyvitError, RunError
@@ -18,7 +19,10 @@ def main(argv=None):
     parser = build_parser()
     args = parser.parse_args(argv)
     try:
-        return args.run(args) or 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show_warning
+            return args.run(args) or 0
     except Interrupted as stop:
         print(f"\nnumpyvit: {stop}", file=sys.stderr)
         return 130
@@ -30,6 +34,10 @@ def main(argv=None):
             raise
         print(f"numpyvit: error: {error or type(error).__name__}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    print(f"numpyvit: note: {message}", file=sys.stderr)
 
 
 def build_parser():
@@ -161,7 +169,12 @@ def train(args):
     begun = args.resume and (out / "state.safetensors").exists()  # then the state holds the weights
     pretrained = None if begun else settings["pretrained"]
     model = create_model(settings.pop("model"), pretrained, seed=settings["seed"], device=args.device, **options)
-    keys = ("data", "data_dir", "augment", "pretrained")
+    if settings["preparation"] is None and settings["pretrained"] and recipes.is_folder(settings["data"]):
+        wanted = ("mean", "std", "crop_pct", "interpolation")  # pictures are prepared as those of the weights were
+        settings["preparation"] = {key: model.pretrained_cfg[key] for key in wanted}
+    if settings["preparation"]:
+        train_set, val_set = (part.prepared(settings["preparation"]) for part in (train_set, val_set))
+    keys = ("data", "data_dir", "augment", "pretrained", "preparation")
     config = {key: settings.pop(key) for key in keys}
     print(
         f"{config['data']}: {len(train_set):,} pictures to train on, {len(val_set):,} to test; "
@@ -211,7 +224,15 @@ def _train_settings(args):
     names += ("freeze", "layer_decay")
     typed = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     stored_options = stored.pop("options", {})
-    settings = {"data_dir": None, "pretrained": None, **recipes.recipe(data), **stored, **typed, "data": data}
+    settings = {
+        "data_dir": None,
+        "pretrained": None,
+        "preparation": None,
+        **recipes.recipe(data),
+        **stored,
+        **typed,
+        "data": data,
+    }
     if args.no_augment:
         settings["augment"] = {}
     settings["options"] = dict(stored_options)

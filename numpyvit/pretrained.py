@@ -49,10 +49,11 @@ def load_pretrained(model, path):
 
 def _preparation(arrays, notes, origin):
     """What the file says of how its pictures were prepared, as far as that differs from the preset's."""
-    cfg = {key: notes[key] for key in ("classes", "mean", "std") if key in notes}
-    if "recipe" in notes:  # trained here, on whole pictures
-        cfg["crop_pct"] = 1.0
-    elif arrays.get("head.bias", np.empty(0)).size == 1000:
+    cfg = {"crop_pct": 1.0} if "recipe" in notes else {}  # trained here, on whole pictures if nothing else is said
+    cfg |= {key: notes[key] for key in ("classes", "mean", "std", "crop_pct", "interpolation") if key in notes}
+    if "classes" in cfg:
+        return cfg
+    if arrays.get("head.bias", np.empty(0)).size == 1000:
         cfg["classes"] = imagenet_classes()
     if origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes pictures; its DeiT crops as others
         cfg |= {"interpolation": "squash", "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.5,) * 3}

@@ -134,6 +134,7 @@ class Trainer:
         self.model, self.val, self.settings = model, val, settings
         self.directory, self.threads, self.progress = None, threads, progress
         self.notes = {"classes": list(val.classes), "mean": list(val.mean), "std": list(val.std), **notes}
+        self.notes |= getattr(val, "reading", {})
         self.xp, dtype = _home(model)
         self.loader = Loader(
             train, settings["batch_size"], shuffle=True, augment=augment, seed=settings["seed"], dtype=dtype

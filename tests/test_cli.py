@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from numpyvit import cli
-from numpyvit.io import load_checkpoint
+from numpyvit import cli, create_model
+from numpyvit.io import load_checkpoint, read_notes
 from numpyvit.layers import Linear
 
 VERBS = ["train", "evaluate", "predict", "attention", "convert", "models", "gradcheck"]
@@ -76,6 +76,25 @@ def test_fine_tuning_of_the_head_alone(run, tmp_path, capsys):
     assert {n for n in after if not np.array_equal(before[n], after[n])} == {"head.weight", "head.bias"}
     assert numpyvit("train", "--freeze", "nothing*", "--out", tmp_path / "typo") == 2
     assert "no parameter is named like" in capsys.readouterr().err
+
+
+def test_own_pictures_from_published_weights_are_prepared_like_theirs(pictures, tmp_path, capsys):
+    weights = tmp_path / "published.npz"
+    np.savez(weights, **create_model("deit_tiny_patch16_224", img_size=32).state_dict())
+    args = ("--data", pictures, "--model", "deit_tiny_patch16_224", "--img-size", 32, "--batch-size", 8)
+    args += ("--pretrained", weights, "--freeze", "[!h]*")
+    assert numpyvit("train", *args, "--steps", 3, "--out", tmp_path / "straight") == 0
+    assert "note: " in (text := capsys.readouterr().err) and "head for 1000 classes was dropped" in text
+    assert numpyvit("train", *args, "--steps", 2, "--out", tmp_path / "parts") == 0
+    weights.unlink()  # a run that has begun needs it no longer
+    assert numpyvit("train", "--resume", "--steps", 3, "--out", tmp_path / "parts") == 0
+    for name in ("straight", "parts"):
+        file = tmp_path / name / "last.safetensors"
+        notes = read_notes(file)
+        assert notes["mean"] == [0.485, 0.456, 0.406] and notes["crop_pct"] == 0.9
+        assert numpyvit("evaluate", "--checkpoint", file) == 0
+    states = [load_checkpoint(tmp_path / name / "last.safetensors") for name in ("straight", "parts")]
+    assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 
 
 def test_own_pictures_train_and_predict(pictures, tmp_path, capsys):

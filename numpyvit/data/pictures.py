@@ -81,7 +81,7 @@ class FolderDataset:
         self.paths, self.labels, self.classes = paths, np.asarray(labels, np.int64), classes
         self.image_shape = (in_chans, *img_size)
         self.mean = self.std = (0.5,) * in_chans
-        self._reading, self._cache = {}, {}
+        self.reading, self._cache = {}, {}  # reading: crop_pct and interpolation, see read_picture
 
     def __len__(self):
         return len(self.paths)
@@ -90,13 +90,15 @@ class FolderDataset:
         """The same set, its pictures read and normed as a model's pretrained_cfg says."""
         result = self.take(range(len(self)))
         result.mean, result.std = tuple(cfg["mean"]), tuple(cfg["std"])
-        result._reading = {"crop_pct": cfg["crop_pct"], "interpolation": cfg["interpolation"]}
+        result.reading = {"crop_pct": cfg["crop_pct"], "interpolation": cfg["interpolation"]}
         return result
 
     def take(self, indices):
         """The same set with these pictures only."""
         paths = [self.paths[i] for i in indices]
-        return FolderDataset(paths, self.labels[indices], self.classes, self.image_shape[1:], self.image_shape[0])
+        result = FolderDataset(paths, self.labels[indices], self.classes, self.image_shape[1:], self.image_shape[0])
+        result.mean, result.std, result.reading = self.mean, self.std, self.reading
+        return result
 
     def pictures(self, indices):
         """(B, C, H, W) uint8."""
@@ -105,7 +107,7 @@ class FolderDataset:
     def _picture(self, i):
         if i in self._cache:
             return self._cache[i]
-        picture = read_picture(self.paths[i], self.image_shape[1:], self.image_shape[0], **self._reading)
+        picture = read_picture(self.paths[i], self.image_shape[1:], self.image_shape[0], **self.reading)
         if (len(self._cache) + 1) * picture.nbytes <= _CACHE_BYTES:
             self._cache[i] = picture
         return picture
