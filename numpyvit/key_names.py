@@ -63,6 +63,10 @@ _HUGGINGFACE = [
     (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.(.*)", r"blocks.\1.attn.proj.\2"),
     (r"encoder\.layer\.(\d+)\.intermediate\.dense\.(.*)", r"blocks.\1.mlp.fc1.\2"),
     (r"encoder\.layer\.(\d+)\.output\.dense\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+    (r"layers\.(\d+)\.layernorm_before\.(.*)", r"blocks.\1.norm1.\2"),  # as transformers 5 has it in memory
+    (r"layers\.(\d+)\.layernorm_after\.(.*)", r"blocks.\1.norm2.\2"),
+    (r"layers\.(\d+)\.attention\.o_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (r"layers\.(\d+)\.mlp\.(fc[12])\.(.*)", r"blocks.\1.mlp.\2.\3"),
     (r"layernorm\.(.*)", r"norm.\1"),
     (r"(?:cls_)?classifier\.(.*)", r"head.\1"),
     (r"distillation_classifier\.(.*)", r"head_dist.\1"),
@@ -72,8 +76,14 @@ _HUGGINGFACE = [
 def _from_huggingface(arrays):
     """Query, key and value lie apart and are stacked to one qkv."""
     arrays = {re.sub(r"^(vit|deit)\.", "", name): array for name, array in arrays.items()}
-    pattern = re.compile(r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)")
-    parts = {match.groups(): array for name, array in arrays.items() if (match := pattern.fullmatch(name))}
+    pattern = re.compile(
+        r"(?:encoder\.layer|layers)\.(\d+)\.attention\.(?:attention\.)?(query|key|value|[qkv]_proj)\.(weight|bias)"
+    )
+    long = {"q_proj": "query", "k_proj": "key", "v_proj": "value"}
+    parts = {}
+    for name, array in arrays.items():
+        if match := pattern.fullmatch(name):
+            parts[match[1], long.get(match[2], match[2]), match[3]] = array
     result = _renamed({name: array for name, array in arrays.items() if not pattern.fullmatch(name)}, _HUGGINGFACE)
     for (layer, part, kind), _ in parts.items():
         if part == "query":

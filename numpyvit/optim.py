@@ -5,6 +5,7 @@ norms, tokens and the position embedding (each Parameter's `decay`).
 """
 
 import contextlib
+import fnmatch
 import math
 
 import numpy as np
@@ -19,7 +20,7 @@ class Optimizer:
     """Shared by the optimizers: flat weights, chunks, and state in and out. A subclass defines `_update`.
 
     lr may be set between steps. state_dict() holds the step's number and the flat moments.
-    lr_scale: {parameter's name: factor on lr}, see layer_decay; 1 where a name is missing.
+    lr_scale: {parameter's name or shell pattern: factor on lr}, the first that matches; else 1. See layer_decay.
     """
 
     moments = ()
@@ -35,7 +36,7 @@ class Optimizer:
             layout = self.weights.layout
             self._scale = layout.zeros()
             for name, view in zip(layout.names, layout.views(self._scale)):
-                view[...] = lr_scale.get(name, 1.0)
+                view[...] = next((f for pattern, f in lr_scale.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
 
     def step(self, tape: Tape):
         """One update from the tape's gradients, in place. Clear them with tape.zero() before the next batch."""

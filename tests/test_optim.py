@@ -218,7 +218,7 @@ def test_optimizers_run_on_other_array_modules(xp):
 def test_a_factor_on_the_learning_rate_is_a_rate_of_its_own(make):
     scaled, fast, slow = (Mlp(8, 8, dtype="float64", seed=1) for _ in range(3))
     optimizers = (
-        make(scaled, 0.1, lr_scale={"fc1.weight": 0.25, "fc1.bias": 0.25}),
+        make(scaled, 0.1, lr_scale={"fc1.weight": 0.25, "fc1.*": 0.25}),
         make(fast, 0.1),
         make(slow, 0.025),
     )

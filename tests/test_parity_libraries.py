@@ -9,6 +9,7 @@ import pytest
 import numpyvit as nv
 from numpyvit.data import normalize, read_picture
 from numpyvit.io import read_checkpoint, save_checkpoint
+from numpyvit.key_names import to_timm
 from numpyvit.models import count_parameters
 
 _NEEDED = ("torch", "torchvision", "timm", "transformers")
@@ -129,35 +130,68 @@ def test_what_we_save_timm_loads_strictly(timm, tmp_path):
         timm.create_model(name).load_state_dict(load_file(tmp_path / "w.safetensors"), strict=True)
 
 
-def test_torchvisions_files(timm, tmp_path):
+def torchvisions(name):
     import torch
     import torchvision
 
-    theirs = torchvision.models.vit_b_32().eval()
-    torch.nn.init.normal_(theirs.heads.head.weight, std=0.02)
-    torch.save(theirs.state_dict(), tmp_path / "w.pth")
-    ours = nv.create_model("vit_base_patch32_224", pretrained=tmp_path / "w.pth")
-    x = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
-    with torch.no_grad():
-        assert np.abs(ours(x) - theirs(torch.from_numpy(x)).numpy()).max() <= 1e-5
+    theirs = getattr(torchvision.models, name)()
+    torch.nn.init.normal_(theirs.heads.head.weight, std=0.02)  # 0 initially, which would show nothing
+    return theirs
 
 
-@pytest.mark.parametrize("distilled", [False, True])
-def test_hugging_faces_files(timm, tmp_path, distilled):
-    import torch
+def hugging_faces(kind, width, heads, patch):
     import transformers
 
-    sizes = dict(hidden_size=192, num_attention_heads=3, num_hidden_layers=4, intermediate_size=768, num_labels=1000)
-    if distilled:
-        theirs = transformers.DeiTForImageClassificationWithTeacher(transformers.DeiTConfig(**sizes)).eval()
-    else:
-        theirs = transformers.ViTForImageClassification(transformers.ViTConfig(**sizes)).eval()
-    theirs.save_pretrained(tmp_path)
-    name = "deit_tiny_distilled_patch16_224" if distilled else "vit_tiny_patch16_224"
-    ours = nv.create_model(name, pretrained=tmp_path / "model.safetensors", depth=4)
-    x = np.random.default_rng(0).standard_normal((1, 3, 224, 224)).astype(np.float32)
+    sizes = dict(hidden_size=width, num_attention_heads=heads, intermediate_size=4 * width, patch_size=patch)
+    config = getattr(transformers, f"{kind}Config")(**sizes, num_labels=1000)
+    suffix = "WithTeacher" if kind == "DeiT" else ""
+    return getattr(transformers, f"{kind}ForImageClassification{suffix}")(config)
+
+
+OTHERS = {
+    "vit_base_patch16_224": [(torchvisions, "vit_b_16"), (hugging_faces, "ViT", 768, 12, 16)],
+    "vit_base_patch32_224": [(torchvisions, "vit_b_32"), (hugging_faces, "ViT", 768, 12, 32)],
+    "vit_tiny_patch16_224": [(hugging_faces, "ViT", 192, 3, 16)],
+    "vit_small_patch16_224": [(hugging_faces, "ViT", 384, 6, 16)],
+    "vit_small_patch32_224": [(hugging_faces, "ViT", 384, 6, 32)],
+    "deit_tiny_distilled_patch16_224": [(hugging_faces, "DeiT", 192, 3, 16)],
+    "deit_small_distilled_patch16_224": [(hugging_faces, "DeiT", 384, 6, 16)],
+    "deit_base_distilled_patch16_224": [(hugging_faces, "DeiT", 768, 12, 16)],
+}
+
+
+@pytest.mark.parametrize("name, make", [(name, make) for name, makes in OTHERS.items() for make in makes])
+def test_presets_equal_torchvisions_and_hugging_faces(timm, tmp_path, name, make):
+    """Their weights by their file, forward and every gradient; theirs are renamed as their weights are."""
+    import torch
+
+    theirs = make[0](*make[1:]).eval()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    x = np.random.default_rng(0).standard_normal((1, 3, 224, 224))
+
+    def logits_of(x):
+        y = theirs(x)
+        return y if isinstance(y, torch.Tensor) else y.logits
+
     with torch.no_grad():
-        assert np.abs(ours(x) - theirs(torch.from_numpy(x)).logits.numpy()).max() <= 1e-5
+        expected = logits_of(torch.from_numpy(x.astype(np.float32))).numpy()
+    single = nv.create_model(name, pretrained=tmp_path / "w.pth")
+    assert np.abs(single(x.astype(np.float32)) - expected).max() <= 1e-5
+    ours, theirs = nv.create_model(name, pretrained=tmp_path / "w.pth", dtype="float64"), theirs.double()
+    y_torch = logits_of(torch.from_numpy(x))
+    dy = np.random.default_rng(1).standard_normal((1, 1000))
+    y_torch.backward(torch.from_numpy(dy))
+    assert off(ours(x), y_torch.detach().numpy()) <= 1e-10
+    tape = nv.Tape(ours, input_gradient=False)
+    pair = isinstance(ours.forward(x, tape), tuple)  # at inference theirs is the mean of the two heads
+    ours.backward((dy / 2, dy / 2) if pair else dy, tape)
+    gradients = {key: parameter.grad.numpy() for key, parameter in theirs.named_parameters()}
+    gradients, _ = to_timm(gradients)
+    assert gradients.keys() == tape.gradients().keys()
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    for key, gradient in tape.gradients().items():
+        difference = np.abs(gradient - gradients[key]).max()
+        assert difference <= 1e-9 * max(np.abs(gradients[key]).max(), 1e-4 * largest), key  # a key's bias has exactly 0
 
 
 @pytest.mark.parametrize("size", [(160, 160), (288, 288), (224, 320)])
