@@ -1,7 +1,6 @@
 """The command line. Each verb is a thin function over the library; its imports wait until it is called."""
 
 import argparse
-import functools
 import math
 import pathlib
 import shlex
@@ -209,15 +208,12 @@ def _train_settings(args):
     """The recipe of the data, under the stored settings of a resumed run, under what the user typed."""
     from . import recipes
     from .models import VARIANTS
-    from .run_directory import read_config
+    from .run_directory import config_to_resume
 
     stored = {}
     if args.resume:
         out = pathlib.Path(args.out) if args.out else _latest_run()
-        try:
-            stored = read_config(out)
-        except FileNotFoundError:
-            raise RunError(f"{out}: holds no run to resume; leave --resume out to start one") from None
+        stored = config_to_resume(out)
     data = args.data or stored.get("data", "digits")
     names = ("model", "epochs", "steps", "batch_size", "lr", "weight_decay", "schedule", "warmup_steps")
     names += ("label_smoothing", "clip_norm", "ema_decay", "seed", "data_dir", "pretrained")
@@ -283,10 +279,11 @@ def _add_checkpoint(verb):
 
 def _load_model(args, **overrides):
     """-> the model of a checkpoint with its weights, and the checkpoint's notes."""
-    from .io import read_notes
+    from .io import read_checkpoint
     from .models import create_model
+    from .pretrained import put_weights
 
-    notes = read_notes(args.checkpoint)
+    arrays, notes, origin = read_checkpoint(args.checkpoint)
     recipe = notes.get("recipe", {})
     name = args.model or recipe.get("model")
     if name is None:
@@ -296,7 +293,26 @@ def _load_model(args, **overrides):
             f"{args.checkpoint}: its model was made with {', '.join(recipe['unsaved'])}, which a file cannot hold; "
             "make it in a script and use load_state_dict"
         )
-    return create_model(name, args.checkpoint, device=args.device, **{**recipe.get("options", {}), **overrides}), notes
+    model = create_model(name, **{**recipe.get("options", {}), **overrides})
+    put_weights(model, arrays, notes, origin, args.checkpoint)
+    return model.to(args.device), notes
+
+
+def _prepare_picture(model, path):
+    """-> a picture as the model sees it: (C, H, W) uint8, and normed (C, H, W) floating point."""
+    from .data import normalize, read_picture
+
+    embed, cfg = model.patch_embed, model.pretrained_cfg
+    in_chans = embed.proj.weight.data.shape[1]
+    picture = read_picture(path, embed.img_size, in_chans, cfg["crop_pct"], cfg["interpolation"])
+    return picture, normalize(picture, cfg["mean"], cfg["std"])
+
+
+def _to_home(model, x):
+    """x where the model's parameters are."""
+    from .backend import array_module, to_module
+
+    return to_module(x, array_module(model.patch_embed.proj.weight.data))
 
 
 def _add_evaluate(verbs):
@@ -350,17 +366,13 @@ def _add_predict(verbs):
 def predict(args):
     import numpy as np
 
-    from .backend import array_module, to_host, to_module
-    from .data import normalize, read_picture
+    from .backend import to_host
     from .functional import softmax
     from .models import class_names
     from .step import infer
 
     model, _ = _load_model(args)
-    size, weight, cfg = model.patch_embed.img_size, model.patch_embed.proj.weight.data, model.pretrained_cfg
-    read = functools.partial(read_picture, crop_pct=cfg["crop_pct"], interpolation=cfg["interpolation"])
-    images = np.stack([read(picture, size, weight.shape[1]) for picture in args.pictures])
-    x = to_module(normalize(images, cfg["mean"], cfg["std"]), array_module(weight))
+    x = _to_home(model, np.stack([_prepare_picture(model, picture)[1] for picture in args.pictures]))
     probabilities = softmax(to_host(infer(model, x, args.threads)))
     classes = class_names(model)
     for picture, p in zip(args.pictures, probabilities):
@@ -387,16 +399,12 @@ def _add_attention(verbs):
 
 
 def attention(args):
-    from .backend import array_module, to_module
-    from .data import normalize, read_picture
     from .models import class_names
     from .viz import draw_attention
 
     model, _ = _load_model(args, **({"img_size": args.img_size} if args.img_size else {}))
-    weight, cfg = model.patch_embed.proj.weight.data, model.pretrained_cfg
-    size = model.patch_embed.img_size
-    picture = read_picture(args.picture, size, weight.shape[1], cfg["crop_pct"], cfg["interpolation"])
-    x = to_module(normalize(picture[None], cfg["mean"], cfg["std"]), array_module(weight))
+    picture, x = _prepare_picture(model, args.picture)
+    x = _to_home(model, x[None])
     index = args.class_index if args.class_index is not None else int(model(x)[0].argmax())
     names = class_names(model)
     title = f"{pathlib.Path(args.picture).name}: {names[index]}" if index < len(names) else ""

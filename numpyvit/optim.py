@@ -10,7 +10,8 @@ import math
 
 import numpy as np
 
-from .core import FlatWeights, Tape
+from .backend import to_host
+from .core import FlatWeights, Layout, Tape
 from .errors import CheckpointError, ConfigError
 
 _CHUNK = 32768  # elements: the few arrays of an update then stay in a core's cache
@@ -71,8 +72,8 @@ class Optimizer:
 
     def state_dict(self):
         """{"step": the count, moment name: flat NumPy array}, a snapshot."""
-        to_host = self.weights.layout.xp.asnumpy if self.weights.layout.xp is not np else np.array
-        return {"step": np.array(self.steps)} | {n: to_host(m) for n, m in zip(self.moments, self._moments)}
+        moments = zip(self.moments, self._moments)
+        return {"step": np.array(self.steps)} | {name: np.array(to_host(moment)) for name, moment in moments}
 
     def load_state_dict(self, state):
         for name, moment in zip(self.moments, self._moments):
@@ -183,21 +184,22 @@ class EMA:
     def __init__(self, model, decay=0.999):
         if not 0 <= decay < 1:
             raise ConfigError(f"the decay of the moving average must lie in 0..1, 1 left out, got {decay}")
-        self.decay, self.steps, self.weights = decay, 0, FlatWeights(model)
-        self.shadow = self.weights.flat.copy()
+        self.decay, self.steps, self.layout = decay, 0, Layout(model)
+        self.shadow = self.layout.zeros()
+        for parameter, s in zip(self.layout.parameters, self.layout.views(self.shadow)):
+            s[...] = parameter.data
 
     def update(self):
         self.steps += 1
         beta = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for parameter, s in zip(self.weights.layout.parameters, self.weights.layout.views(self.shadow)):
+        for parameter, s in zip(self.layout.parameters, self.layout.views(self.shadow)):
             s *= beta
             s += (1 - beta) * parameter.data
 
     @contextlib.contextmanager
     def applied(self):
         """While open, the model's weights are the average."""
-        parameters = self.weights.layout.parameters
-        own = [parameter.data.copy() for parameter in parameters]
+        own = [parameter.data.copy() for parameter in self.layout.parameters]
         self.copy_to_model()
         try:
             yield
@@ -206,15 +208,14 @@ class EMA:
 
     def copy_to_model(self):
         """Give the model the average for good."""
-        self._write(self.weights.layout.views(self.shadow))
+        self._write(self.layout.views(self.shadow))
 
     def _write(self, arrays):
-        for parameter, array in zip(self.weights.layout.parameters, arrays):
+        for parameter, array in zip(self.layout.parameters, arrays):
             parameter.data[...] = array
 
     def state_dict(self):
-        xp = self.weights.layout.xp
-        return {"step": np.array(self.steps), "shadow": np.array(self.shadow) if xp is np else xp.asnumpy(self.shadow)}
+        return {"step": np.array(self.steps), "shadow": np.array(to_host(self.shadow))}
 
     def load_state_dict(self, state):
         if state["shadow"].shape != self.shadow.shape:
@@ -222,7 +223,7 @@ class EMA:
                 f"the moving average has {state['shadow'].size} weights, the model {self.shadow.size}; "
                 "it belongs to another model"
             )
-        self.shadow[...] = self.weights.layout.xp.asarray(state["shadow"], dtype=self.shadow.dtype)
+        self.shadow[...] = self.layout.xp.asarray(state["shadow"], dtype=self.shadow.dtype)
         self.steps = int(state["step"])
 
 

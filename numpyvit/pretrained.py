@@ -17,20 +17,26 @@ class Notice(UserWarning):
 
 
 def load_pretrained(model, path):
-    """Load a checkpoint of any origin into a model, adapting what can be adapted, and set its pretrained_cfg.
+    """Load a checkpoint of any origin into a model; see put_weights. Returns the checkpoint's notes."""
+    arrays, notes, origin = read_checkpoint(path)
+    put_weights(model, arrays, notes, origin, path)
+    return notes
+
+
+def put_weights(model, arrays, notes, origin, path):
+    """Put what read_checkpoint returned into a model, adapting what can be adapted, and set its pretrained_cfg.
 
     Another number of classes drops the head (with a Notice); another image size resizes the position embedding as the
     file's library does; other channels fold or repeat the patch weights as timm does. What else does not fit is a
     CheckpointError that lists it.
     """
-    arrays, notes, origin = read_checkpoint(path)
     own = dict(model.named_parameters())
     dropped = _drop_heads(arrays, own, model.num_classes)
     if dropped and model.num_classes:
         warnings.warn(
             f"{path}: the head for {dropped} classes was dropped; that for {model.num_classes} is new and untrained",
             Notice,
-            stacklevel=3,
+            stacklevel=4,
         )
     if "patch_embed.proj.weight" in arrays:
         weight = arrays["patch_embed.proj.weight"]
@@ -44,7 +50,6 @@ def load_pretrained(model, path):
             if isinstance(layer, LayerNorm):
                 layer.eps = 1e-12  # of Hugging Face's ViT and DeiT
     model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **_preparation(arrays, notes, origin)}
-    return notes
 
 
 def _preparation(arrays, notes, origin):

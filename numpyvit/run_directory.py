@@ -21,12 +21,7 @@ class RunDirectory:
     def __init__(self, path, config, resume=False, free=FREE):
         self.path = pathlib.Path(path)
         config = json.loads(to_json(config))  # as it will be read back
-        try:
-            known = read_config(self.path)
-        except FileNotFoundError:
-            known = None
-        if resume and known is None:
-            raise RunError(f"{self.path}: holds no run to resume; leave --resume out to start one")
+        known = config_to_resume(self.path) if resume else read_config(self.path)
         if not resume and known is not None and self._has_results():
             raise RunError(f"{self.path}: already holds a run; go on with --resume, or choose another --out")
         if resume:
@@ -67,16 +62,24 @@ class RunDirectory:
 
 
 def read_config(path):
-    """The settings of the run in a directory. FileNotFoundError where there is none."""
+    """The settings of the run in a directory, None where there is none."""
     file = pathlib.Path(path) / "config.json"
     try:
         config = json.loads(file.read_bytes())
     except FileNotFoundError:
-        raise
+        return None
     except OSError as error:
         raise RunError(f"{file}: cannot be read ({error.strerror}); choose another --out") from None
     except ValueError:
         config = None
     if not isinstance(config, dict):
         raise CheckpointError(f"{file}: is damaged (no settings in it); choose another --out")
+    return config
+
+
+def config_to_resume(path):
+    """The settings of the run in a directory. Errors: RunError where there is none."""
+    config = read_config(path)
+    if config is None:
+        raise RunError(f"{path}: holds no run to resume; leave --resume out to start one")
     return config

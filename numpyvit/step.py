@@ -95,7 +95,7 @@ class TrainStep:
         parts = self.workers.map(lambda shard, tape: self.model.forward(x[shard], tape), shards, tapes)
         self.logits = _join(parts)
         loss, gradient = self.loss(self.logits, targets)
-        if on_host(self.logits if not isinstance(self.logits, tuple) else self.logits[0]) and not np.isfinite(loss):
+        if on_host(x) and not np.isfinite(loss):
             raise NonFiniteError(f"the loss of step {self.steps + 1} is {float(loss)}; nothing was updated")
         self.workers.map(lambda shard, tape: self.model.backward(_part(gradient, shard), tape), shards, tapes)
         self._update(tapes)

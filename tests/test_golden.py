@@ -4,19 +4,9 @@ import pathlib
 
 import numpy as np
 import pytest
+from golden_cases import BASE, CASES, MODERN
 
 import numpyvit as nv
-
-BASE = dict(img_size=8, patch_size=4, in_chans=2, num_classes=3, embed_dim=8, depth=2, num_heads=2, mlp_ratio=2.0)
-CASES = {
-    "token": {},
-    "avg": {"global_pool": "avg"},
-    "distilled": {"distilled": True},
-    "representation": {"representation_size": 6, "qkv_bias": False},
-    "modern": {"init_values": 0.1, "qk_norm": True, "reg_tokens": 2, "no_embed_class": True},
-    "classless": {"class_token": False, "global_pool": "avg", "pre_norm": True},
-    "nonsquare": {"img_size": (4, 12), "patch_size": (2, 4), "qk_scale": 0.6},
-}
 
 
 @pytest.fixture(params=CASES)
@@ -24,7 +14,7 @@ def golden(request):
     path = pathlib.Path(__file__).parent / "golden" / f"{request.param}.npz"
     with np.load(path) as file:
         arrays = dict(file)
-    model_class = nv.ModernVisionTransformer if request.param in ("modern", "classless") else nv.VisionTransformer
+    model_class = nv.ModernVisionTransformer if request.param in MODERN else nv.VisionTransformer
     model = model_class(**{**BASE, **CASES[request.param]}, dtype="float64")
     model.load_state_dict({n.removeprefix("weight/"): a for n, a in arrays.items() if n.startswith("weight/")})
     return model, arrays

@@ -4,6 +4,7 @@ import difflib
 import fnmatch
 import inspect
 from dataclasses import dataclass
+from functools import partial
 
 from ..errors import ConfigError
 from .modern import ModernVisionTransformer
@@ -20,18 +21,13 @@ class Variant:
     model_class: type = VisionTransformer
 
 
-def _vit(patch_size, embed_dim, depth, num_heads, img_size=224, **options):
+def _vit(patch_size, embed_dim, depth, num_heads, img_size=224, model_class=VisionTransformer, **options):
     sizes = dict(img_size=img_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
-    return Variant({**sizes, **options})
+    return Variant({**sizes, **options}, model_class)
 
 
-def _narrow(*sizes, **options):
-    return Variant(_vit(*sizes, num_classes=10, **options).options, NarrowVisionTransformer)
-
-
-def _modern(*sizes, **options):
-    return Variant(_vit(*sizes, **options).options, ModernVisionTransformer)
-
+_narrow = partial(_vit, model_class=NarrowVisionTransformer, num_classes=10)
+_modern = partial(_vit, model_class=ModernVisionTransformer)
 
 _TINY, _SMALL, _BASE, _LARGE, _HUGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)
 

@@ -4,6 +4,7 @@ python tests/reference/make_golden.py      (needs torch and timm)
 """
 
 import pathlib
+import sys
 
 import numpy as np
 import torch
@@ -12,12 +13,11 @@ import torch
 _library = torch.library.Library("torchvision", "DEF")
 for _name in ("nms", "qnms"):
     _library.define(_name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1]))
 import timm  # noqa: E402
+from golden_cases import BASE, CASES, MODERN  # noqa: E402
 from torch_vit import TorchViT  # noqa: E402
 
-BASE = dict(
-    img_size=(8, 8), patch_size=(4, 4), in_chans=2, num_classes=3, embed_dim=8, depth=2, num_heads=2, mlp_ratio=2.0
-)
 TOKENS = ("cls_token", "dist_token", "reg_token", "pos_embed")
 
 
@@ -25,20 +25,11 @@ def no_decay(name, parameter):
     return parameter.ndim < 2 or name in TOKENS
 
 
-CASES = {
-    "token": {},
-    "avg": {"global_pool": "avg"},
-    "distilled": {"distilled": True},
-    "representation": {"representation_size": 6, "qkv_bias": False},
-    "modern": {"init_values": 0.1, "qk_norm": True, "reg_tokens": 2, "no_embed_class": True},
-    "classless": {"class_token": False, "global_pool": "avg", "pre_norm": True},
-    "nonsquare": {"img_size": (4, 12), "patch_size": (2, 4), "qk_scale": 0.6},
-}
 folder = pathlib.Path(__file__).parents[1] / "golden"
 for name, options in CASES.items():
     torch.manual_seed(0)
     options = {**BASE, **options}
-    modern = name in ("modern", "classless")
+    modern = name in MODERN
     model = (timm.models.VisionTransformer if modern else TorchViT)(**options).double()
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, 0.3 if parameter.ndim > 1 else 0.5, 0.4)
