@@ -367,11 +367,12 @@ class Tape:
         """Whether `parameter` has a slot; a backward may skip the work where it has none."""
         return parameter in self._slots
 
-    def add(self, parameter, gradient):
-        """Add to the gradient of `parameter`; frozen parameters are skipped."""
+    def add(self, parameter, gradient, rows=slice(None)):
+        """Add to the gradient of `parameter`, or to some rows of it; frozen parameters are skipped."""
         slot = self._slots.get(parameter)
         if slot is None:
             return
+        slot = slot[rows]
         if slot.shape != gradient.shape:
             raise ShapeError(f"a gradient of shape {gradient.shape} was added to a parameter of shape {slot.shape}")
         slot += gradient
@@ -431,14 +432,14 @@ class Checkpoint(Layer):
     def children(self):
         return self.layer.children()
 
-    def forward(self, x, tape=FORGET):
+    def forward(self, x, tape=FORGET, *options):
         state = tape.random.state if tape.random is not None else None
-        y = self.layer.forward(x, tape.forgetting())
-        tape.push(self, x, state)
+        y = self.layer.forward(x, tape.forgetting(), *options)
+        tape.push(self, x, state, options)
         return y
 
     def backward(self, dy, tape):
-        x, state = tape.pop(self)
+        x, state, options = tape.pop(self)
         with tape.replaying(state):
-            self.layer.forward(x, tape)
+            self.layer.forward(x, tape, *options)
         return self.layer.backward(dy, tape)

@@ -216,8 +216,14 @@ def attention_backward(dout, q, k, v, p, scale, keep=None):
     return dq, dk, dv, ds
 
 
+def split_heads(x, parts, heads):
+    """(B, N, parts·H·d) -> (parts, B, H, N, d), a view: iterate over it for q, k, v."""
+    B, N, _ = x.shape
+    return x.reshape(B, N, parts, heads, -1).transpose(2, 0, 3, 1, 4)
+
+
 def join_heads(parts):
-    """[(B, H, N, d), …] -> (B, N, len(parts)·H·d): the inverse of splitting a packed product into parts and heads."""
+    """The inverse of split_heads: [(B, H, N, d), …] -> (B, N, len(parts)·H·d)."""
     xp, (B, H, N, d) = array_module(parts[0]), parts[0].shape
     joined = xp.empty((B, N, len(parts), H, d), dtype=parts[0].dtype)
     for i, part in enumerate(parts):

@@ -6,7 +6,7 @@ Shapes: B batch, N tokens, D width, H heads, d = D/H.
 from .. import functional as F
 from ..core import FORGET, Layer, make_rng
 from ..errors import ConfigError, ShapeError
-from .basic import GELU, Dropout, DropPath, LayerNorm, LayerScale, Linear, Mlp
+from .basic import GELU, Dropout, DropPath, Identity, LayerNorm, LayerScale, Linear, Mlp
 
 
 class Attention(Layer):
@@ -41,27 +41,50 @@ class Attention(Layer):
         self.proj = Linear(dim, dim, dtype=dtype, seed=rng)
         self.proj_drop = Dropout(proj_drop)
 
-    def forward(self, x, tape=FORGET):
+    def forward(self, x, tape=FORGET, tokens=None):
+        """tokens: how many of the first tokens ask, and come out; they look at all. Default all of them."""
         if x.ndim != 3:
             raise ShapeError(f"{self.path}: got an array of shape {x.shape}, expected (batch, tokens, {self.dim})")
-        B, N, D = x.shape
-        qkv = self.qkv.forward(x, tape).reshape(B, N, 3, self.num_heads, -1)
-        q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # each B, H, N, d
+        q, k, v = self.project(x, tape, tokens)
         q, k = self.prepare(q, k, tape)
-        keep = self.attn_drop.mask((B, self.num_heads, N, N), x.dtype, tape)
+        keep = self.attn_drop.mask((*q.shape[:3], k.shape[2]), x.dtype, tape)
         out, p = F.attention(q, k, v, self.scale, keep=keep)
         tape.push(self, q, k, v, p, keep)
-        out = out.transpose(0, 2, 1, 3).reshape(B, N, D)  # B, H, N, d -> B, N, D
-        return self.proj_drop.forward(self.proj.forward(out, tape), tape)
+        return self.proj_drop.forward(self.proj.forward(F.join_heads((out,)), tape), tape)
 
     def backward(self, dy, tape):
-        B, N, _ = dy.shape
         dout = self.proj.backward(self.proj_drop.backward(dy, tape), tape)
-        dout = dout.reshape(B, N, self.num_heads, -1).transpose(0, 2, 1, 3)  # B, H, N, d
+        (dout,) = F.split_heads(dout, 1, self.num_heads)
         q, k, v, p, keep = tape.pop(self)
         dq, dk, dv, _ = F.attention_backward(dout, q, k, v, p, self.scale, keep)
         dq, dk = self.prepare_backward(dq, dk, tape)
-        return self.qkv.backward(F.join_heads((dq, dk, dv)), tape)
+        return self.project_backward(dq, dk, dv, tape)
+
+    def project(self, x, tape, tokens):
+        """q, k, v = qkv x + b, split into heads: q (B, H, tokens, d), k and v (B, H, N, d)."""
+        if tokens is None or tokens >= x.shape[1]:
+            return F.split_heads(self.qkv.forward(x, tape), 3, self.num_heads)
+        tape.push(self, x)
+        weight, bias, D = self.qkv.weight.data, self.qkv.bias.data if self.qkv.bias else None, self.dim
+        q = F.linear(x[:, :tokens], weight[:D], bias if bias is None else bias[:D])
+        kv = F.linear(x, weight[D:], bias if bias is None else bias[D:])
+        return *F.split_heads(q, 1, self.num_heads), *F.split_heads(kv, 2, self.num_heads)
+
+    def project_backward(self, dq, dk, dv, tape):
+        if dq.shape == dk.shape:
+            return self.qkv.backward(F.join_heads((dq, dk, dv)), tape)
+        (x,) = tape.pop(self)
+        tokens, D, qkv = dq.shape[2], self.dim, self.qkv
+        dq, dkv = F.join_heads((dq,)), F.join_heads((dk, dv))
+        if tape.wants(qkv.weight):
+            tape.add(qkv.weight, F.linear_weight_gradient(dq, x[:, :tokens]), slice(0, D))
+            tape.add(qkv.weight, F.linear_weight_gradient(dkv, x), slice(D, None))
+        if qkv.bias and tape.wants(qkv.bias):
+            tape.add(qkv.bias, F.sum_rows(dq), slice(0, D))
+            tape.add(qkv.bias, F.sum_rows(dkv), slice(D, None))
+        dx = F.linear_input_gradient(dkv, qkv.weight.data[D:])
+        dx[:, :tokens] += F.linear_input_gradient(dq, qkv.weight.data[:D])
+        return dx
 
     def prepare(self, q, k, tape):
         """A hook for subclasses: what happens to q and k (B, H, N, d) before they meet."""
@@ -115,18 +138,25 @@ class Block(Layer):
         rng = make_rng(seed)
         self.norm1 = norm_layer(dim, dtype=dtype)
         self.attn = self.attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop, dtype=dtype, seed=rng)
-        self.drop_path1 = DropPath(drop_path)
+        self.ls1, self.drop_path1 = Identity(), DropPath(drop_path)
         self.norm2 = norm_layer(dim, dtype=dtype)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop, dtype=dtype, seed=rng)
-        self.drop_path2 = DropPath(drop_path)
+        self.ls2, self.drop_path2 = Identity(), DropPath(drop_path)
 
-    def forward(self, x, tape=FORGET):
-        x = x + self.drop_path1.forward(self.attn.forward(self.norm1.forward(x, tape), tape), tape)
-        return x + self.drop_path2.forward(self.mlp.forward(self.norm2.forward(x, tape), tape), tape)
+    def forward(self, x, tape=FORGET, tokens=None):
+        """tokens: how many of the first tokens come out; the others are keys and values only. Default all."""
+        branch = self.attn.forward(self.norm1.forward(x, tape), tape, tokens)
+        x = x[:, :tokens] + self.drop_path1.forward(self.ls1.forward(branch, tape), tape)
+        branch = self.mlp.forward(self.norm2.forward(x, tape), tape)
+        return x + self.drop_path2.forward(self.ls2.forward(branch, tape), tape)
 
     def backward(self, dy, tape):
-        dy = dy + self.norm2.backward(self.mlp.backward(self.drop_path2.backward(dy, tape), tape), tape)
-        return dy + self.norm1.backward(self.attn.backward(self.drop_path1.backward(dy, tape), tape), tape)
+        branch = self.ls2.backward(self.drop_path2.backward(dy, tape), tape)
+        dy = dy + self.norm2.backward(self.mlp.backward(branch, tape), tape)
+        branch = self.ls1.backward(self.drop_path1.backward(dy, tape), tape)
+        dx = self.norm1.backward(self.attn.backward(branch, tape), tape)
+        dx[:, : dy.shape[1]] += dy
+        return dx
 
 
 class ScaledBlock(Block):
@@ -135,15 +165,3 @@ class ScaledBlock(Block):
     def __init__(self, dim, *args, init_values=1e-5, dtype="float32", seed=0, **options):
         super().__init__(dim, *args, dtype=dtype, seed=seed, **options)
         self.ls1, self.ls2 = LayerScale(dim, init_values, dtype=dtype), LayerScale(dim, init_values, dtype=dtype)
-
-    def forward(self, x, tape=FORGET):
-        branch = self.ls1.forward(self.attn.forward(self.norm1.forward(x, tape), tape), tape)
-        x = x + self.drop_path1.forward(branch, tape)
-        branch = self.ls2.forward(self.mlp.forward(self.norm2.forward(x, tape), tape), tape)
-        return x + self.drop_path2.forward(branch, tape)
-
-    def backward(self, dy, tape):
-        branch = self.ls2.backward(self.drop_path2.backward(dy, tape), tape)
-        dy = dy + self.norm2.backward(self.mlp.backward(branch, tape), tape)
-        branch = self.ls1.backward(self.drop_path1.backward(dy, tape), tape)
-        return dy + self.norm1.backward(self.attn.backward(branch, tape), tape)

@@ -129,11 +129,18 @@ class VisionTransformer(Layer):
         """How many of them have a row in the position embedding."""
         return self.num_prefix_tokens
 
-    def forward(self, x, tape=FORGET):
+    @property
+    def num_pooled_tokens(self):
+        """How many of the first tokens the head needs; None for all."""
+        return {"token": 1 if self.head_dist is None else 2, "avg": None}[self.global_pool]
+
+    def forward(self, x, tape=FORGET, every_token=False):
+        """The last block computes the pooled tokens alone, an exact saving, unless `every_token` is asked for."""
         first = self.first_trained(tape)
         x = self.embed(x, tape if first == 0 else tape.forgetting())
         for i, block in enumerate(self.blocks):
-            x = block.forward(x, tape if i + 1 >= first else tape.forgetting())
+            tokens = None if every_token or block is not self.blocks[-1] else self.num_pooled_tokens
+            x = block.forward(x, tape if i + 1 >= first else tape.forgetting(), tokens)
         x = self.pool(x, tape)
         if self.head_dist is None:
             return self.head.forward(self.pre_logits.forward(self.fc_norm.forward(x, tape), tape), tape)

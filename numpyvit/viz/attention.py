@@ -76,7 +76,7 @@ def _attention_on_tape(model, image, with_logits=False):
     if image.ndim != 4 or image.shape[0] != 1:
         raise ShapeError(f"expected one image (C, H, W) or (1, C, H, W), got shape {image.shape}")
     tape = Tape(model)
-    logits = model.forward(image, tape)
+    logits = model.forward(image, tape, every_token=True)
     maps = [(layer, to_host(r[3])[0]) for layer, r in tape.residuals() if isinstance(layer, Attention)]
     return (tape, maps, logits) if with_logits else (tape, maps)
 
