@@ -5,14 +5,20 @@ dx, dy are the gradients of the loss by x, y. No function changes an array it wa
 float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take in the array's own type.
 """
 
+import functools
 import math
 import threading
 
 import numpy as np
 
-from .backend import array_module, erf
+from .backend import array_module, erf, on_host
 
-# ---- linear: every matrix product of the package goes through these -----------------------------------------------
+# ---- linear ---------------------------------------------------------------------------------------------------------
+
+
+def matmul(a, b, out=None):
+    """a b over the last two axes: every matrix product of the package goes through here."""
+    return array_module(a).matmul(a, b, out=out)
 
 
 def rows(x):
@@ -22,7 +28,7 @@ def rows(x):
 
 def linear(x, weight, bias=None):
     """y = x Wᵀ + b.   x: (..., in), weight: (out, in), bias: (out,), y: (..., out)."""
-    y = rows(x) @ weight.T
+    y = matmul(rows(x), weight.T)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0])
@@ -35,7 +41,7 @@ def linear_input_gradient(dy, weight):
 
 def linear_weight_gradient(dy, x):
     """dW = Σ dyᵀ x over all rows.   dy: (..., out), x: (..., in), dW: (out, in)."""
-    return rows(dy).T @ rows(x)
+    return matmul(rows(dy).T, rows(x))
 
 
 def sum_rows(dy):
@@ -44,13 +50,25 @@ def sum_rows(dy):
     return _ones(dy, dy.shape[0]) @ dy
 
 
+def sum_last(x):
+    """Σ over the last axis: (..., N) -> (..., 1). As a product with ones, several times faster than x.sum(-1)."""
+    return (rows(x) @ _ones(x, x.shape[-1])).reshape(*x.shape[:-1], 1)
+
+
 def _ones(like, n):
-    return array_module(like).ones(n, dtype=like.dtype)
+    return _host_ones(n, like.dtype) if on_host(like) else array_module(like).ones(n, dtype=like.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _host_ones(n, dtype):
+    ones = np.ones(n, dtype)
+    ones.flags.writeable = False
+    return ones
 
 
 # ---- gelu -----------------------------------------------------------------------------------------------------------
 
-_CHUNK = 32768  # elements: four float32 scratch rows of it stay in a core's second cache
+_CHUNK = 65536  # elements: four float32 scratch rows of it stay in a core's second cache
 _TINY = float(np.finfo(np.float32).tiny)
 _scratch = threading.local()
 
@@ -155,17 +173,24 @@ def _tanh_argument(x):
 # ---- softmax --------------------------------------------------------------------------------------------------------
 
 
+_SAFE_EXPONENT = 40  # e⁴⁰ and e⁻⁸⁰, the smallest quotient, lie well inside float32
+
+
 def softmax(x, axis=-1):
     """y = exp(x − max x) / Σ exp(x − max x); the maximum, which cancels, keeps exp from overflowing."""
     return softmax_(x.copy(), axis)
 
 
 def softmax_(x, axis=-1):
-    """softmax in place, for an array that the caller owns."""
-    xp = array_module(x)
-    x -= x.max(axis, keepdims=True)
-    xp.exp(x, out=x)
-    x /= x.sum(axis, keepdims=True)
+    """softmax in place, for an array that the caller owns.
+
+    The maximum of each row is the costly part. It changes no digit where no exp can overflow or lose digits, and one
+    look at the whole array tells; on a device the look would stall.
+    """
+    if not (on_host(x) and x.size and x.min() > -_SAFE_EXPONENT and x.max() < _SAFE_EXPONENT):
+        x -= x.max(axis, keepdims=True)
+    array_module(x).exp(x, out=x)
+    x /= sum_last(x) if axis in (-1, x.ndim - 1) else x.sum(axis, keepdims=True)
     return x
 
 
@@ -190,30 +215,38 @@ def attention(q, k, v, scale, bias=None, keep=None):
     q: (..., N, d), k and v: (..., M, d), bias broadcasts to the scores (..., N, M), keep is a dropout mask or None.
     -> out (..., N, d) and p (..., N, M).
     """
-    scores = q @ _t(k)
+    scores = matmul(q, _t(k))
     scores *= scale
     if bias is not None:
         scores += bias
     p = softmax_(scores)
-    return (p if keep is None else p * keep) @ v, p
+    return _matmul_by_heads(p if keep is None else p * keep, v), p
 
 
 def attention_backward(dout, q, k, v, p, scale, keep=None):
     """-> dq, dk, dv, ds.   With w = p · keep:   dv = wᵀ dout,   dp = (dout vᵀ) · keep,
-    ds = p · (dp − Σ dp·p),   dq = scale · ds k,   dk = scale · dsᵀ q.   ds is the gradient of the bias as well.
+    ds = p · dp − p Σ p·dp,   dq = scale · ds k,   dk = scale · dsᵀ q.   ds is the gradient of the bias as well.
     """
-    xp = array_module(q)
-    dv = _t(p if keep is None else p * keep) @ dout
-    ds = dout @ _t(v)
+    dv = _matmul_by_heads(_t(p if keep is None else p * keep), dout)
+    ds = matmul(dout, _t(v))  # dp
     if keep is not None:
         ds *= keep
-    ds -= xp.einsum("...ij,...ij->...i", ds, p)[..., None]
     ds *= p
-    dq = ds @ k
+    ds -= p * sum_last(ds)
+    dq = _matmul_by_heads(ds, k)
     dq *= scale
-    dk = _t(ds) @ q
+    dk = _matmul_by_heads(_t(ds), q)
     dk *= scale
     return dq, dk, dv, ds
+
+
+def _matmul_by_heads(a, b):
+    """a b: (..., H, N, M) and (..., H, M, d) -> (..., H, N, d), in memory (..., N, H, d), as join_heads wants it."""
+    if a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
+        return matmul(a, b)
+    *batch, H, N, _ = a.shape
+    out = array_module(a).empty((*batch, N, H, b.shape[-1]), dtype=a.dtype)
+    return matmul(a, b, out=out.swapaxes(-2, -3))
 
 
 def split_heads(x, parts, heads):
@@ -224,11 +257,9 @@ def split_heads(x, parts, heads):
 
 def join_heads(parts):
     """The inverse of split_heads: [(B, H, N, d), …] -> (B, N, len(parts)·H·d)."""
-    xp, (B, H, N, d) = array_module(parts[0]), parts[0].shape
-    joined = xp.empty((B, N, len(parts), H, d), dtype=parts[0].dtype)
-    for i, part in enumerate(parts):
-        joined[:, :, i] = part.transpose(0, 2, 1, 3)
-    return joined.reshape(B, N, -1)
+    B, _, N, _ = parts[0].shape
+    parts = [part.transpose(0, 2, 1, 3).reshape(B, N, -1) for part in parts]
+    return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts, axis=-1)
 
 
 def _t(x):

@@ -7,7 +7,7 @@ from the batch alone, so the result is bit-equal on any number of threads.
 
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 
 import numpy as np
@@ -18,7 +18,8 @@ from .core import Tape
 from .errors import ConfigError, DtypeError, InputError, NonFiniteError
 from .optim import check_clip_norm, clip_global_norm
 
-_MAX_SHARDS = 4
+_MAX_SHARDS = 8
+_MIN_SHARD = 48_000  # numbers: 64 pictures of 28×28 pixels
 
 
 def available_threads():
@@ -26,28 +27,45 @@ def available_threads():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def split_batch(batch):
-    """Slices of nearly equal length over a batch of that many images; at least two images each where there are."""
-    count = max(1, min(_MAX_SHARDS, batch // 2))
+def split_batch(batch, size):
+    """Slices of nearly equal length over a batch of so many images that hold `size` numbers together.
+
+    At least two images each where there are, and more where they are small: below that, handing the interpreter from
+    thread to thread costs more than a shard's own work.
+    """
+    count = max(1, min(_MAX_SHARDS, batch // 2, max(2, size // _MIN_SHARD)))
     edges = [batch * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 class Workers:
-    """Threads for shards. `map` keeps the order of its items and raises the first error."""
+    """Threads for shards, the caller's own among them. `map` keeps the order of its items and raises the first error."""
 
     def __init__(self, threads=None):
         self.threads = available_threads() if threads is None else threads
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}")
         keep_freed_memory()
-        self._pool = ThreadPoolExecutor(self.threads) if self.threads > 1 else None
+        self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
 
     def map(self, function, *items):
+        items = list(zip(*items))
+        results, turns = [None] * len(items), itertools.count()
+
+        def work():  # each thread takes the next item that nobody has taken; next() on a counter is atomic
+            while (i := next(turns)) < len(items):
+                results[i] = function(*items[i])
+
+        helpers = min(self.threads, len(items)) - 1
         with _blas_controller().limit(limits=1, user_api="blas"):
-            if self._pool is None:
-                return list(map(function, *items))
-            return list(self._pool.map(function, *items))
+            futures = [self._pool.submit(work) for _ in range(helpers)]
+            try:
+                work()
+            finally:
+                wait(futures)
+        for future in futures:
+            future.result()
+        return results
 
 
 @cache
@@ -62,7 +80,7 @@ def infer(model, x, threads=None):
     workers = Workers(threads)
     if not isinstance(x, np.ndarray) or x.ndim == 0 or len(x) == 0:
         return model(x)
-    return np.concatenate(workers.map(lambda shard: model(x[shard]), split_batch(len(x))))
+    return np.concatenate(workers.map(lambda shard: model(x[shard]), split_batch(len(x), x.size)))
 
 
 class TrainStep:
@@ -90,10 +108,18 @@ class TrainStep:
             raise DtypeError(f"a training step takes an array of images, got a {type(x).__name__}")
         if x.shape[0] == 0:
             raise InputError("a training step got an empty batch, expected at least one image")
-        shards = split_batch(len(x)) if on_host(x) else [slice(None)]
-        tapes = self._prepare(len(shards))
-        parts = self.workers.map(lambda shard, tape: self.model.forward(x[shard], tape), shards, tapes)
-        self.logits = _join(parts)
+        shards = split_batch(len(x), x.size) if on_host(x) else [slice(None)]
+        while len(self._tapes) < len(shards):
+            self._tapes.append(Tape(self.model, input_gradient=False))
+        tapes = self._tapes[: len(shards)]
+
+        def forward(i, shard, tape):
+            tape.discard()
+            tape.zero()
+            tape.reseed(None if self.seed is None else (self.seed, self.steps, i))
+            return self.model.forward(x[shard], tape)
+
+        self.logits = _join(self.workers.map(forward, range(len(shards)), shards, tapes))
         loss, gradient = self.loss(self.logits, targets)
         if on_host(x) and not np.isfinite(loss):
             raise NonFiniteError(f"the loss of step {self.steps + 1} is {float(loss)}; nothing was updated")
@@ -101,30 +127,27 @@ class TrainStep:
         self._update(tapes)
         return loss
 
-    def _prepare(self, count):
-        while len(self._tapes) < count:
-            self._tapes.append(Tape(self.model, input_gradient=False))
-        for i, tape in enumerate(self._tapes[:count]):
-            tape.discard()
-            tape.zero()
-            tape.reseed(None if self.seed is None else (self.seed, self.steps, i))
-        return self._tapes[:count]
-
     def _update(self, tapes):
         """Sum the shards' gradients in their order, clip, and update, chunk by chunk on the threads."""
         optimizer, total = self.optimizer, tapes[0].flat
+        optimizer.begin(tapes[0])
+        chunks = list(optimizer.chunks())
 
         def add(chunk):
             part = slice(*chunk[:2])
             for tape in tapes[1:]:
                 total[part] += tape.flat[part]
 
-        chunks = list(optimizer.chunks())
-        self.workers.map(add, chunks)
-        if self.clip_norm is not None:
+        def add_and_update(chunk):
+            add(chunk)
+            optimizer.update(chunk, total)
+
+        if self.clip_norm is None:
+            self.workers.map(add_and_update, chunks)
+        else:
+            self.workers.map(add, chunks)
             clip_global_norm(tapes[0], self.clip_norm)
-        optimizer.begin(tapes[0])
-        self.workers.map(lambda chunk: optimizer.update(chunk, total), chunks)
+            self.workers.map(lambda chunk: optimizer.update(chunk, total), chunks)
         self.steps += 1
 
 
