@@ -14,8 +14,9 @@ import importlib
 from . import errors, functional, layers, losses, models, optim
 from .core import FORGET, Checkpoint, Layer, Parameter, Tape
 from .errors import NumpyvitError
+from .inference import infer
 from .models import ModernVisionTransformer, VisionTransformer, create_model, list_models
-from .step import TrainStep, infer
+from .step import TrainStep
 
 __version__ = "0.1.0"
 

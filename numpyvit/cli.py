@@ -368,8 +368,8 @@ def predict(args):
 
     from .backend import to_host
     from .functional import softmax
+    from .inference import infer
     from .models import class_names
-    from .step import infer
 
     model, _ = _load_model(args)
     x = _to_home(model, np.stack([_prepare_picture(model, picture)[1] for picture in args.pictures]))

@@ -251,14 +251,14 @@ def _matmul_by_heads(a, b):
 
 def split_heads(x, parts, heads):
     """(B, N, parts·H·d) -> (parts, B, H, N, d), a view: iterate over it for q, k, v."""
-    B, N, _ = x.shape
-    return x.reshape(B, N, parts, heads, -1).transpose(2, 0, 3, 1, 4)
+    B, N, width = x.shape
+    return x.reshape(B, N, parts, heads, width // (parts * heads)).transpose(2, 0, 3, 1, 4)
 
 
 def join_heads(parts):
     """The inverse of split_heads: [(B, H, N, d), …] -> (B, N, len(parts)·H·d)."""
     B, _, N, _ = parts[0].shape
-    parts = [part.transpose(0, 2, 1, 3).reshape(B, N, -1) for part in parts]
+    parts = [part.transpose(0, 2, 1, 3).reshape(B, N, part.shape[1] * part.shape[3]) for part in parts]
     return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts, axis=-1)
 
 

@@ -1,4 +1,4 @@
-"""One training step and inference, over shards of the batch on threads.
+"""One training step over shards of the batch on threads.
 
 NumPy releases the interpreter inside its loops, so threads over shards speed up the elementwise work as well as the
 products; BLAS is held to one thread each meanwhile. The shards and the order in which their gradients are summed follow
@@ -7,8 +7,9 @@ from the batch alone, so the result is bit-equal on any number of threads.
 
 import itertools
 import os
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from .core import Tape
 from .errors import ConfigError, DtypeError, InputError, NonFiniteError
 from .optim import check_clip_norm, clip_global_norm
 
-_MAX_SHARDS = 8
+MAX_SHARDS = 8
 _MIN_SHARD = 48_000  # numbers: 64 pictures of 28×28 pixels
 
 
@@ -27,45 +28,85 @@ def available_threads():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def split_batch(batch, size):
-    """Slices of nearly equal length over a batch of so many images that hold `size` numbers together.
+def split_batch(x, least=2):
+    """Slices of nearly equal length over a batch of images.
 
-    At least two images each where there are, and more where they are small: below that, handing the interpreter from
-    thread to thread costs more than a shard's own work.
+    At least `least` images each where there are, and more where they are small: below that, handing the interpreter
+    from thread to thread costs more than a shard's own work.
     """
-    count = max(1, min(_MAX_SHARDS, batch // 2, max(2, size // _MIN_SHARD)))
-    edges = [batch * i // count for i in range(count + 1)]
+    return split(len(x), min(MAX_SHARDS, len(x) // least, max(2, x.size // _MIN_SHARD)))
+
+
+def split(length, count):
+    """`count` slices of nearly equal length, at least one."""
+    count = max(1, count)
+    edges = [length * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
 class Workers:
-    """Threads for shards, the caller's own among them. `map` keeps the order of its items and raises the first error."""
+    """Threads for shards, the caller's own among them. Errors of any thread are raised in the caller."""
 
     def __init__(self, threads=None):
         self.threads = available_threads() if threads is None else threads
         if not isinstance(self.threads, int) or self.threads < 1:
             raise ConfigError(f"threads must be at least 1, got {threads}")
         keep_freed_memory()
-        self._pool = ThreadPoolExecutor(self.threads - 1) if self.threads > 1 else None
+        self._pool = ThreadPoolExecutor(max(self.threads, MAX_SHARDS))  # threads start when they are first needed
+        self._one_team = threading.Lock()
 
     def map(self, function, *items):
+        """[function(*item) for item in zip(*items)], each thread taking the next item that nobody has taken."""
         items = list(zip(*items))
         results, turns = [None] * len(items), itertools.count()
 
-        def work():  # each thread takes the next item that nobody has taken; next() on a counter is atomic
+        def work():
             while (i := next(turns)) < len(items):
                 results[i] = function(*items[i])
 
-        helpers = min(self.threads, len(items)) - 1
-        with _blas_controller().limit(limits=1, user_api="blas"):
-            futures = [self._pool.submit(work) for _ in range(helpers)]
-            try:
-                work()
-            finally:
-                wait(futures)
-        for future in futures:
-            future.result()
+        self._run([work] * min(self.threads, len(items)))
         return results
+
+    def together(self, function, count, on_error):
+        """[function(i) for i in range(count)], all running at once, so that they may wait for each other.
+
+        on_error: called where one fails, to free those that wait for it.
+        """
+        results = [None] * count
+
+        def work(i):
+            try:
+                results[i] = function(i)
+            except BaseException:
+                on_error()
+                raise
+
+        with self._one_team:  # two teams with half of the threads each would wait for ever
+            self._run([partial(work, i) for i in range(count)])
+        return results
+
+    def _run(self, jobs):
+        """The first job on this thread, the others beside it."""
+        with _blas_controller().limit(limits=1, user_api="blas"):
+            futures = [self._pool.submit(job) for job in jobs[1:]]
+            error = None
+            try:
+                jobs[0]()
+            except BaseException as raised:
+                error = raised
+            errors = [error] + [future.exception() for future in futures]
+        for error in sorted(filter(None, errors), key=lambda error: isinstance(error, threading.BrokenBarrierError)):
+            raise error
+
+
+@cache
+def shared_workers(threads=None):
+    """Workers that stay: a thread just started takes some milliseconds to reach a processor of its own."""
+    return Workers(threads)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: shared_workers.cache_clear())  # threads do not survive a fork
 
 
 @cache
@@ -73,14 +114,6 @@ def _blas_controller():
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
-
-
-def infer(model, x, threads=None):
-    """model(x) in shards on threads: the logits of a batch, nothing kept, nothing dropped out."""
-    workers = Workers(threads)
-    if not isinstance(x, np.ndarray) or x.ndim == 0 or len(x) == 0:
-        return model(x)
-    return np.concatenate(workers.map(lambda shard: model(x[shard]), split_batch(len(x), x.size)))
 
 
 class TrainStep:
@@ -99,7 +132,7 @@ class TrainStep:
         if clip_norm is not None:
             check_clip_norm(clip_norm)
         self.seed, self.clip_norm, self.steps = seed, clip_norm, 0
-        self.workers = Workers(threads)
+        self.workers = shared_workers(threads)
         self.logits = None
         self._tapes = []
 
@@ -108,7 +141,7 @@ class TrainStep:
             raise DtypeError(f"a training step takes an array of images, got a {type(x).__name__}")
         if x.shape[0] == 0:
             raise InputError("a training step got an empty batch, expected at least one image")
-        shards = split_batch(len(x), x.size) if on_host(x) else [slice(None)]
+        shards = split_batch(x) if on_host(x) else [slice(None)]
         while len(self._tapes) < len(shards):
             self._tapes.append(Tape(self.model, input_gradient=False))
         tapes = self._tapes[: len(shards)]

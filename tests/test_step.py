@@ -76,7 +76,7 @@ def test_each_size_of_batch_works(rng):
         x = rng.standard_normal((n, 1, 8, 8)).astype(np.float32)
         step(x, np.zeros(n, int))
         np.testing.assert_allclose(nv.infer(model, x), model(x), atol=1e-6)
-        assert sum(s.stop - s.start for s in split_batch(n, x.size)) == n
+        assert sum(s.stop - s.start for s in split_batch(x)) == n
 
 
 def test_nothing_in_a_float32_step_is_float64(batch):

@@ -138,9 +138,18 @@ class VisionTransformer(Layer):
         """The last block computes the pooled tokens alone, an exact saving, unless `every_token` is asked for."""
         first = self.first_trained(tape)
         x = self.embed(x, tape if first == 0 else tape.forgetting())
+        x = self.encode(x, tape, None if every_token else self.num_pooled_tokens, first)
+        return self.classify(x, tape)
+
+    def encode(self, x, tape, tokens, first=0):
+        """Through the blocks, of which the last gives the first `tokens` tokens: (B, T+N, D) -> (B, tokens, D)."""
         for i, block in enumerate(self.blocks):
-            tokens = None if every_token or block is not self.blocks[-1] else self.num_pooled_tokens
-            x = block.forward(x, tape if i + 1 >= first else tape.forgetting(), tokens)
+            last = block is self.blocks[-1]
+            x = block.forward(x, tape if i + 1 >= first else tape.forgetting(), tokens if last else None)
+        return x
+
+    def classify(self, x, tape):
+        """(B, tokens, D) -> logits (B, K), of a distilled model on a tape a pair."""
         x = self.pool(x, tape)
         if self.head_dist is None:
             return self.head.forward(self.pre_logits.forward(self.fc_norm.forward(x, tape), tape), tape)
