@@ -136,6 +136,11 @@ def _add_train(verbs):
     add("--resume", action="store_true", help="go on from the state in the run directory, bit for bit")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     add("--threads", type=_count, metavar="N", help="default: all processors; the result does not depend on it")
+    add(
+        "--grad-checkpointing",
+        action="store_true",
+        help="keep less for backward and compute it again: less memory, more time, the same result",
+    )
     add("--pretrained", metavar="PATH", help="begin with the weights of a checkpoint")
     add(
         "--freeze",
@@ -167,7 +172,14 @@ def train(args):
     }
     begun = args.resume and (out / "state.safetensors").exists()  # then the state holds the weights
     pretrained = None if begun else settings["pretrained"]
-    model = create_model(settings.pop("model"), pretrained, seed=settings["seed"], device=args.device, **options)
+    model = create_model(
+        settings.pop("model"),
+        pretrained,
+        seed=settings["seed"],
+        device=args.device,
+        grad_checkpointing=args.grad_checkpointing,
+        **options,
+    )
     if settings["preparation"] is None and settings["pretrained"] and recipes.is_folder(settings["data"]):
         wanted = ("mean", "std", "crop_pct", "interpolation")  # pictures are prepared as those of the weights were
         settings["preparation"] = {key: model.pretrained_cfg[key] for key in wanted}

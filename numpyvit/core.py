@@ -306,7 +306,7 @@ class FlatWeights:
 class Forget:
     """The tape that keeps nothing: inference. With a random stream, the first pass of a checkpointed layer."""
 
-    keeps = False
+    keeps = complete = False
 
     def __init__(self, random=None):
         self.random = random
@@ -334,12 +334,14 @@ class Tape:
     model:          whose trainable parameters get a slot for their gradient.
     seed:           of dropout and DropPath; None turns them off.
     input_gradient: False lets a model skip the gradient of its images; its backward then returns None.
+    complete:       True for who wants to look at all residuals: no token is left out of the last block, and
+                    checkpointed layers keep theirs.
     """
 
     keeps = True
 
-    def __init__(self, model, seed=None, *, input_gradient=True):
-        self.model, self.input_gradient = model, input_gradient
+    def __init__(self, model, seed=None, *, input_gradient=True, complete=False):
+        self.model, self.input_gradient, self.complete = model, input_gradient, complete
         self.layout = Layout(model)
         self.flat = self.layout.zeros()
         self._slots = dict(zip(self.layout.parameters, self.layout.views(self.flat)))
@@ -440,12 +442,16 @@ class Checkpoint(Layer):
         return self.layer.children()
 
     def forward(self, x, tape=FORGET, *options):
+        if tape.complete:
+            return self.layer.forward(x, tape, *options)
         state = tape.random.state if tape.random is not None else None
         y = self.layer.forward(x, tape.forgetting(), *options)
         tape.push(self, x, state, options)
         return y
 
     def backward(self, dy, tape):
+        if tape.complete:
+            return self.layer.backward(dy, tape)
         x, state, options = tape.pop(self)
         with tape.replaying(state):
             self.layer.forward(x, tape, *options)

@@ -28,7 +28,9 @@ def rows(x):
 
 def linear(x, weight, bias=None):
     """y = x Wᵀ + b.   x: (..., in), weight: (out, in), bias: (out,), y: (..., out)."""
-    y = matmul(rows(x), weight.T)
+    x2 = rows(x)
+    features_first = x2.flags.f_contiguous and not x2.flags.c_contiguous  # in memory; y is then laid out likewise
+    y = matmul(weight, x2.T).T if features_first else matmul(x2, weight.T)
     if bias is not None:
         y += bias
     return y.reshape(*x.shape[:-1], weight.shape[0])
@@ -68,7 +70,7 @@ def _host_ones(n, dtype):
 
 # ---- gelu -----------------------------------------------------------------------------------------------------------
 
-_CHUNK = 65536  # elements: four float32 scratch rows of it stay in a core's second cache
+_CHUNK = 98304  # elements: a few passes' arrays of it stay in cache, and each pass is long enough to share
 _TINY = float(np.finfo(np.float32).tiny)
 _scratch = threading.local()
 
@@ -99,7 +101,7 @@ def gelu_with_slope(x):
     """-> y = x Φ(x) and its slope dy/dx = Φ(x) + x φ(x), φ(x) = exp(−x²/2)/√(2π), which share their exponential."""
     xp = array_module(x)
     if x.dtype == np.float32 and xp is np:
-        slope = np.empty(x.shape, np.float32)
+        slope = np.empty_like(x)
         return _gelu_float32(x, slope), slope
     phi = _phi(x)
     return x * phi, phi + x * xp.exp(x * x * -0.5) * (1 / math.sqrt(2 * math.pi))
@@ -116,11 +118,11 @@ def _phi(x):
 
 def _gelu_float32(x, slope):
     """gelu in chunks that stay in cache: y = max(x, 0) − |x| Φ(−|x|), which loses no digits for large |x|."""
-    x = np.ascontiguousarray(x)
     y = np.empty_like(x)
     if not hasattr(_scratch, "rows"):
         _scratch.rows = np.empty((4, _CHUNK), np.float32)
-    flat_x, flat_y, flat_slope = x.reshape(-1), y.reshape(-1), None if slope is None else slope.reshape(-1)
+    axes = sorted(range(x.ndim), key=lambda axis: -y.strides[axis])  # y has x's order in memory; so has its slope
+    flat_x, flat_y, flat_slope = (None if a is None else a.transpose(axes).reshape(-1) for a in (x, y, slope))
     for start in range(0, flat_x.size, _CHUNK):
         chunk = slice(start, start + _CHUNK)
         v = flat_x[chunk]
@@ -241,10 +243,13 @@ def attention_backward(dout, q, k, v, p, scale, keep=None):
 
 
 def _matmul_by_heads(a, b):
-    """a b: (..., H, N, M) and (..., H, M, d) -> (..., H, N, d), in memory (..., N, H, d), as join_heads wants it."""
+    """a b: (..., H, N, M) and (..., H, M, d) -> (..., H, N, d), laid out in memory so that join_heads moves nothing."""
     if a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
         return matmul(a, b)
     *batch, H, N, _ = a.shape
+    if b.strides[-2] < b.strides[-1]:  # features before tokens, as in `linear`
+        out = array_module(a).empty((*batch, H, b.shape[-1], N), dtype=a.dtype)
+        return matmul(a, b, out=out.swapaxes(-1, -2))
     out = array_module(a).empty((*batch, N, H, b.shape[-1]), dtype=a.dtype)
     return matmul(a, b, out=out.swapaxes(-2, -3))
 

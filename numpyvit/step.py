@@ -29,12 +29,13 @@ def available_threads():
 
 
 def split_batch(x, least=2):
-    """Slices of nearly equal length over a batch of images.
+    """Slices of nearly equal length over a batch of images: two of them, if each then has `least` images.
 
-    At least `least` images each where there are, and more where they are small: below that, handing the interpreter
-    from thread to thread costs more than a shard's own work.
+    More only of at least four images, and more where they are small: below that, handing the interpreter from thread to
+    thread and adding up one more set of gradients cost more than they save.
     """
-    return split(len(x), min(MAX_SHARDS, len(x) // least, max(2, x.size // _MIN_SHARD)))
+    count = max(len(x) // 4, min(2, len(x) // least))
+    return split(len(x), min(MAX_SHARDS, count, max(2, x.size // _MIN_SHARD)))
 
 
 def split(length, count):

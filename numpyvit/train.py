@@ -176,8 +176,10 @@ class Trainer:
     def _train_epoch(self, bar, interrupted):
         if self.step.steps == self.total_steps:
             return
+        ended = time.perf_counter()
         for images, labels in self.loader.epoch(self.epoch, self.batch):
             start = time.perf_counter()
+            self.sums.waited += start - ended
             self.optimizer.lr = self.rate(self.step.steps)
             x, y = self.xp.asarray(images), self.xp.asarray(labels)
             try:
@@ -193,6 +195,7 @@ class Trainer:
                 self._stop()
             if self.step.steps == self.total_steps:
                 return
+            ended = time.perf_counter()
 
     def _finish_epoch(self, bar):
         with self.ema.applied() if self.ema is not None else contextlib.nullcontext():
@@ -223,6 +226,7 @@ class Trainer:
             "lr": self.rate(self.step.steps - 1),
             "seconds": self.sums.seconds,
             "images_per_second": self.sums.count / self.sums.seconds,
+            "loader_seconds": self.sums.waited,
         }
 
     def _one_picture(self):
@@ -295,15 +299,18 @@ class Trainer:
             bar.set_description(f"epoch {self.epoch + 1}/{self.settings['epochs']}", refresh=False)
             rate = self.sums.count / self.sums.seconds
             bar.set_postfix_str(
-                f"loss {shown['loss']:.3f}, acc {shown['accuracy']:.1%}, {rate:.0f} img/s", refresh=False
+                f"loss {shown['loss']:.3f}, acc {shown['accuracy']:.1%}, {rate:.0f} img/s, "
+                f"waited {self.sums.waited:.1f} s",
+                refresh=False,
             )
 
 
 class Sums:
-    """Loss and accuracy summed over the images of an epoch, on the device; and the seconds spent on its steps."""
+    """Loss and accuracy summed over the images of an epoch, on the device; and the seconds that its steps took and that
+    they waited for batches."""
 
-    def __init__(self, loss=0.0, right=0.0, count=0, seconds=0.0):
-        self.loss, self.right, self.count, self.seconds = loss, right, count, seconds
+    def __init__(self, loss=0.0, right=0.0, count=0, seconds=0.0, waited=0.0):
+        self.loss, self.right, self.count, self.seconds, self.waited = loss, right, count, seconds, waited
 
     def add(self, loss, accuracy, count, seconds):
         self.loss = self.loss + loss.astype("float64") * count
@@ -312,7 +319,7 @@ class Sums:
         self.seconds += seconds
 
     def values(self):
-        return [float(self.loss), float(self.right), self.count, self.seconds]
+        return [float(self.loss), float(self.right), self.count, self.seconds, self.waited]
 
     def means(self, prefix):
         return {f"{prefix}loss": float(self.loss) / self.count, f"{prefix}accuracy": float(self.right) / self.count}
@@ -323,7 +330,7 @@ def describe(record):
     return (
         f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%}   "
         f"val loss {record['val_loss']:.4f}  accuracy {record['val_accuracy']:.2%}   "
-        f"{record['images_per_second']:.0f} img/s"
+        f"{record['images_per_second']:.0f} img/s, waited {record['loader_seconds']:.1f} s for data"
     )
 
 

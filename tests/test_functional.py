@@ -107,3 +107,66 @@ def test_col2im_undoes_im2col(rng):
 def test_log_softmax_is_finite_for_extreme_logits():
     x = np.array([[1e4, -1e4, 0.0]])
     assert np.array_equal(F.log_softmax(x), [[0, -2e4, -1e4]])
+
+
+@pytest.mark.parametrize("scale", [1, 39, 60, 3e3])  # below and above the bound under which no maximum is taken
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_softmax_agrees_with_the_plain_form_for_small_and_large_scores(rng, dtype, scale):
+    x = (rng.uniform(-1, 1, (4, 6, 50)) * scale).astype(dtype)
+    x[0, 0], x[1, 1, 0] = -scale, scale
+    np.testing.assert_allclose(F.softmax(x), plain_softmax(x.astype("float64")), rtol=0, atol=TOLERANCE[dtype])
+    np.testing.assert_allclose(F.softmax(x, axis=1).sum(1), 1, rtol=1e-6)
+
+
+def test_softmax_of_masked_and_of_lost_scores():
+    assert np.array_equal(F.softmax(np.array([[0.0, -np.inf], [5.0, 5.0]])), [[1, 0], [0.5, 0.5]])
+    with np.errstate(invalid="ignore"):
+        assert np.isnan(F.softmax(np.array([[0.0, np.nan]]))).all()
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_attention_backward_agrees_with_the_plain_form(rng, dtype):
+    q, k, v, dout = rng.standard_normal((4, 2, 3, 9, 4))
+    p = plain_softmax(np.einsum("bhid,bhjd->bhij", q, k) * 0.5)
+    dp = np.einsum("bhid,bhjd->bhij", dout, v)
+    ds = p * (dp - (dp * p).sum(-1, keepdims=True))
+    expected = (
+        0.5 * np.einsum("bhij,bhjd->bhid", ds, k),
+        0.5 * np.einsum("bhij,bhid->bhjd", ds, q),
+        np.einsum("bhij,bhid->bhjd", p, dout),
+        ds,
+    )
+    found = F.attention_backward(*(a.astype(dtype) for a in (dout, q, k, v, p)), 0.5)
+    for name, array, wanted in zip(("dq", "dk", "dv", "ds"), found, expected):
+        np.testing.assert_allclose(array, wanted, rtol=0, atol=TOLERANCE[dtype], err_msg=name)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_layer_norm_backward_agrees_with_the_plain_form(rng, dtype):
+    x, dy = rng.standard_normal((2, 7, 5, 48))
+    weight, bias = rng.standard_normal((2, 48))
+    _, xhat, rstd = F.layer_norm(x, weight, bias, 1e-6)
+    g = dy * weight
+    dx = rstd.reshape(7, 5, 1) * (g - g.mean(-1, keepdims=True) - xhat * (g * xhat).mean(-1, keepdims=True))
+    expected = dx, (dy * xhat).sum((0, 1)), dy.sum((0, 1))
+    found = F.layer_norm_backward(*(a.astype(dtype) for a in (dy, weight, xhat, rstd)))
+    for name, array, wanted in zip(("dx", "dweight", "dbias"), found, expected):
+        scale = max(1, np.abs(wanted).max())
+        np.testing.assert_allclose(array / scale, wanted / scale, rtol=0, atol=TOLERANCE[dtype], err_msg=name)
+
+
+def test_order_in_memory_is_kept_and_changes_nothing(rng):
+    """Features before tokens: what inference of one image works on."""
+    x = rng.standard_normal((2, 9, 12))
+    turned = np.ascontiguousarray(x.transpose(2, 0, 1)).transpose(1, 2, 0)
+    weight, bias = rng.standard_normal((36, 12)), rng.standard_normal(36)
+    y, z = F.linear(x, weight, bias), F.linear(turned, weight, bias)
+    assert z.strides[-1] > z.strides[-2]
+    np.testing.assert_allclose(z, y, rtol=1e-12)
+    heads, turned_heads = (F.split_heads(a, 3, 3) for a in (y, z))
+    out, turned_out = (F.join_heads((F.attention(*a, 0.5)[0],)) for a in (heads, turned_heads))
+    assert turned_out.strides[-1] > turned_out.strides[-2]
+    np.testing.assert_allclose(turned_out, out, rtol=1e-12)
+    x = x.astype(np.float32)
+    assert np.array_equal(F.gelu(turned.astype(np.float32)), F.gelu(x))
+    assert all(map(np.array_equal, F.gelu_with_slope(turned.astype(np.float32)), F.gelu_with_slope(x)))

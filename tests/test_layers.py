@@ -1,5 +1,7 @@
 """Every layer of the case table against the same claims."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -16,10 +18,12 @@ from numpyvit.layers import (
     Linear,
     PatchEmbed,
     ReLU,
+    ScaledBlock,
     Softmax,
     Tanh,
 )
-from numpyvit.testing import gradcheck, stand_in
+from numpyvit.models.modern import QKNormBlock
+from numpyvit.testing import gradcheck, randomize, stand_in
 from numpyvit.testing.cases import LAYERS, MODELS
 
 ALL = [pytest.param(case, id=case.name.replace(" ", "-")) for case in LAYERS + MODELS]
@@ -225,6 +229,23 @@ def test_attention_does_not_see_a_shift_of_the_keys(rng):
     before = layer(x)
     layer.qkv.bias.data[8:16] += 3.0
     np.testing.assert_allclose(layer(x), before, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 5, 9])
+@pytest.mark.parametrize(
+    "build", [partial(Block, qkv_bias=True), Block, partial(ScaledBlock, init_values=0.5), QKNormBlock], ids=str
+)
+def test_a_block_that_gives_its_first_tokens_gives_what_the_whole_block_gives_there(rng, build, tokens):
+    block = randomize(build(8, 2, dtype="float64"))
+    x, dy = rng.standard_normal((3, 5, 8)), rng.standard_normal((3, 5, 8))
+    dy[:, tokens:] = 0
+    whole, short = nv.Tape(block), nv.Tape(block)
+    y, y_short = block.forward(x, whole), block.forward(x, short, tokens)
+    assert y_short.shape[1] == min(tokens, 5)
+    np.testing.assert_allclose(y_short, y[:, :tokens], rtol=1e-12)
+    np.testing.assert_allclose(block.backward(dy[:, :tokens], short), block.backward(dy, whole), atol=1e-12)
+    np.testing.assert_allclose(short.flat, whole.flat, atol=1e-12)
+    assert short.pending == 0
 
 
 def test_attention_treats_tokens_as_a_set(rng):

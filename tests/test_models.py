@@ -4,6 +4,7 @@ import pytest
 import numpyvit as nv
 from numpyvit.errors import ConfigError, InputError, ShapeError
 from numpyvit.models import count_parameters
+from numpyvit.testing.cases import MODELS
 
 PUBLISHED = {
     "vit_tiny_patch16_224": 5_717_416,
@@ -212,3 +213,48 @@ def test_features_and_intermediates_are_the_tokens(rng):
     np.testing.assert_allclose(model.forward_intermediates(x, norm=True)[1], features)
     with pytest.raises(ConfigError, match=r"blocks 0\.\.1"):
         model.forward_intermediates(x, [2])
+
+
+@pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)
+def test_the_shortcut_of_the_last_block_is_exact(case):
+    """Logits and every gradient are those of the whole block, the images' included."""
+    if case.dropout:
+        pytest.skip("the masks of fewer tokens are other masks")
+    model, x = case.layer("float64"), case.x("float64")
+    short, whole = nv.Tape(model), nv.Tape(model, complete=True)
+    logits, expected = model.forward(x, short), model.forward(x, whole)
+    tokens = model.num_pooled_tokens
+    widths = [r[0].shape[1] for layer, r in short.residuals() if layer is model.blocks[-1].mlp.fc1]
+    assert widths == [tokens] if tokens else widths[0] > 2
+    np.testing.assert_allclose(np.array(logits), np.array(expected), atol=1e-12)
+    dy = tuple(np.ones_like(head) for head in logits) if isinstance(logits, tuple) else np.ones_like(logits)
+    np.testing.assert_allclose(model.backward(dy, short), model.backward(dy, whole), atol=1e-12)
+    np.testing.assert_allclose(short.flat, whole.flat, atol=1e-12)
+
+
+def test_features_and_maps_still_show_every_token(rng):
+    model = nv.create_model("vit_micro_patch2_8")
+    x = rng.standard_normal((2, 1, 8, 8)).astype(np.float32)
+    assert model.forward_features(x).shape == (2, 17, 64)
+    assert nv.viz.attention_maps(model, x[0]).shape == (4, 4, 17, 17)
+
+
+def test_a_checkpointed_model_gives_the_same_gradients_and_shows_the_same_maps(rng):
+    options = dict(drop_rate=0.1, drop_path_rate=0.2)
+    plain, saving = (nv.create_model("vit_micro_patch2_8", grad_checkpointing=on, **options) for on in (False, True))
+    x, found = rng.standard_normal((4, 1, 8, 8)).astype(np.float32), []
+    for model in (plain, saving):
+        tape = nv.Tape(model, seed=1)
+        logits = model.forward(x, tape)
+        found.append((logits, len(tape.residuals()), model.backward(np.ones_like(logits), tape), tape.flat))
+    (logits, many, dx, flat), (logits_again, few, dx_again, flat_again) = found
+    assert few < many / 4
+    assert np.array_equal(logits, logits_again)
+    assert np.array_equal(dx, dx_again) and np.array_equal(flat, flat_again)
+    assert [n for n, _ in plain.named_parameters()] == [n for n, _ in saving.named_parameters()]
+    assert np.array_equal(nv.viz.attention_maps(plain, x[0]), nv.viz.attention_maps(saving, x[0]))
+    assert np.array_equal(nv.viz.gradient_attention(plain, x[0]), nv.viz.gradient_attention(saving, x[0]))
+    saving.set_grad_checkpointing(False)
+    tape = nv.Tape(saving)
+    saving.forward(x, tape)
+    assert len(tape.residuals()) == many

@@ -122,12 +122,14 @@ def count_parameters(name):
     return embed + options["depth"] * block + 2 * D + heads * (D + 1) * options["num_classes"]
 
 
-def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu", **options):
+def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu", grad_checkpointing=False, **options):
     """A model by the name of its preset.
 
     options:    override the preset's, e.g. num_classes=10, img_size=32, drop_path_rate=0.1 (see VisionTransformer).
     pretrained: path of a checkpoint of any common origin (see numpyvit.pretrained).
     seed:       of the initial weights; dtype: "float32" or "float64"; device: "cpu" or "cuda".
+    grad_checkpointing: each block keeps only its input for backward and runs forward again there: less memory in
+                training, more time, the same gradients bit for bit.
     Errors: ConfigError for an unknown name (with near ones) or option; CheckpointError for weights that do not fit.
     """
     if not isinstance(name, str) or name not in VARIANTS:
@@ -144,6 +146,7 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
     model = variant.model_class(**{**variant.options, **options}, dtype=dtype, seed=seed)
     model.pretrained_cfg = _preparation(name, model)
     model._recipe = _recipe(name, options)
+    model.set_grad_checkpointing(grad_checkpointing)
     if pretrained is not None:
         if isinstance(pretrained, bool):
             raise ConfigError("pretrained takes the path of a checkpoint; nothing is downloaded")

@@ -6,7 +6,7 @@ Shapes: B batch, N patches, T class and distillation tokens, D width, K classes.
 import numpy as np
 
 from ..backend import array_module
-from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
+from ..core import FORGET, Checkpoint, Layer, Parameter, as_dtype, make_rng
 from ..errors import ConfigError
 from ..layers import GELU, Block, Dropout, Identity, LayerNorm, Linear, PatchEmbed, Tanh
 from ..layers.init import trunc_normal
@@ -108,7 +108,16 @@ class VisionTransformer(Layer):
         self.head = head()
         self.head_dist = head() if distilled else None
         self.global_pool, self.num_classes, self.num_features = global_pool, num_classes, features
+        self._checkpoints = None
         self.set_paths()
+
+    def set_grad_checkpointing(self, enable=True):
+        """Let each block keep only its input for backward and run forward again there (see core.Checkpoint)."""
+        self._checkpoints = [Checkpoint(block) for block in self.blocks] if enable else None
+
+    @property
+    def _stages(self):
+        return self._checkpoints or self.blocks
 
     make_block = staticmethod(Block)  # hooks for subclasses: the class of a block,
 
@@ -134,17 +143,17 @@ class VisionTransformer(Layer):
         """How many of the first tokens the head needs; None for all."""
         return {"token": 1 if self.head_dist is None else 2, "avg": None}[self.global_pool]
 
-    def forward(self, x, tape=FORGET, every_token=False):
-        """The last block computes the pooled tokens alone, an exact saving, unless `every_token` is asked for."""
+    def forward(self, x, tape=FORGET):
+        """The last block computes only the tokens that the head reads, an exact saving."""
         first = self.first_trained(tape)
         x = self.embed(x, tape if first == 0 else tape.forgetting())
-        x = self.encode(x, tape, None if every_token else self.num_pooled_tokens, first)
+        x = self.encode(x, tape, None if tape.complete else self.num_pooled_tokens, first)
         return self.classify(x, tape)
 
     def encode(self, x, tape, tokens, first=0):
         """Through the blocks, of which the last gives the first `tokens` tokens: (B, T+N, D) -> (B, tokens, D)."""
-        for i, block in enumerate(self.blocks):
-            last = block is self.blocks[-1]
+        for i, block in enumerate(self._stages):
+            last = block is self._stages[-1]
             x = block.forward(x, tape if i + 1 >= first else tape.forgetting(), tokens if last else None)
         return x
 
@@ -166,7 +175,7 @@ class VisionTransformer(Layer):
             dx = array_module(dy).stack([self.head.backward(dy, tape), dx_dist], axis=1)
         dx = self.pool_backward(dx, tape)
         first = self.first_trained(tape)
-        for block in reversed(self.blocks[max(first - 1, 0) :]):
+        for block in reversed(self._stages[max(first - 1, 0) :]):
             dx = block.backward(dx, tape)
         return self.embed_backward(dx, tape) if first == 0 else None
 

@@ -75,8 +75,8 @@ def _attention_on_tape(model, image, with_logits=False):
     image = image[None] if image.ndim == 3 else image
     if image.ndim != 4 or image.shape[0] != 1:
         raise ShapeError(f"expected one image (C, H, W) or (1, C, H, W), got shape {image.shape}")
-    tape = Tape(model)
-    logits = model.forward(image, tape, every_token=True)
+    tape = Tape(model, complete=True)
+    logits = model.forward(image, tape)
     maps = [(layer, to_host(r[3])[0]) for layer, r in tape.residuals() if isinstance(layer, Attention)]
     return (tape, maps, logits) if with_logits else (tape, maps)
 

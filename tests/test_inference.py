@@ -1,0 +1,83 @@
+import multiprocessing
+import threading
+
+import numpy as np
+import pytest
+
+import numpyvit as nv
+from numpyvit.models import ModernVisionTransformer
+from numpyvit.testing import randomize
+
+# 324 patches: one picture makes three shards of its tokens
+SIZES = dict(img_size=36, patch_size=2, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
+
+MODELS = {
+    "plain": lambda **o: nv.VisionTransformer(**SIZES, **o),
+    "distilled": lambda **o: nv.VisionTransformer(**SIZES, distilled=True, **o),
+    "avg": lambda **o: nv.VisionTransformer(**SIZES, global_pool="avg", **o),
+    "modern": lambda **o: ModernVisionTransformer(**SIZES, init_values=0.1, qk_norm=True, reg_tokens=2, **o),
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("batch", [1, 2, 5, 16])
+def test_shards_give_what_the_model_gives(kind, batch, rng):
+    model = randomize(MODELS[kind](dtype="float64"))
+    x = rng.standard_normal((batch, 1, 36, 36))
+    np.testing.assert_allclose(nv.infer(model, x, threads=2), model(x), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_one_image_is_bit_equal_on_any_number_of_threads(kind, rng):
+    model = randomize(MODELS[kind]())
+    x = rng.standard_normal((1, 1, 36, 36)).astype(np.float32)
+    expected = nv.infer(model, x, threads=1)
+    assert all(np.array_equal(expected, nv.infer(model, x, threads=threads)) for threads in (2, 3, 8))
+
+
+def test_an_error_in_one_shard_of_the_tokens_reaches_the_caller(rng, monkeypatch):
+    model, x = MODELS["plain"](), rng.standard_normal((1, 1, 36, 36)).astype(np.float32)
+    mlp = model.blocks[1].mlp
+    forward = mlp.forward
+
+    def fails_without_tokens(y, tape):
+        if y.shape[1] == 0:
+            raise MemoryError("this shard")
+        return forward(y, tape)
+
+    monkeypatch.setattr(mlp, "forward", fails_without_tokens)
+    with pytest.raises(MemoryError, match="this shard"):
+        nv.infer(model, x, threads=2)
+    monkeypatch.undo()
+    np.testing.assert_allclose(nv.infer(model, x, threads=2), model(x), atol=1e-6)
+
+
+def test_many_callers_at_once_share_the_threads(rng):
+    model, x = MODELS["plain"](), rng.standard_normal((1, 1, 36, 36)).astype(np.float32)
+    expected, found = nv.infer(model, x), []
+    callers = [
+        threading.Thread(target=lambda: found.extend(nv.infer(model, x) for _ in range(10)), daemon=True)
+        for _ in range(6)
+    ]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+    assert len(found) == 60 and all(np.array_equal(expected, y) for y in found)
+
+
+def _infer_in_child(model, x, results):
+    results.put(nv.infer(model, x, threads=2))
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
+def test_a_forked_process_starts_threads_of_its_own(rng):
+    model, x = MODELS["plain"](), rng.standard_normal((4, 1, 36, 36)).astype(np.float32)
+    expected = nv.infer(model, x, threads=2)
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    child = context.Process(target=_infer_in_child, args=(model, x, results), daemon=True)
+    child.start()
+    assert np.array_equal(results.get(timeout=60), expected)
+    child.join(timeout=60)
