@@ -1,7 +1,11 @@
-"""Time and memory against PyTorch:   python -m benchmarks.run [step|infer|memory|import] [--rounds N] [--json FILE]
+"""Time and memory against PyTorch and ONNX Runtime:
 
-Every engine works in a process of its own; they take turns, one piece of work at a time, and ratios are taken of the
-medians of one such run. Engines that are not installed are left out.
+    python -m benchmarks.run [step|infer|layer|memory|accuracy|import] [--rounds N] [--json FILE]
+    python -m benchmarks.run --profile 32px-p4-d192-L6
+
+Every engine works in a process of its own; they take turns of a quarter of a second, and ratios are taken of the
+medians of one such run. Processes are started anew three times, since one and the same program may run a third slower
+or faster in another process. Engines that are not installed are left out.
 """
 
 import argparse
@@ -14,22 +18,37 @@ import statistics
 import subprocess
 import sys
 
-from .work import CONFIGS
+from .floor import gemm_limit
+from .work import CONFIGS, LAYERS
 
 STEPS = ["28px-p7-d64-L4", "28px-p4-d64-L6", "32px-p4-d192-L6", "vit_tiny-b8"]
 INFERENCES = ["vit_tiny-b1", "vit_tiny-b16", "vit_base-b1"]
+EAGER = ("torch", "torch-sdpa")  # the ratio is to the faster of these
+_SESSIONS, _TURN_MS = 3, 250
 
 
 class Worker:
+    """A process of benchmarks.work."""
+
     def __init__(self, kind, config, engine, threads):
-        command = [sys.executable, "-m", "benchmarks.work", kind, config, engine, str(threads)]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.times = []
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.work", kind, config, engine, str(threads)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        self.repeats, self.times = 1, []
 
     def turn(self):
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        self.times.append(float(self.process.stdout.readline()))
+        print(self.repeats, file=self.process.stdin, flush=True)
+        self.times = [float(ms) for ms in self.process.stdout.readline().split()]
+        if not self.times:
+            raise RuntimeError("an engine stopped")
+        return self.times
+
+    def warm_up(self):
+        for _ in range(3):
+            self.turn()
+        self.repeats = max(1, min(100, round(_TURN_MS / self.times[0])))
+        self.turn()
 
     def finish(self):
         """Peak memory in MiB."""
@@ -37,64 +56,118 @@ class Worker:
         return float(self.process.stdout.read())
 
 
-def engines():
-    return ["numpyvit"] + (["torch", "torch-sdpa"] if importlib.util.find_spec("torch") else [])
+def engines(kind):
+    """The engines that are installed and do that kind of work."""
+    names = ["numpyvit"]
+    if importlib.util.find_spec("torch"):
+        names += EAGER
+        if kind in ("step", "infer"):
+            names.append("torch-compile")
+        if kind == "infer" and importlib.util.find_spec("onnxruntime") and importlib.util.find_spec("onnx"):
+            names.append("onnxruntime")
+    return names
 
 
-def interleave(kind, config, names, threads, rounds, warm_up=3):
-    """{engine: {"median", "minimum" in ms, "peak_mib"}} of one run with all engines in turn."""
-    workers = {name: Worker(kind, config, name, threads) for name in names}
-    for _ in range(warm_up + rounds):
-        for worker in workers.values():
-            worker.turn()
+def interleave(kind, config, names, threads, rounds):
+    """{engine: {"median", "minimum" in ms, "peak_mib", "runs"}} of one run with all engines in turn."""
+    times, peaks = {name: [] for name in names}, {name: [] for name in names}
+    for session in range(_SESSIONS):
+        workers = {name: Worker(kind, config, name, threads) for name in names if times[name] is not None}
+        for name, worker in list(workers.items()):
+            try:
+                worker.warm_up()
+            except RuntimeError:
+                print(f"  {name} does not run here", file=sys.stderr)
+                times[name] = None
+                del workers[name]
+        for _ in range(rounds * session // _SESSIONS, rounds * (session + 1) // _SESSIONS):
+            for name, worker in workers.items():
+                times[name] += worker.turn()
+        for name, worker in workers.items():
+            peaks[name].append(worker.finish())
     return {
         name: {
-            "median": statistics.median(worker.times[warm_up:]),
-            "minimum": min(worker.times[warm_up:]),
-            "peak_mib": worker.finish(),
+            "median": statistics.median(found),
+            "minimum": min(found),
+            "peak_mib": statistics.median(peaks[name]),
+            "runs": len(found),
         }
-        for name, worker in workers.items()
+        for name, found in times.items()
+        if found
     }
 
 
 def table(kind, configs, threads, rounds):
-    rows = {}
-    print(f"{kind}, float32, {threads} threads, {rounds} rounds in turn; ms median (minimum)")
+    """Time each configuration on all engines, print a Markdown table, and return the figures."""
+    names, rows = engines(kind), {}
+    used = 1 if kind == "layer" else threads
+    print(f"\n{kind}, float32, {used} threads, {rounds} rounds in turn; ms: median (minimum)\n")
+    print(f"| {kind} | " + " | ".join(names) + " | ratio to eager | peak memory, ratio | share of GEMM limit |")
+    print("|---" * (len(names) + 4) + "|")
     for config in configs:
-        found = rows[config] = interleave(kind, config, engines(), threads, rounds)
-        cells = [f"{name} {r['median']:.1f} ({r['minimum']:.1f})" for name, r in found.items()]
-        others = [r for name, r in found.items() if name != "numpyvit"]
+        found = rows[config] = interleave(kind, config, names, threads, rounds)
+        cells = [f"{found[n]['median']:.3g} ({found[n]['minimum']:.3g})" if n in found else "–" for n in names]
+        ours, others = found["numpyvit"], [found[name] for name in EAGER if name in found]
         if others:
-            ours = found["numpyvit"]
-            ratio = ours["median"] / min(r["median"] for r in others)
-            least = ours["minimum"] / min(r["minimum"] for r in others)
-            memory = ours["peak_mib"] / min(r["peak_mib"] for r in others)
-            cells.append(f"ratio to the faster {ratio:.2f} ({least:.2f}), peak memory {memory:.2f}")
-        print(f"{config:18s} " + "   ".join(cells), flush=True)
+            for key in ("median", "minimum", "peak_mib"):
+                ours[f"{key}_ratio"] = ours[key] / min(other[key] for other in others)
+            cells += [f"**{ours['median_ratio']:.2f}** ({ours['minimum_ratio']:.2f})", f"{ours['peak_mib_ratio']:.2f}"]
+        else:
+            cells += ["–", "–"]
+        if kind in ("step", "infer"):
+            ours["gemm_limit"] = gemm_limit(kind, config, threads) / ours["median"]
+            cells.append(f"{ours['gemm_limit']:.2f}")
+        else:
+            cells.append("–")
+        print(f"| {config} | " + " | ".join(cells) + " |", flush=True)
     return rows
 
 
 def memory_table(threads):
-    """Peak memory over the process at rest: inference against a training forward, which keeps its residuals."""
+    """Peak memory over the process at rest: inference, a step, and a step with checkpointed blocks; and their times."""
     config, rows = "vit_tiny-b16", {}
     code = (
-        "import resource, numpyvit; from benchmarks.work import numpyvit_work, CONFIGS;"
+        "import resource, statistics, time, numpyvit; from benchmarks.work import numpyvit_work;"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
-        f"work = numpyvit_work({{kind!r}}, CONFIGS[{config!r}], {threads});"
-        "before = peak(); work(); print(peak() - before)"
+        f"work = numpyvit_work({{kind!r}}, {config!r}, {threads}); before = peak(); times = []\n"
+        "for _ in range(5): start = time.perf_counter(); work(); times.append(time.perf_counter() - start)\n"
+        "print(peak() - before, statistics.median(times))"
     )
-    for kind in ("infer", "forward"):
-        result = subprocess.run(
-            [sys.executable, "-c", code.format(kind=kind)], capture_output=True, text=True, check=True
-        )
-        rows[kind] = float(result.stdout)
-    ratio = rows["forward"] / rows["infer"]
-    print(f"{config}: inference {rows['infer']:.0f} MiB, training forward {rows['forward']:.0f} MiB, 1/{ratio:.1f}")
+    print(f"\nmemory, {config}, {threads} threads\n")
+    print("| work | peak above the process at rest, MiB | seconds |\n|---|---|---|")
+    for kind in ("infer", "forward", "step", "checkpointed-step"):
+        mib, seconds = map(float, _python(code.format(kind=kind)).split())
+        rows[kind] = {"mib": mib, "seconds": seconds}
+        print(f"| {kind} | {mib:.0f} | {seconds:.2f} |", flush=True)
     return rows
 
 
-def _python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+def accuracy_table(rounds, data_dir):
+    """Seconds until the accuracy on the test pictures is reached, the same recipe and batches on both engines."""
+    rows = {}
+    names = ["numpyvit"] + (["torch"] if importlib.util.find_spec("torch") else [])
+    print(
+        "\naccuracy: seconds of training until the test accuracy is reached\n\n| data | accuracy | engine | seconds |"
+    )
+    print("|---|---|---|---|")
+    for data, goal in (("digits", 0.97), ("mnist", 0.986)):
+        if data == "mnist" and data_dir is None:
+            continue
+        for seed in range(rounds):
+            for name in names:
+                command = [sys.executable, "-m", "benchmarks.accuracy", name, data, str(goal), str(seed), str(data_dir)]
+                seconds = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+                rows.setdefault(data, {}).setdefault(name, []).append(seconds)
+        for name, seconds in rows[data].items():
+            all_of_them = ", ".join(f"{s:.1f}" for s in seconds)
+            print(f"| {data} | {goal:.1%} | {name} | {statistics.median(seconds):.1f} ({all_of_them}) |", flush=True)
+        if len(names) > 1:
+            print(f"| {data} | | ratio | {_ratio(rows[data]):.2f} |", flush=True)
+    return rows
+
+
+def _ratio(found):
+    return statistics.median(found["numpyvit"]) / statistics.median(found["torch"])
 
 
 def import_table(rounds):
@@ -105,33 +178,65 @@ def import_table(rounds):
             found.append(1e3 * float(_python(code)))
     rows = {name: statistics.median(found) for name, found in times.items()}
     ratio = rows["numpyvit"] / rows["numpy"]
-    print(f"import numpyvit {rows['numpyvit']:.0f} ms, numpy {rows['numpy']:.0f} ms: {ratio:.2f}")
+    print(f"\nimport numpyvit {rows['numpyvit']:.0f} ms, numpy {rows['numpy']:.0f} ms: {ratio:.2f}")
     return rows
 
 
+def _python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def machine(threads):
+    """What the figures depend on."""
+    found = {"processor": _processor(), "cpus": os.cpu_count(), "threads": threads, "python": platform.python_version()}
+    for name in ("numpy", "numpyvit", "torch", "onnxruntime"):
+        if importlib.util.find_spec(name):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _processor():
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
 def main():
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__.split("\n")[0])
-    parser.add_argument("what", nargs="*", default=["step", "infer", "memory", "import"])
-    parser.add_argument("--configs", nargs="*", choices=CONFIGS, help="default: the rows of the README")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    kinds = ("step", "infer", "layer", "memory", "accuracy", "import")
+    parser.add_argument("what", nargs="*", help="default: all but accuracy, which trains for minutes")
+    parser.add_argument("--configs", nargs="*", choices=CONFIGS, help="of step and infer; default: the README's rows")
+    parser.add_argument("--rounds", type=int, default=12, help="turns of each engine (default: 12)")
+    parser.add_argument("--seeds", type=int, default=3, help="of accuracy (default: 3)")
+    parser.add_argument("--data-dir", metavar="DIR", help="of accuracy: where MNIST lies; without it digits alone")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", metavar="FILE", help="write all figures there, with machine and versions")
+    parser.add_argument("--profile", choices=CONFIGS, help="time of a step by layer and the share of GEMM, one thread")
     args = parser.parse_args()
-    results = {"machine": platform.processor() or platform.machine(), "cpus": os.cpu_count(), "threads": args.threads}
-    for name in ("numpy", "torch"):
-        if importlib.util.find_spec(name):
-            results[name] = importlib.metadata.version(name)
-    if "step" in args.what:
-        results["step"] = table("step", args.configs or STEPS, args.threads, args.rounds)
-    if "infer" in args.what:
-        results["infer"] = table("infer", args.configs or INFERENCES, args.threads, args.rounds)
-    if "memory" in args.what:
-        results["memory"] = memory_table(args.threads)
-    if "import" in args.what:
-        results["import"] = import_table(args.rounds)
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(results, file, indent=2)
+    for what in args.what:
+        if what not in kinds:
+            parser.error(f"unknown benchmark {what!r}; there are {', '.join(kinds)}")
+    if args.profile:
+        from .profile import profile
+
+        return profile(args.profile)
+    results = {"machine": machine(args.threads)}
+    for what in args.what or [kind for kind in kinds if kind != "accuracy"]:
+        results[what] = {
+            "step": lambda: table("step", args.configs or STEPS, args.threads, args.rounds),
+            "infer": lambda: table("infer", args.configs or INFERENCES, args.threads, args.rounds),
+            "layer": lambda: table("layer", LAYERS, args.threads, args.rounds),
+            "memory": lambda: memory_table(args.threads),
+            "accuracy": lambda: accuracy_table(args.seeds, args.data_dir),
+            "import": lambda: import_table(args.rounds),
+        }[what]()
+        if args.json:
+            with open(args.json, "w") as file:
+                json.dump(results, file, indent=2)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from .optim import check_clip_norm, clip_global_norm
 
 MAX_SHARDS = 8
 _MIN_SHARD = 48_000  # numbers: 64 pictures of 28×28 pixels
+_TINY_BATCH = 12_000  # numbers: 192 pictures of 8×8 pixels
 
 
 def available_threads():
@@ -31,9 +32,11 @@ def available_threads():
 def split_batch(x, least=2):
     """Slices of nearly equal length over a batch of images: two of them, if each then has `least` images.
 
-    More only of at least four images, and more where they are small: below that, handing the interpreter from thread to
-    thread and adding up one more set of gradients cost more than they save.
+    More only of at least four images, and more where they are small, and one alone where all are tiny: below that,
+    handing the interpreter from thread to thread and adding up one more set of gradients cost more than they save.
     """
+    if x.size < _TINY_BATCH:
+        return [slice(0, len(x))]
     count = max(len(x) // 4, min(2, len(x) // least))
     return split(len(x), min(MAX_SHARDS, count, max(2, x.size // _MIN_SHARD)))
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
+import numpyvit.step
 from numpyvit import optim
 from numpyvit.errors import ConfigError, InputError, NonFiniteError, NumpyvitError
 from numpyvit.step import split_batch
@@ -16,6 +17,18 @@ TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, de
 
 def tiny(**options):
     return nv.VisionTransformer(**{**TINY, **options})
+
+
+@pytest.fixture(autouse=True)
+def _tiny_batches_are_sharded(monkeypatch):
+    monkeypatch.setattr(numpyvit.step, "_TINY_BATCH", 0)
+
+
+def test_a_tiny_batch_is_one_shard_and_a_larger_one_several(monkeypatch):
+    monkeypatch.undo()
+    count = lambda *shape: len(split_batch(np.empty(shape, np.float32)))  # noqa: E731
+    assert [count(64, 1, 8, 8), count(64, 1, 28, 28), count(128, 3, 32, 32)] == [1, 2, 8]
+    assert [count(1, 3, 224, 224), count(4, 3, 224, 224), count(16, 3, 224, 224)] == [1, 2, 4]
 
 
 @pytest.fixture
