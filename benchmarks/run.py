@@ -3,9 +3,9 @@
     python -m benchmarks.run [step|infer|layer|memory|accuracy|import] [--rounds N] [--json FILE]
     python -m benchmarks.run --profile 32px-p4-d192-L6
 
-Every engine works in a process of its own; they take turns of a quarter of a second, and ratios are taken of the
-medians of one such run. Processes are started anew three times, since one and the same program may run a third slower
-or faster in another process. Engines that are not installed are left out.
+Every engine works in a process of its own; they take turns of a quarter of a second, each begun with a run that does
+not count, and ratios are taken of the medians of one such run. Processes are started anew three times, since one and
+the same program may run a third slower or faster in another process. Engines that are not installed are left out.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import time
 
 from .floor import gemm_limit
 from .work import CONFIGS, LAYERS
@@ -25,6 +26,7 @@ STEPS = ["28px-p7-d64-L4", "28px-p4-d64-L6", "32px-p4-d192-L6", "vit_tiny-b8"]
 INFERENCES = ["vit_tiny-b1", "vit_tiny-b16", "vit_base-b1"]
 EAGER = ("torch", "torch-sdpa")  # the ratio is to the faster of these
 _SESSIONS, _TURN_MS = 3, 250
+_PAUSE = 0.05  # seconds, for the threads of the engine before to stop waiting for work in a loop
 
 
 class Worker:
@@ -38,6 +40,7 @@ class Worker:
         self.repeats, self.times = 1, []
 
     def turn(self):
+        time.sleep(_PAUSE)
         print(self.repeats, file=self.process.stdin, flush=True)
         self.times = [float(ms) for ms in self.process.stdout.readline().split()]
         if not self.times:
@@ -127,8 +130,7 @@ def memory_table(threads):
     """Peak memory over the process at rest: inference, a step, and a step with checkpointed blocks; and their times."""
     config, rows = "vit_tiny-b16", {}
     code = (
-        "import resource, statistics, time, numpyvit; from benchmarks.work import numpyvit_work;"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
+        "import statistics, time, numpyvit; from benchmarks.work import numpyvit_work, peak_memory as peak;"
         f"work = numpyvit_work({{kind!r}}, {config!r}, {threads}); before = peak(); times = []\n"
         "for _ in range(5): start = time.perf_counter(); work(); times.append(time.perf_counter() - start)\n"
         "print(peak() - before, statistics.median(times))"

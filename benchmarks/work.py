@@ -1,7 +1,7 @@
 """One piece of work, in a process of its own: `python -m benchmarks.work KIND NAME ENGINE THREADS`.
 
-Each number on standard input runs the work so many times and prints the milliseconds of each; at the end of input the
-peak memory in MiB is printed. benchmarks.run starts several of these and times them in turn, so that a noisy machine
+Each number on standard input runs the work once and then so many times more, and prints the milliseconds of those; at
+the end of input the peak memory in MiB is printed. benchmarks.run starts several of these and times them in turn, so that a noisy machine
 does not decide and no engine's idle threads disturb another's.
 """
 
@@ -138,6 +138,15 @@ def layer_input(name):
     return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
 
 
+def peak_memory():
+    """MiB. Not from getrusage where it can be had from /proc: that one counts the process which started this one too."""
+    try:
+        with open("/proc/self/status") as file:
+            return next(float(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 ENGINES = {
     "numpyvit": numpyvit_work,
     "torch": lambda *a: torch_work(*a, fused_attention=False),
@@ -151,12 +160,12 @@ def main(kind, name, engine, threads):
     work = ENGINES[engine](kind, name, int(threads))
     for line in sys.stdin:
         times = []
-        for _ in range(int(line)):
+        for _ in range(1 + int(line)):
             start = time.perf_counter()
             work()
             times.append((time.perf_counter() - start) * 1e3)
-        print(*times, flush=True)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(*times[1:], flush=True)
+    print(peak_memory())
 
 
 if __name__ == "__main__":

@@ -51,16 +51,19 @@ def split(length, count):
 class Workers:
     """Threads for shards, the caller's own among them. Errors of any thread are raised in the caller."""
 
-    def __init__(self, threads=None):
-        self.threads = available_threads() if threads is None else threads
-        if not isinstance(self.threads, int) or self.threads < 1:
-            raise ConfigError(f"threads must be at least 1, got {threads}")
+    def __init__(self, threads):
         keep_freed_memory()
+        self.threads = threads
+        self._start()
+
+    def _start(self):
+        self._process = os.getpid()
         self._pool = ThreadPoolExecutor(max(self.threads, MAX_SHARDS))  # threads start when they are first needed
         self._one_team = threading.Lock()
 
     def map(self, function, *items):
         """[function(*item) for item in zip(*items)], each thread taking the next item that nobody has taken."""
+        self._survive_fork()
         items = list(zip(*items))
         results, turns = [None] * len(items), itertools.count()
 
@@ -74,8 +77,9 @@ class Workers:
     def together(self, function, count, on_error):
         """[function(i) for i in range(count)], all running at once, so that they may wait for each other.
 
-        on_error: called where one fails, to free those that wait for it.
+        on_error: called where one fails, to free those that wait for it at a barrier.
         """
+        self._survive_fork()
         results = [None] * count
 
         def work(i):
@@ -89,28 +93,40 @@ class Workers:
             self._run([partial(work, i) for i in range(count)])
         return results
 
+    def _survive_fork(self):
+        """Threads do not: in a forked process start them anew."""
+        if self._process != os.getpid():
+            self._start()
+
     def _run(self, jobs):
         """The first job on this thread, the others beside it."""
         with _blas_controller().limit(limits=1, user_api="blas"):
-            futures = [self._pool.submit(job) for job in jobs[1:]]
-            error = None
+            futures, own_error = [self._pool.submit(job) for job in jobs[1:]], None
             try:
                 jobs[0]()
-            except BaseException as raised:
-                error = raised
-            errors = [error] + [future.exception() for future in futures]
-        for error in sorted(filter(None, errors), key=lambda error: isinstance(error, threading.BrokenBarrierError)):
+            except BaseException as error:
+                own_error = error
+            errors = [own_error] + [future.exception() for future in futures]
+        errors = [error for error in errors if error is not None]
+        causes = [error for error in errors if not isinstance(error, threading.BrokenBarrierError)]
+        for error in causes + errors:
             raise error
 
 
-@cache
 def shared_workers(threads=None):
-    """Workers that stay: a thread just started takes some milliseconds to reach a processor of its own."""
-    return Workers(threads)
+    """The workers of so many threads, the same at each call; None: as many as processors that this process may use.
+
+    A thread just started takes some milliseconds to reach a processor of its own.
+    Errors: ConfigError where threads is not an int above 0.
+    """
+    if threads is None:
+        threads = available_threads()
+    if not isinstance(threads, int) or threads < 1:
+        raise ConfigError(f"threads must be an int of at least 1, got {threads!r}")
+    return _workers(threads)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: shared_workers.cache_clear())  # threads do not survive a fork
+_workers = cache(Workers)
 
 
 @cache

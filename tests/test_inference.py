@@ -66,18 +66,21 @@ def test_many_callers_at_once_share_the_threads(rng):
     assert len(found) == 60 and all(np.array_equal(expected, y) for y in found)
 
 
-def _infer_in_child(model, x, results):
-    results.put(nv.infer(model, x, threads=2))
+def _work_in_child(model, x, step, results):
+    results.put((nv.infer(model, x, threads=2), step(x, np.zeros(len(x), int))))
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="needs fork")
 def test_a_forked_process_starts_threads_of_its_own(rng):
-    model, x = MODELS["plain"](), rng.standard_normal((4, 1, 36, 36)).astype(np.float32)
+    model, x = MODELS["plain"](), rng.standard_normal((16, 1, 36, 36)).astype(np.float32)
+    step = nv.TrainStep(model, nv.optim.AdamW(model), threads=2)
+    step(x, np.zeros(16, int))
     expected = nv.infer(model, x, threads=2)
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    child = context.Process(target=_infer_in_child, args=(model, x, results), daemon=True)
+    child = context.Process(target=_work_in_child, args=(model, x, step, results), daemon=True)
     child.start()
-    assert np.array_equal(results.get(timeout=60), expected)
+    logits, loss = results.get(timeout=60)
+    assert np.array_equal(logits, expected) and loss == step(x, np.zeros(16, int))
     child.join(timeout=60)
