@@ -1,8 +1,8 @@
 """One piece of work, in a process of its own: `python -m benchmarks.work KIND NAME ENGINE THREADS`.
 
 Each number on standard input runs the work once and then so many times more, and prints the milliseconds of those; at
-the end of input the peak memory in MiB is printed. benchmarks.run starts several of these and times them in turn, so that a noisy machine
-does not decide and no engine's idle threads disturb another's.
+the end of input the peak memory in MiB is printed. benchmarks.run starts several of these and times them in turn, so
+that a noisy machine does not decide and no engine's idle threads disturb another's.
 """
 
 import io
@@ -139,7 +139,7 @@ def layer_input(name):
 
 
 def peak_memory():
-    """MiB. Not from getrusage where it can be had from /proc: that one counts the process which started this one too."""
+    """MiB, from /proc where it can be had: getrusage counts the process that started this one too."""
     try:
         with open("/proc/self/status") as file:
             return next(float(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
