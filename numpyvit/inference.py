@@ -5,6 +5,7 @@ import threading
 import numpy as np
 
 from .core import FORGET, Forget
+from .layers import GELU, Attention, Block, Dropout, Identity, LayerNorm, LayerScale, Linear, Mlp, ReLU, Tanh
 from .models import VisionTransformer
 from .step import MAX_SHARDS, shared_workers, split, split_batch
 
@@ -20,7 +21,7 @@ def infer(model, x, threads=None):
     if not isinstance(x, np.ndarray) or x.ndim == 0 or len(x) == 0:
         return model(x)
     workers = shared_workers(threads)
-    if len(x) > 1 or not isinstance(model, VisionTransformer):
+    if len(x) > 1 or not _works_by_tokens(model):
         return np.concatenate(workers.map(lambda shard: model(x[shard]), split_batch(x, least=1)))
     (x,) = workers.map(model.embed, [x], [FORGET])
     shards = split(x.shape[1], min(MAX_SHARDS, x.shape[1] // _MIN_TOKENS))
@@ -35,6 +36,24 @@ def infer(model, x, threads=None):
     x = np.concatenate(workers.together(encode, len(shards), team.barrier.abort), axis=1)
     (logits,) = workers.map(model.classify, [x], [FORGET])
     return logits
+
+
+def _works_by_tokens(model):
+    """Whether each layer in the blocks is known to work token by token, or to gather what it needs of the others.
+
+    A layer with a forward of its own may mix tokens in other ways; then the image is not divided.
+    """
+    if not isinstance(model, VisionTransformer):
+        return False
+    layers = [layer for block in model.blocks for _, layer in block.named_layers()]
+    own = type(model).forward, type(model).encode
+    return own == (VisionTransformer.forward, VisionTransformer.encode) and all(
+        type(layer).forward in _BY_TOKENS and "forward" not in vars(layer) for layer in layers
+    )
+
+
+_KINDS = (Attention, Block, Dropout, GELU, Identity, LayerNorm, LayerScale, Linear, Mlp, ReLU, Tanh)
+_BY_TOKENS = {kind.forward for kind in _KINDS}
 
 
 def _features_first(x):

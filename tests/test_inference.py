@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
+from numpyvit.core import FORGET
 from numpyvit.models import ModernVisionTransformer
-from numpyvit.testing import randomize
+from numpyvit.testing import gradcheck, randomize
 
 # 324 patches: one picture makes three shards of its tokens
 SIZES = dict(img_size=36, patch_size=2, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
@@ -37,19 +38,45 @@ def test_one_image_is_bit_equal_on_any_number_of_threads(kind, rng):
 
 def test_an_error_in_one_shard_of_the_tokens_reaches_the_caller(rng, monkeypatch):
     model, x = MODELS["plain"](), rng.standard_normal((1, 1, 36, 36)).astype(np.float32)
-    mlp = model.blocks[1].mlp
-    forward = mlp.forward
+    gelu = nv.functional.gelu
 
-    def fails_without_tokens(y, tape):
+    def fails_without_tokens(y):
         if y.shape[1] == 0:
             raise MemoryError("this shard")
-        return forward(y, tape)
+        return gelu(y)
 
-    monkeypatch.setattr(mlp, "forward", fails_without_tokens)
+    monkeypatch.setattr(nv.layers.GELU, "forget", staticmethod(fails_without_tokens))
     with pytest.raises(MemoryError, match="this shard"):
         nv.infer(model, x, threads=2)
     monkeypatch.undo()
     np.testing.assert_allclose(nv.infer(model, x, threads=2), model(x), atol=1e-6)
+
+
+class TokenMixing(nv.layers.Mlp):
+    def forward(self, x, tape=FORGET):
+        return super().forward(x - x.mean(1, keepdims=True), tape)
+
+
+class PlainBlock(nv.layers.Block):
+    """Written without the shortcut for the first tokens."""
+
+    def forward(self, x, tape=FORGET):
+        return super().forward(x, tape)
+
+
+def test_layers_that_mix_tokens_in_their_own_way_see_them_all(rng):
+    model, x = MODELS["plain"](dtype="float64"), rng.standard_normal((1, 1, 36, 36))
+    model.blocks[0].mlp = TokenMixing(8, 32, dtype="float64")
+    np.testing.assert_allclose(nv.infer(model, x, threads=2), model(x), rtol=1e-12)
+
+
+def test_a_block_without_the_shortcut_works_in_a_model(rng):
+    model, x = randomize(MODELS["plain"](dtype="float64")), rng.standard_normal((1, 1, 36, 36))
+    expected = model(x)
+    model.blocks[-1].__class__ = PlainBlock
+    np.testing.assert_allclose(model(x), expected, rtol=1e-10)
+    np.testing.assert_allclose(nv.infer(model, x), expected, rtol=1e-10)
+    gradcheck(model, x)
 
 
 def test_many_callers_at_once_share_the_threads(rng):

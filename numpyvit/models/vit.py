@@ -3,6 +3,8 @@
 Shapes: B batch, N patches, T class and distillation tokens, D width, K classes.
 """
 
+import inspect
+
 import numpy as np
 
 from ..backend import array_module
@@ -151,11 +153,15 @@ class VisionTransformer(Layer):
         return self.classify(x, tape)
 
     def encode(self, x, tape, tokens, first=0):
-        """Through the blocks, of which the last gives the first `tokens` tokens: (B, T+N, D) -> (B, tokens, D)."""
-        for i, block in enumerate(self._stages):
-            last = block is self._stages[-1]
-            x = block.forward(x, tape if i + 1 >= first else tape.forgetting(), tokens if last else None)
-        return x
+        """Through the blocks, of which the last gives the first `tokens` tokens: (B, T+N, D) -> (B, tokens, D).
+
+        A last block of another kind, whose forward takes no `tokens`, gives them all.
+        """
+        tapes = [tape if i + 1 >= first else tape.forgetting() for i in range(len(self.blocks))]
+        for stage, own_tape in zip(self._stages[:-1], tapes):
+            x = stage.forward(x, own_tape)
+        options = (tokens,) if "tokens" in inspect.signature(self.blocks[-1].forward).parameters else ()
+        return self._stages[-1].forward(x, tapes[-1], *options)
 
     def classify(self, x, tape):
         """(B, tokens, D) -> logits (B, K), of a distilled model on a tape a pair."""
