@@ -373,7 +373,7 @@ class Tape:
         """Whether `parameter` has a slot; a backward may skip the work where it has none."""
         return parameter in self._slots
 
-    def add(self, parameter, gradient, rows=slice(None)):
+    def add(self, parameter, gradient, rows=...):
         """Add to the gradient of `parameter`, or to some rows of it; frozen parameters are skipped."""
         slot = self._slots.get(parameter)
         if slot is None:

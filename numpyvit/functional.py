@@ -184,10 +184,11 @@ def softmax(x, axis=-1):
 def softmax_(x, axis=-1):
     """softmax in place, for an array that the caller owns.
 
-    The maximum of each row is the costly part. It changes no digit where no exp can overflow or lose digits, and one
-    look at the whole array tells; on a device the look would stall.
+    The maximum of each row is the costly part. It serves nothing where no exp can overflow or lose digits, and one look
+    at the whole array tells; on a device the look would stall.
     """
-    if not (on_host(x) and x.size and x.min() > -_SAFE_EXPONENT and x.max() < _SAFE_EXPONENT):
+    can_look = on_host(x) and x.dtype.itemsize >= 4 and x.size
+    if not (can_look and x.min() > -_SAFE_EXPONENT and x.max() < _SAFE_EXPONENT):
         x -= x.max(axis, keepdims=True)
     array_module(x).exp(x, out=x)
     x /= sum_last(x) if axis in (-1, x.ndim - 1) else x.sum(axis, keepdims=True)

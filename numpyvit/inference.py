@@ -18,9 +18,9 @@ def infer(model, x, threads=None):
     x:       a batch of images; on a GPU the model is called as it is.
     threads: default all processors that this process may use; the result does not depend on it.
     """
+    workers = shared_workers(threads)
     if not isinstance(x, np.ndarray) or x.ndim == 0 or len(x) == 0:
         return model(x)
-    workers = shared_workers(threads)
     if len(x) > 1 or not _works_by_tokens(model):
         return np.concatenate(workers.map(lambda shard: model(x[shard]), split_batch(x, least=1)))
     (x,) = workers.map(model.embed, [x], [FORGET])
@@ -48,7 +48,10 @@ def _works_by_tokens(model):
     layers = [layer for block in model.blocks for _, layer in block.named_layers()]
     own = type(model).forward, type(model).encode
     return own == (VisionTransformer.forward, VisionTransformer.encode) and all(
-        type(layer).forward in _BY_TOKENS and "forward" not in vars(layer) for layer in layers
+        type(layer).forward in _BY_TOKENS
+        and "forward" not in vars(layer)
+        and (not isinstance(layer, Attention) or layer.by_tokens())
+        for layer in layers
     )
 
 

@@ -65,6 +65,8 @@ class Workers:
         """[function(*item) for item in zip(*items)], each thread taking the next item that nobody has taken."""
         self._survive_fork()
         items = list(zip(*items))
+        if not items or _inside.a_job:
+            return list(itertools.starmap(function, items))
         results, turns = [None] * len(items), itertools.count()
 
         def work():
@@ -80,6 +82,7 @@ class Workers:
         on_error: called where one fails, to free those that wait for it at a barrier.
         """
         self._survive_fork()
+        workers = Workers(self.threads) if _inside.a_job else self  # in a job, its own threads may all be taken
         results = [None] * count
 
         def work(i):
@@ -89,8 +92,12 @@ class Workers:
                 on_error()
                 raise
 
-        with self._one_team:  # two teams with half of the threads each would wait for ever
-            self._run([partial(work, i) for i in range(count)])
+        with workers._one_team:  # two teams with half of the threads each would wait for ever
+            try:
+                workers._run([partial(work, i) for i in range(count)])
+            except BaseException:
+                on_error()
+                raise
         return results
 
     def _survive_fork(self):
@@ -100,10 +107,10 @@ class Workers:
 
     def _run(self, jobs):
         """The first job on this thread, the others beside it."""
-        with _blas_controller().limit(limits=1, user_api="blas"):
-            futures, own_error = [self._pool.submit(job) for job in jobs[1:]], None
+        with _one_blas_thread:
+            futures, own_error = [self._pool.submit(_inside.run, job) for job in jobs[1:]], None
             try:
-                jobs[0]()
+                _inside.run(jobs[0])
             except BaseException as error:
                 own_error = error
             errors = [own_error] + [future.exception() for future in futures]
@@ -111,6 +118,44 @@ class Workers:
         causes = [error for error in errors if not isinstance(error, threading.BrokenBarrierError)]
         for error in causes + errors:
             raise error
+
+
+class _Inside(threading.local):
+    """Whether this thread runs a job already."""
+
+    a_job = False
+
+    def run(self, job):
+        before, self.a_job = self.a_job, True
+        try:
+            job()
+        finally:
+            self.a_job = before
+
+
+_inside = _Inside()
+
+
+class _OneBlasThread:
+    """A context in which each product runs on the thread that asks for it; the last to leave restores what was."""
+
+    def __init__(self):
+        self._lock, self._inside, self._limit = threading.Lock(), 0, None
+
+    def __enter__(self):
+        with self._lock:
+            if self._inside == 0:
+                self._limit = _blas_controller().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *_):
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
 
 
 def shared_workers(threads=None):

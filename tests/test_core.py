@@ -184,3 +184,11 @@ def test_a_cuda_device_without_cupy_or_gpu_is_explained():
         tiny().to("cuda")
     with pytest.raises(ConfigError, match="'cpu' or 'cuda'"):
         tiny().to("tpu")
+
+
+def test_a_parameter_may_be_a_single_number():
+    layer = Linear(2, 2)
+    layer.scale = nv.core.Parameter(np.array(2.0, np.float32))
+    tape = nv.Tape(layer)
+    tape.add(layer.scale, np.array(3.0, np.float32))
+    assert tape.gradient(layer.scale) == 3

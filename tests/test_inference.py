@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
+import numpyvit.step
 from numpyvit.core import FORGET
 from numpyvit.models import ModernVisionTransformer
 from numpyvit.testing import gradcheck, randomize
@@ -18,6 +19,11 @@ MODELS = {
     "avg": lambda **o: nv.VisionTransformer(**SIZES, global_pool="avg", **o),
     "modern": lambda **o: ModernVisionTransformer(**SIZES, init_values=0.1, qk_norm=True, reg_tokens=2, **o),
 }
+
+
+@pytest.fixture(autouse=True)
+def _tiny_batches_are_sharded(monkeypatch):
+    monkeypatch.setattr(numpyvit.step, "_TINY_BATCH", 0)
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -77,6 +83,80 @@ def test_a_block_without_the_shortcut_works_in_a_model(rng):
     np.testing.assert_allclose(model(x), expected, rtol=1e-10)
     np.testing.assert_allclose(nv.infer(model, x), expected, rtol=1e-10)
     gradcheck(model, x)
+
+
+class MeanPool(nv.VisionTransformer):
+    def pool(self, x, tape):
+        return self.norm.forward(x.mean(1), tape)
+
+
+class Shifted(nv.layers.Attention):
+    """Keys that know their place."""
+
+    def prepare(self, q, k, tape):
+        return q, k + 0.3 * np.arange(k.shape[2])[:, None]
+
+
+class OldSignature(nv.layers.Attention):
+    def forward(self, x, tape=FORGET):
+        return super().forward(x, tape)
+
+
+class Doubled(nv.layers.Linear):
+    def forward(self, x, tape=FORGET):
+        return 2 * super().forward(x, tape)
+
+
+@pytest.mark.parametrize("attention", [Shifted, OldSignature])
+def test_own_attention_sees_all_tokens_in_every_block(attention, rng):
+    block = type("OwnBlock", (nv.layers.Block,), {"attention": attention})
+    kind = type("OwnModel", (nv.VisionTransformer,), {"make_block": block})
+    model, x = randomize(kind(**SIZES, dtype="float64")), rng.standard_normal((1, 1, 36, 36))
+    expected = model.head(model.forward_features(x)[:, 0])
+    np.testing.assert_allclose(model(x), expected, rtol=1e-10)
+    np.testing.assert_allclose(nv.infer(model, x, threads=2), expected, rtol=1e-10)
+
+
+def test_own_pooling_and_own_projections_are_honoured(rng):
+    x = rng.standard_normal((1, 1, 36, 36))
+    model = randomize(MeanPool(**SIZES, dtype="float64"))
+    tokens = model.blocks[1](model.blocks[0](model.embed(x, FORGET)))
+    expected = model.head(model.norm(tokens.mean(1)))
+    np.testing.assert_allclose(nv.infer(model, x), expected, rtol=1e-10)
+    model = randomize(MODELS["plain"](dtype="float64"))
+    for one in model.blocks:
+        one.attn.qkv.__class__ = Doubled
+    expected = model.head(model.forward_features(x)[:, 0])
+    np.testing.assert_allclose(nv.infer(model, x), expected, rtol=1e-10)
+
+
+def test_inference_within_a_job_does_not_wait_for_itself(rng):
+    model, x = MODELS["plain"](), rng.standard_normal((1, 1, 36, 36)).astype(np.float32)
+    expected, workers = nv.infer(model, x), nv.step.shared_workers(8)
+    start = threading.Barrier(8)
+
+    def job(_):
+        start.wait(timeout=30)
+        return nv.infer(model, x, threads=8)
+
+    found = []
+    caller = threading.Thread(target=lambda: found.extend(workers.map(job, range(8))), daemon=True)
+    caller.start()
+    caller.join(timeout=60)
+    assert len(found) == 8 and all(np.array_equal(y, expected) for y in found)
+
+
+def test_blas_has_its_threads_again_after_the_last_of_several_callers():
+    from threadpoolctl import ThreadpoolController
+
+    limits = lambda: [lib["num_threads"] for lib in ThreadpoolController().info() if lib["user_api"] == "blas"]  # noqa: E731
+    before, one = limits(), nv.step._one_blas_thread
+    one.__enter__()
+    one.__enter__()
+    one.__exit__()
+    assert set(limits()) <= {1}
+    one.__exit__()
+    assert limits() == before
 
 
 def test_many_callers_at_once_share_the_threads(rng):

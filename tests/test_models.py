@@ -258,3 +258,12 @@ def test_a_checkpointed_model_gives_the_same_gradients_and_shows_the_same_maps(r
     tape = nv.Tape(saving)
     saving.forward(x, tape)
     assert len(tape.residuals()) == many
+
+
+def test_checkpointing_follows_blocks_that_are_replaced(rng):
+    model = nv.create_model("vit_micro_patch2_8", grad_checkpointing=True)
+    x = rng.standard_normal((2, 1, 8, 8)).astype(np.float32)
+    model.blocks = model.blocks[:1]
+    expected = model(x)
+    model.set_grad_checkpointing(False)
+    assert np.array_equal(model(x), expected)

@@ -190,3 +190,10 @@ def test_no_step_reads_what_an_earlier_one_left():
 
     expected = weights()
     assert weights("poison", MALLOC_PERTURB_="165") == expected
+
+
+def test_a_model_that_is_frozen_whole_still_tells_its_loss(batch):
+    model = tiny().freeze()
+    before = model.state_dict()
+    assert np.isfinite(nv.TrainStep(model, optim.AdamW(model))(*batch))
+    assert all(np.array_equal(before[name], p.data) for name, p in model.named_parameters())

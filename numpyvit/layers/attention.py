@@ -61,6 +61,16 @@ class Attention(Layer):
         dq, dk = self.prepare_backward(dq, dk, tape)
         return self.project_backward(dq, dk, dv, tape)
 
+    def by_tokens(self):
+        """Whether it may be given some of the tokens as queries: no subclass or replaced layer has a say in it.
+
+        What a position-dependent `prepare` or another kind of qkv would do with them is not known.
+        """
+        hooks = all(getattr(type(self), name) is getattr(Attention, name) for name in ("forward", "project"))
+        known = (Attention.prepare, QKNormAttention.prepare)
+        qkv = type(self.qkv).forward is Linear.forward and "forward" not in vars(self.qkv)
+        return hooks and type(self).prepare in known and qkv
+
     def project(self, x, tape, tokens):
         """q, k, v = qkv x + b, split into heads: q (B, H, tokens, d), k and v (B, H, N, d)."""
         if tokens is None or tokens >= x.shape[1]:
@@ -88,7 +98,10 @@ class Attention(Layer):
         return dx
 
     def prepare(self, q, k, tape):
-        """A hook for subclasses: what happens to q and k (B, H, N, d) before they meet."""
+        """A hook for subclasses: what happens to q and k (B, H, N, d) before they meet.
+
+        A class that defines it sees all tokens; see by_tokens.
+        """
         return q, k
 
     def prepare_backward(self, dq, dk, tape):
@@ -139,14 +152,15 @@ class Block(Layer):
         rng = make_rng(seed)
         self.norm1 = norm_layer(dim, dtype=dtype)
         self.attn = self.attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop, dtype=dtype, seed=rng)
-        self.ls1, self.drop_path1 = Identity(), DropPath(drop_path)
+        self.drop_path1 = DropPath(drop_path)
         self.norm2 = norm_layer(dim, dtype=dtype)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop, dtype=dtype, seed=rng)
-        self.ls2, self.drop_path2 = Identity(), DropPath(drop_path)
+        self.drop_path2 = DropPath(drop_path)
+        self.ls1 = self.ls2 = Identity()
 
     def forward(self, x, tape=FORGET, tokens=None):
         """tokens: how many of the first tokens come out; the others are keys and values only. Default all."""
-        branch = self.attn.forward(self.norm1.forward(x, tape), tape, tokens)
+        branch = self.attn.forward(self.norm1.forward(x, tape), tape, *(() if tokens is None else (tokens,)))
         x = x[:, :tokens] + self.drop_path1.forward(self.ls1.forward(branch, tape), tape)
         branch = self.mlp.forward(self.norm2.forward(x, tape), tape)
         return x + self.drop_path2.forward(self.ls2.forward(branch, tape), tape)

@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import array_module
 from ..core import FORGET, Checkpoint, Layer, Parameter, as_dtype, make_rng
 from ..errors import ConfigError
-from ..layers import GELU, Block, Dropout, Identity, LayerNorm, Linear, PatchEmbed, Tanh
+from ..layers import GELU, Attention, Block, Dropout, Identity, LayerNorm, Linear, PatchEmbed, Tanh
 from ..layers.init import trunc_normal
 
 
@@ -119,7 +119,11 @@ class VisionTransformer(Layer):
 
     @property
     def _stages(self):
-        return self._checkpoints or self.blocks
+        if self._checkpoints is None:
+            return self.blocks
+        if [stage.layer for stage in self._checkpoints] != self.blocks:  # blocks were replaced since
+            self.set_grad_checkpointing()
+        return self._checkpoints
 
     make_block = staticmethod(Block)  # hooks for subclasses: the class of a block,
 
@@ -142,7 +146,9 @@ class VisionTransformer(Layer):
 
     @property
     def num_pooled_tokens(self):
-        """How many of the first tokens the head needs; None for all."""
+        """How many of the first tokens the head needs; None for all. A class with a `pool` of its own gets all."""
+        if type(self).pool is not VisionTransformer.pool:
+            return None
         return {"token": 1 if self.head_dist is None else 2, "avg": None}[self.global_pool]
 
     def forward(self, x, tape=FORGET):
@@ -155,12 +161,12 @@ class VisionTransformer(Layer):
     def encode(self, x, tape, tokens, first=0):
         """Through the blocks, of which the last gives the first `tokens` tokens: (B, T+N, D) -> (B, tokens, D).
 
-        A last block of another kind, whose forward takes no `tokens`, gives them all.
+        A last block of another kind gives them all.
         """
         tapes = [tape if i + 1 >= first else tape.forgetting() for i in range(len(self.blocks))]
         for stage, own_tape in zip(self._stages[:-1], tapes):
             x = stage.forward(x, own_tape)
-        options = (tokens,) if "tokens" in inspect.signature(self.blocks[-1].forward).parameters else ()
+        options = (tokens,) if _gives_first_tokens(self.blocks[-1]) else ()
         return self._stages[-1].forward(x, tapes[-1], *options)
 
     def classify(self, x, tape):
@@ -276,6 +282,15 @@ class VisionTransformer(Layer):
         else:
             dx[:, 0] = dy
         return dx
+
+
+def _gives_first_tokens(block):
+    """Whether a block can compute its first tokens alone."""
+    while isinstance(block, Checkpoint):
+        block = block.layer
+    attention = getattr(block, "attn", None)
+    takes = "tokens" in inspect.signature(block.forward).parameters
+    return takes and isinstance(attention, Attention) and attention.by_tokens()
 
 
 class PreLogits(Layer):
