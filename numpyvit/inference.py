@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 
-from .core import FORGET, Forget
+from .core import FORGET, Forget, own_forward
 from .layers import GELU, Attention, Block, Dropout, Identity, LayerNorm, LayerScale, Linear, Mlp, ReLU, Tanh
 from .models import VisionTransformer
 from .step import MAX_SHARDS, shared_workers, split, split_batch
@@ -48,10 +48,7 @@ def _works_by_tokens(model):
     layers = [layer for block in model.blocks for _, layer in block.named_layers()]
     own = type(model).forward, type(model).encode
     return own == (VisionTransformer.forward, VisionTransformer.encode) and all(
-        type(layer).forward in _BY_TOKENS
-        and "forward" not in vars(layer)
-        and (not isinstance(layer, Attention) or layer.by_tokens())
-        for layer in layers
+        own_forward(layer) in _BY_TOKENS and (not isinstance(layer, Attention) or layer.by_tokens()) for layer in layers
     )
 
 

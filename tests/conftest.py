@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import numpyvit.step
 from numpyvit.testing import stand_in
 
 
@@ -35,3 +36,9 @@ def pictures(tmp_path):
             pixels = rng.integers(low, low + 100, (10 + i, 12, 3)).astype(np.uint8)
             Image.fromarray(pixels).convert("RGB" if i % 2 else "L").save(folder / f"{i}.png")
     return tmp_path / "pictures"
+
+
+@pytest.fixture
+def tiny_batches_are_sharded(monkeypatch):
+    """Small pictures stand for large ones, which are worth several threads."""
+    monkeypatch.setattr(numpyvit.step, "_TINY_BATCH", 0)

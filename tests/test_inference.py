@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
-import numpyvit.step
 from numpyvit.core import FORGET
 from numpyvit.models import ModernVisionTransformer
 from numpyvit.testing import gradcheck, randomize
+
+pytestmark = pytest.mark.usefixtures("tiny_batches_are_sharded")
 
 # 324 patches: one picture makes three shards of its tokens
 SIZES = dict(img_size=36, patch_size=2, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
@@ -19,11 +20,6 @@ MODELS = {
     "avg": lambda **o: nv.VisionTransformer(**SIZES, global_pool="avg", **o),
     "modern": lambda **o: ModernVisionTransformer(**SIZES, init_values=0.1, qk_norm=True, reg_tokens=2, **o),
 }
-
-
-@pytest.fixture(autouse=True)
-def _tiny_batches_are_sharded(monkeypatch):
-    monkeypatch.setattr(numpyvit.step, "_TINY_BATCH", 0)
 
 
 @pytest.mark.parametrize("kind", MODELS)

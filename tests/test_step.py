@@ -6,22 +6,18 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
-import numpyvit.step
 from numpyvit import optim
 from numpyvit.errors import ConfigError, InputError, NonFiniteError, NumpyvitError
 from numpyvit.step import split_batch
 from numpyvit.testing import stand_in
+
+pytestmark = pytest.mark.usefixtures("tiny_batches_are_sharded")
 
 TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
 
 
 def tiny(**options):
     return nv.VisionTransformer(**{**TINY, **options})
-
-
-@pytest.fixture(autouse=True)
-def _tiny_batches_are_sharded(monkeypatch):
-    monkeypatch.setattr(numpyvit.step, "_TINY_BATCH", 0)
 
 
 def test_a_tiny_batch_is_one_shard_and_a_larger_one_several(monkeypatch):

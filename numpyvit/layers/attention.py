@@ -4,7 +4,7 @@ Shapes: B batch, N tokens, D width, H heads, d = D/H.
 """
 
 from .. import functional as F
-from ..core import FORGET, Layer, make_rng
+from ..core import FORGET, Layer, make_rng, own_forward
 from ..errors import ConfigError, ShapeError
 from .basic import GELU, Dropout, DropPath, Identity, LayerNorm, LayerScale, Linear, Mlp
 
@@ -68,33 +68,24 @@ class Attention(Layer):
         """
         hooks = all(getattr(type(self), name) is getattr(Attention, name) for name in ("forward", "project"))
         known = (Attention.prepare, QKNormAttention.prepare)
-        qkv = type(self.qkv).forward is Linear.forward and "forward" not in vars(self.qkv)
-        return hooks and type(self).prepare in known and qkv
+        return hooks and type(self).prepare in known and own_forward(self.qkv) is Linear.forward
 
     def project(self, x, tape, tokens):
         """q, k, v = qkv x + b, split into heads: q (B, H, tokens, d), k and v (B, H, N, d)."""
         if tokens is None or tokens >= x.shape[1]:
             return F.split_heads(self.qkv.forward(x, tape), 3, self.num_heads)
         tape.push(self, x)
-        weight, bias, D = self.qkv.weight.data, self.qkv.bias.data if self.qkv.bias else None, self.dim
-        q = F.linear(x[:, :tokens], weight[:D], bias if bias is None else bias[:D])
-        kv = F.linear(x, weight[D:], bias if bias is None else bias[D:])
+        q = self.qkv.product(x[:, :tokens], slice(0, self.dim))
+        kv = self.qkv.product(x, slice(self.dim, None))
         return *F.split_heads(q, 1, self.num_heads), *F.split_heads(kv, 2, self.num_heads)
 
     def project_backward(self, dq, dk, dv, tape):
         if dq.shape == dk.shape:
             return self.qkv.backward(F.join_heads((dq, dk, dv)), tape)
         (x,) = tape.pop(self)
-        tokens, D, qkv = dq.shape[2], self.dim, self.qkv
-        dq, dkv = F.join_heads((dq,)), F.join_heads((dk, dv))
-        if tape.wants(qkv.weight):
-            tape.add(qkv.weight, F.linear_weight_gradient(dq, x[:, :tokens]), slice(0, D))
-            tape.add(qkv.weight, F.linear_weight_gradient(dkv, x), slice(D, None))
-        if qkv.bias and tape.wants(qkv.bias):
-            tape.add(qkv.bias, F.sum_rows(dq), slice(0, D))
-            tape.add(qkv.bias, F.sum_rows(dkv), slice(D, None))
-        dx = F.linear_input_gradient(dkv, qkv.weight.data[D:])
-        dx[:, :tokens] += F.linear_input_gradient(dq, qkv.weight.data[:D])
+        tokens = dq.shape[2]
+        dx = self.qkv.product_backward(F.join_heads((dk, dv)), x, tape, slice(self.dim, None))
+        dx[:, :tokens] += self.qkv.product_backward(F.join_heads((dq,)), x[:, :tokens], tape, slice(0, self.dim))
         return dx
 
     def prepare(self, q, k, tape):
