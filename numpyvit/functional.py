@@ -71,26 +71,26 @@ def _host_ones(n, dtype):
 # ---- gelu -----------------------------------------------------------------------------------------------------------
 
 _CHUNK = 98304  # elements: a few passes' arrays of it stay in cache, and each pass is long enough to share
-_TINY = float(np.finfo(np.float32).tiny)
 _scratch = threading.local()
 
-# Φ(−a) = exp(−a²/2) · (c₁t + … + c₆t⁶), t = 1/(p + a), for a ≥ 0. The form is that of Abramowitz & Stegun 7.1.26;
-# p and c are a minimax fit of a·Φ(−a), off by at most 1.1e-8 (tests/test_functional.py measures it).
-_P = 3.6363636363636362
-_C = (
-    0.42753982544601765,
-    0.5764922459260609,
-    15.878252196618421,
-    -57.06921043659902,
-    285.58862650399857,
-    -263.9598344547391,
-)
+
+def _constants(*values, dtype=np.float32):
+    """As arrays without dimensions: a pass that takes one begins a third of a microsecond sooner than with a float."""
+    return [np.array(value, dtype) for value in values]
+
+
+# Φ(−a) = exp(−a²/2) · (n₂a² + n₁a + n₀) / (a³ + d₂a² + d₁a + d₀) for a ≥ 0: a minimax fit, with which a·Φ(−a) is off by
+# at most 8.9e-8 for a < 2 and 5.9e-8 beyond (tests/test_functional.py measures what is left of that in float32).
+_N = _constants(0.40453652499161263, 2.1164273676734853, 4.768332492694756)
+_D = _constants(5.487751573518303, 11.842185636698334, 9.536662168426627)
+_HALF, _MINUS_HALF, _PHI0 = _constants(0.5, -0.5, 1 / math.sqrt(2 * math.pi))
+(_SIGN,) = _constants(-(2**31), dtype=np.int32)  # the bit that holds a float32's sign
 
 
 def gelu(x):
     """y = x Φ(x), Φ the normal distribution function (Hendrycks & Gimpel 2016, arXiv:1606.08415).
 
-    float64 uses erf; float32 on the host a fit for finite x, 1.1e-8 off before rounding, many times faster.
+    float64 uses erf; float32 on the host a fit for finite x, 1.9e-7 off where |x| < 4, many times faster.
     """
     if x.dtype == np.float32 and array_module(x) is np:
         return _gelu_float32(x, None)
@@ -117,41 +117,61 @@ def _phi(x):
 
 
 def _gelu_float32(x, slope):
-    """gelu in chunks that stay in cache: y = max(x, 0) − |x| Φ(−|x|), which loses no digits for large |x|."""
+    """gelu in chunks that stay in cache: y = max(x, 0) − |x| Φ(−|x|), which loses no digits for large |x|.
+
+    A pass over memory for each operation, so their number counts, and those that change an array in place are twice
+    as fast as those that write into a third.
+    """
     y = np.empty_like(x)
-    if not hasattr(_scratch, "rows"):
-        _scratch.rows = np.zeros((5, _CHUNK), np.float32)
     axes = sorted(range(x.ndim), key=lambda axis: -y.strides[axis])  # y has x's order in memory; so has its slope
     flat_x, flat_y, flat_slope = (None if a is None else a.transpose(axes).reshape(-1) for a in (x, y, slope))
     for start in range(0, flat_x.size, _CHUNK):
         chunk = slice(start, start + _CHUNK)
         v = flat_x[chunk]
-        a, e, t, q, zero = _scratch.rows[:, : v.size]
-        np.abs(v, out=a)
-        np.multiply(v, v, out=e)
-        e *= -0.5
-        np.exp(e, out=e)  # exp(−x²/2)
-        np.add(a, _P, out=t)
-        np.divide(1, t, out=t)
-        np.multiply(t, _C[-1], out=q)
-        for c in _C[-2::-1]:
-            q += c
-            q *= t
-        q *= e  # Φ(−|x|)
-        if flat_slope is not None:  # Φ(x) = ½ + sign(x)(½ − Φ(−|x|)), the sign as x/|x|: np.copysign is slow
-            slope_chunk = flat_slope[chunk]
-            np.add(a, _TINY, out=t)
-            np.divide(v, t, out=t)
-            np.subtract(0.5, q, out=slope_chunk)
-            slope_chunk *= t
-            slope_chunk += 0.5
-            e *= 1 / math.sqrt(2 * math.pi)
-            e *= v
-            slope_chunk += e
-        np.maximum(v, zero, out=t)  # with a scalar it takes three times as long
-        a *= q
-        np.subtract(t, a, out=flat_y[chunk])
+        a, e, tail, d, zero = _scratch_rows()[:, : v.size]
+        np.abs(v, a)
+        np.multiply(a, a, e)
+        e *= _MINUS_HALF
+        np.exp(e, e)  # exp(−x²/2)
+        np.multiply(a, _N[0], tail)
+        tail += _N[1]
+        tail *= a
+        tail += _N[2]
+        np.add(a, _D[0], d)
+        d *= a
+        d += _D[1]
+        d *= a
+        d += _D[2]
+        tail /= d
+        tail *= e  # Φ(−|x|)
+        if flat_slope is not None:
+            _gelu_slope(v, a, e, tail, flat_slope[chunk])
+        tail *= a
+        np.fmax(v, zero, flat_y[chunk])
+        flat_y[chunk] -= tail
     return y
+
+
+def _gelu_slope(x, a, e, tail, slope):
+    """slope = ½ + sign(x) (½ − Φ(−a) + a φ(a)) from a = |x|, e = exp(−x²/2), tail = Φ(−a); overwrites e."""
+    e *= _PHI0
+    e *= a
+    e -= tail
+    e += _HALF
+    bits = slope.view(np.int32)
+    np.bitwise_and(x.view(np.int32), _SIGN, bits)  # np.copysign takes five times as long
+    bits ^= e.view(np.int32)
+    slope += _HALF
+
+
+def _scratch_rows():
+    """This thread's five rows of _CHUNK numbers, the last of which stay 0. They begin at a cache line: passes in place
+    are then a third faster."""
+    if not hasattr(_scratch, "rows"):
+        numbers = np.zeros(5 * _CHUNK + 16, np.float32)
+        first = -numbers.ctypes.data // 4 % 16
+        _scratch.rows = numbers[first : first + 5 * _CHUNK].reshape(5, _CHUNK)
+    return _scratch.rows
 
 
 def gelu_tanh(x):

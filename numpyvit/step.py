@@ -21,7 +21,7 @@ from .optim import check_clip_norm, clip_global_norm
 
 MAX_SHARDS = 8
 _MIN_SHARD = 48_000  # numbers: 64 pictures of 28×28 pixels
-_TINY_BATCH = 12_000  # numbers: 192 pictures of 8×8 pixels
+_TINY_BATCH = 2_000  # numbers: 192 pictures of 8×8 pixels
 
 
 def available_threads():
