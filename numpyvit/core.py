@@ -325,10 +325,6 @@ class Forget:
     def forgetting(self):
         return self
 
-    def gather(self, *arrays):
-        """Arrays (..., N, d) of all the tokens. A pass that holds only some of them asks the others here."""
-        return arrays
-
 
 FORGET = Forget()
 
@@ -416,9 +412,6 @@ class Tape:
     def forgetting(self):
         """A tape that keeps nothing but draws from this one's random stream."""
         return Forget(self.random)
-
-    def gather(self, *arrays):
-        return arrays
 
     @contextlib.contextmanager
     def replaying(self, state):

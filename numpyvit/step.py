@@ -5,11 +5,12 @@ products; BLAS is held to one thread each meanwhile. The shards and the order in
 from the batch alone, so the result is bit-equal on any number of threads.
 """
 
+import contextlib
 import itertools
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from .optim import check_clip_norm, clip_global_norm
 
 MAX_SHARDS = 8
 _MIN_SHARD = 48_000  # numbers: 64 pictures of 28×28 pixels
-_TINY_BATCH = 2_000  # numbers: 192 pictures of 8×8 pixels
+_TINY_BATCH, _TINY_WORK = 15_000, 4_000_000  # numbers; images times parameters
 
 
 def available_threads():
@@ -29,13 +30,14 @@ def available_threads():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def split_batch(x, least=2):
+def split_batch(x, model, least=2):
     """Slices of nearly equal length over a batch of images: two of them, if each then has `least` images.
 
-    More only of at least four images, and more where they are small, and one alone where all are tiny: below that,
-    handing the interpreter from thread to thread and adding up one more set of gradients cost more than they save.
+    More only of at least four images, and more where they are small, and one alone where batch and model are tiny:
+    below that, handing the interpreter from thread to thread and adding up one more set of gradients cost more than
+    they save.
     """
-    if x.size < _TINY_BATCH:
+    if x.size < _TINY_BATCH and len(x) * model.num_parameters() < _TINY_WORK:
         return [slice(0, len(x))]
     count = max(len(x) // 4, min(2, len(x) // least))
     return split(len(x), min(MAX_SHARDS, count, max(2, x.size // _MIN_SHARD)))
@@ -59,7 +61,6 @@ class Workers:
     def _start(self):
         self._process = os.getpid()
         self._pool = ThreadPoolExecutor(max(self.threads, MAX_SHARDS))  # threads start when they are first needed
-        self._one_team = threading.Lock()
 
     def map(self, function, *items):
         """[function(*item) for item in zip(*items)], each thread taking the next item that nobody has taken."""
@@ -76,30 +77,6 @@ class Workers:
         self._run([work] * min(self.threads, len(items)))
         return results
 
-    def together(self, function, count, on_error):
-        """[function(i) for i in range(count)], all running at once, so that they may wait for each other.
-
-        on_error: called where one fails, to free those that wait for it at a barrier.
-        """
-        self._survive_fork()
-        workers = Workers(self.threads) if _inside.a_job else self  # in a job, its own threads may all be taken
-        results = [None] * count
-
-        def work(i):
-            try:
-                results[i] = function(i)
-            except BaseException:
-                on_error()
-                raise
-
-        with workers._one_team:  # two teams with half of the threads each would wait for ever
-            try:
-                workers._run([partial(work, i) for i in range(count)])
-            except BaseException:
-                on_error()
-                raise
-        return results
-
     def _survive_fork(self):
         """Threads do not: in a forked process start them anew."""
         if self._process != os.getpid():
@@ -107,17 +84,16 @@ class Workers:
 
     def _run(self, jobs):
         """The first job on this thread, the others beside it."""
-        with _one_blas_thread:
+        with blas_threads(1):
             futures, own_error = [self._pool.submit(_inside.run, job) for job in jobs[1:]], None
             try:
                 _inside.run(jobs[0])
             except BaseException as error:
                 own_error = error
             errors = [own_error] + [future.exception() for future in futures]
-        errors = [error for error in errors if error is not None]
-        causes = [error for error in errors if not isinstance(error, threading.BrokenBarrierError)]
-        for error in causes + errors:
-            raise error
+        for error in errors:
+            if error is not None:
+                raise error
 
 
 class _Inside(threading.local):
@@ -136,26 +112,37 @@ class _Inside(threading.local):
 _inside = _Inside()
 
 
-class _OneBlasThread:
-    """A context in which each product runs on the thread that asks for it; the last to leave restores what was."""
+class _BlasThreads:
+    """`with blas_threads(n):` each product runs on at most n threads.
+
+    Where several are open at once the smallest holds, and the last to leave restores what was before the first.
+    """
 
     def __init__(self):
-        self._lock, self._inside, self._limit = threading.Lock(), 0, None
+        self._lock, self._open, self._before = threading.Lock(), [], None
 
-    def __enter__(self):
+    @contextlib.contextmanager
+    def __call__(self, threads):
         with self._lock:
-            if self._inside == 0:
-                self._limit = _blas_controller().limit(limits=1, user_api="blas")
-            self._inside += 1
+            self._open.append(threads)
+            limit = self._set()
+            self._before = self._before or limit
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.remove(threads)
+                if self._open:
+                    self._set()
+                else:
+                    self._before.restore_original_limits()
+                    self._before = None
 
-    def __exit__(self, *_):
-        with self._lock:
-            self._inside -= 1
-            if self._inside == 0:
-                self._limit.restore_original_limits()
+    def _set(self):
+        return _blas_controller().limit(limits=min(self._open), user_api="blas")
 
 
-_one_blas_thread = _OneBlasThread()
+blas_threads = _BlasThreads()
 
 
 def shared_workers(threads=None):
@@ -206,7 +193,7 @@ class TrainStep:
             raise DtypeError(f"a training step takes an array of images, got a {type(x).__name__}")
         if x.shape[0] == 0:
             raise InputError("a training step got an empty batch, expected at least one image")
-        shards = split_batch(x) if on_host(x) else [slice(None)]
+        shards = split_batch(x, self.model) if on_host(x) else [slice(None)]
         while len(self._tapes) < len(shards):
             self._tapes.append(Tape(self.model, input_gradient=False))
         tapes = self._tapes[: len(shards)]

@@ -11,7 +11,6 @@ from numpyvit.testing import gradcheck, randomize
 
 pytestmark = pytest.mark.usefixtures("tiny_batches_are_sharded")
 
-# 324 patches: one picture makes three shards of its tokens
 SIZES = dict(img_size=36, patch_size=2, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
 
 MODELS = {
@@ -31,32 +30,22 @@ def test_shards_give_what_the_model_gives(kind, batch, rng):
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_one_image_is_bit_equal_on_any_number_of_threads(kind, rng):
+def test_one_image_is_the_same_on_any_number_of_threads(kind, rng):
     model = randomize(MODELS[kind]())
     x = rng.standard_normal((1, 1, 36, 36)).astype(np.float32)
     expected = nv.infer(model, x, threads=1)
-    assert all(np.array_equal(expected, nv.infer(model, x, threads=threads)) for threads in (2, 3, 8))
+    for threads in (2, 3, 8):
+        np.testing.assert_allclose(nv.infer(model, x, threads=threads), expected, rtol=3e-6, atol=3e-6)
 
 
-def test_an_error_in_one_shard_of_the_tokens_reaches_the_caller(rng, monkeypatch):
+def test_one_image_is_worked_on_with_features_first_in_memory(rng):
     model, x = MODELS["plain"](), rng.standard_normal((1, 1, 36, 36)).astype(np.float32)
-    gelu = nv.functional.gelu
-
-    def fails_without_tokens(y):
-        if y.shape[1] == 0:
-            raise MemoryError("this shard")
-        return gelu(y)
-
-    monkeypatch.setattr(nv.layers.GELU, "forget", staticmethod(fails_without_tokens))
-    with pytest.raises(MemoryError, match="this shard"):
-        nv.infer(model, x, threads=2)
-    monkeypatch.undo()
-    np.testing.assert_allclose(nv.infer(model, x, threads=2), model(x), atol=1e-6)
-
-
-class TokenMixing(nv.layers.Mlp):
-    def forward(self, x, tape=FORGET):
-        return super().forward(x - x.mean(1, keepdims=True), tape)
+    orders = []
+    with nv.core.observing(model, lambda name, layer, y: orders.append(name if y[0].flags.f_contiguous else None)):
+        expected = model(x)
+    assert {"blocks.0", "blocks.0.attn.qkv", "blocks.0.attn.proj", "blocks.0.mlp.fc2"} <= set(orders)
+    two = model(np.concatenate([x, x]))
+    np.testing.assert_allclose(two[1:], expected, rtol=3e-6, atol=3e-6)
 
 
 class PlainBlock(nv.layers.Block):
@@ -64,12 +53,6 @@ class PlainBlock(nv.layers.Block):
 
     def forward(self, x, tape=FORGET):
         return super().forward(x, tape)
-
-
-def test_layers_that_mix_tokens_in_their_own_way_see_them_all(rng):
-    model, x = MODELS["plain"](dtype="float64"), rng.standard_normal((1, 1, 36, 36))
-    model.blocks[0].mlp = TokenMixing(8, 32, dtype="float64")
-    np.testing.assert_allclose(nv.infer(model, x, threads=2), model(x), rtol=1e-12)
 
 
 def test_a_block_without_the_shortcut_works_in_a_model(rng):
@@ -145,13 +128,19 @@ def test_inference_within_a_job_does_not_wait_for_itself(rng):
 def test_blas_has_its_threads_again_after_the_last_of_several_callers():
     from threadpoolctl import ThreadpoolController
 
-    limits = lambda: [lib["num_threads"] for lib in ThreadpoolController().info() if lib["user_api"] == "blas"]  # noqa: E731
-    before, one = limits(), nv.step._one_blas_thread
-    one.__enter__()
-    one.__enter__()
-    one.__exit__()
-    assert set(limits()) <= {1}
-    one.__exit__()
+    limits = lambda: {lib["num_threads"] for lib in ThreadpoolController().info() if lib["user_api"] == "blas"}  # noqa: E731
+    before, limit = limits(), nv.step.blas_threads
+    two, one = limit(2), limit(1)
+    with limit(2):
+        one.__enter__()
+        assert limits() == {1}, "the smallest holds"
+        with limit(2):
+            assert limits() == {1}
+        one.__exit__(None, None, None)
+        assert limits() == {2}
+        two.__enter__()
+    assert limits() == {2}
+    two.__exit__(None, None, None)
     assert limits() == before
 
 

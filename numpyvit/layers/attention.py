@@ -47,7 +47,6 @@ class Attention(Layer):
             raise ShapeError(f"{self.path}: got an array of shape {x.shape}, expected (batch, tokens, {self.dim})")
         q, k, v = self.project(x, tape, tokens)
         q, k = self.prepare(q, k, tape)
-        k, v = tape.gather(k, v)
         keep = self.attn_drop.mask((*q.shape[:3], k.shape[2]), x.dtype, tape)
         out, p = F.attention(q, k, v, self.scale, keep=keep)
         tape.push(self, q, k, v, p, keep)

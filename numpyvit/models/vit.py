@@ -7,6 +7,7 @@ import inspect
 
 import numpy as np
 
+from .. import functional as F
 from ..backend import array_module
 from ..core import FORGET, Checkpoint, Layer, Parameter, as_dtype, make_rng
 from ..errors import ConfigError
@@ -155,6 +156,8 @@ class VisionTransformer(Layer):
         """The last block computes only the tokens that the head reads, an exact saving."""
         first = self.first_trained(tape)
         x = self.embed(x, tape if first == 0 else tape.forgetting())
+        if len(x) == 1 and not tape.keeps:
+            x = F.features_first(x)
         x = self.encode(x, tape, None if tape.complete else self.num_pooled_tokens, first)
         return self.classify(x, tape)
 
