@@ -92,7 +92,7 @@ class Layer:
     def named_parameters(self):
         """(dotted name, Parameter) pairs; a parameter that stands in two places comes once."""
         seen = set()
-        for name, parameter in self._walk("", Parameter):
+        for name, parameter in self._walk("", Parameter, []):
             if parameter not in seen:
                 seen.add(parameter)
                 yield name, parameter
@@ -100,14 +100,15 @@ class Layer:
     def named_layers(self):
         """(dotted name, Layer) pairs, this layer first under the name ''."""
         yield "", self
-        yield from self._walk("", Layer)
+        yield from self._walk("", Layer, [])
 
-    def _walk(self, prefix, kind):
+    def _walk(self, prefix, kind, found):
         for name, child in self.children():
             if isinstance(child, kind):
-                yield prefix + name, child
+                found.append((prefix + name, child))
             if isinstance(child, Layer):
-                yield from child._walk(f"{prefix}{name}.", kind)
+                child._walk(f"{prefix}{name}.", kind, found)
+        return found
 
     @property
     def path(self):

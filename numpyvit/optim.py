@@ -14,7 +14,7 @@ from .backend import to_host
 from .core import FlatWeights, Layout, Tape
 from .errors import CheckpointError, ConfigError
 
-_CHUNK = 32768  # elements: the few arrays of an update then stay in a core's cache
+_CHUNK = 131_072  # elements: five arrays of it stay near the processor, and passes are long enough to share
 
 
 class Optimizer:

@@ -23,6 +23,7 @@ from .optim import check_clip_norm, clip_global_norm
 MAX_SHARDS = 8
 _MIN_SHARD = 48_000  # numbers: 64 pictures of 28×28 pixels
 _TINY_BATCH, _TINY_WORK = 15_000, 4_000_000  # numbers; images times parameters
+_SMALL_UPDATE = 400_000  # parameters; handing fewer to several threads takes longer than one needs for them
 
 
 def available_threads():
@@ -30,14 +31,14 @@ def available_threads():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def split_batch(x, model, least=2):
+def split_batch(x, parameters, least=2):
     """Slices of nearly equal length over a batch of images: two of them, if each then has `least` images.
 
     More only of at least four images, and more where they are small, and one alone where batch and model are tiny:
     below that, handing the interpreter from thread to thread and adding up one more set of gradients cost more than
     they save.
     """
-    if x.size < _TINY_BATCH and len(x) * model.num_parameters() < _TINY_WORK:
+    if x.size < _TINY_BATCH and len(x) * parameters < _TINY_WORK:
         return [slice(0, len(x))]
     count = max(len(x) // 4, min(2, len(x) // least))
     return split(len(x), min(MAX_SHARDS, count, max(2, x.size // _MIN_SHARD)))
@@ -186,14 +187,14 @@ class TrainStep:
         self.seed, self.clip_norm, self.steps = seed, clip_norm, 0
         self.workers = shared_workers(threads)
         self.logits = None
-        self._tapes = []
+        self._tapes, self._parameters = [], model.num_parameters()
 
     def __call__(self, x, targets):
         if not hasattr(x, "shape") or x.ndim == 0:
             raise DtypeError(f"a training step takes an array of images, got a {type(x).__name__}")
         if x.shape[0] == 0:
             raise InputError("a training step got an empty batch, expected at least one image")
-        shards = split_batch(x, self.model) if on_host(x) else [slice(None)]
+        shards = split_batch(x, self._parameters) if on_host(x) else [slice(None)]
         while len(self._tapes) < len(shards):
             self._tapes.append(Tape(self.model, input_gradient=False))
         tapes = self._tapes[: len(shards)]
@@ -218,6 +219,8 @@ class TrainStep:
         optimizer.begin(tapes[0])
         chunks = list(optimizer.chunks())
 
+        apply = self.workers.map if total.size > _SMALL_UPDATE else lambda function, items: [*map(function, items)]
+
         def add(chunk):
             part = slice(*chunk[:2])
             for tape in tapes[1:]:
@@ -228,11 +231,11 @@ class TrainStep:
             optimizer.update(chunk, total)
 
         if self.clip_norm is None:
-            self.workers.map(add_and_update, chunks)
+            apply(add_and_update, chunks)
         else:
-            self.workers.map(add, chunks)
+            apply(add, chunks)
             clip_global_norm(tapes[0], self.clip_norm)
-            self.workers.map(lambda chunk: optimizer.update(chunk, total), chunks)
+            apply(lambda chunk: optimizer.update(chunk, total), chunks)
         self.steps += 1
 
 
