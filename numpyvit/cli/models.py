@@ -1,0 +1,25 @@
+"""`numpyvit models`: the presets."""
+
+from ..errors import ConfigError
+from .arguments import add_verb
+
+
+def add(verbs):
+    verb = add_verb(verbs, "models", run, "The presets and their sizes.", 'example:\n  numpyvit models "deit*"\n')
+    verb.add_argument("pattern", nargs="?", default="*", help='shell pattern such as "deit*" (default: all)')
+    return verb
+
+
+def run(args):
+    from ..models import VARIANTS, count_parameters, list_models
+
+    names = list_models(args.pattern)
+    if not names:
+        raise ConfigError(f"no model matches {args.pattern!r}; `numpyvit models` lists them all")
+    print(f"{'model':34s} {'parameters':>12s}  image  patch  width  depth  heads")
+    for name in names:
+        v = VARIANTS[name].options
+        print(
+            f"{name:34s} {count_parameters(name):12,d}  {v['img_size']:5d}  {v['patch_size']:5d}  "
+            f"{v['embed_dim']:5d}  {v['depth']:5d}  {v['num_heads']:5d}"
+        )
