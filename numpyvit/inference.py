@@ -18,4 +18,4 @@ def infer(model, x, threads=None):
     if len(x) == 1:
         with blas_threads(workers.threads):
             return model(x)
-    return np.concatenate(workers.map(lambda shard: model(x[shard]), split_batch(x, model.num_parameters(), least=1)))
+    return np.concatenate(workers.map(lambda shard: model(x[shard]), split_batch(x, model, least=1)))

@@ -2,7 +2,7 @@
 
 NumPy releases the interpreter inside its loops, so threads over shards speed up the elementwise work as well as the
 products; BLAS is held to one thread each meanwhile. The shards and the order in which their gradients are summed follow
-from the batch alone, so the result is bit-equal on any number of threads.
+from the batch and the model alone, so the result is bit-equal on any number of threads.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from .core import Tape
 from .errors import ConfigError, DtypeError, InputError, NonFiniteError
 from .optim import check_clip_norm, clip_global_norm
 
-MAX_SHARDS = 8
+_MAX_SHARDS = 8
 _MIN_SHARD = 48_000  # numbers: 64 pictures of 28×28 pixels
 _TINY_BATCH, _TINY_WORK = 15_000, 4_000_000  # numbers; images times parameters
 _SMALL_UPDATE = 400_000  # parameters; handing fewer to several threads takes longer than one needs for them
@@ -31,23 +31,18 @@ def available_threads():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def split_batch(x, parameters, least=2):
+def split_batch(x, model, least=2):
     """Slices of nearly equal length over a batch of images: two of them, if each then has `least` images.
 
     More only of at least four images, and more where they are small, and one alone where batch and model are tiny:
     below that, handing the interpreter from thread to thread and adding up one more set of gradients cost more than
     they save.
     """
-    if x.size < _TINY_BATCH and len(x) * parameters < _TINY_WORK:
+    if x.size < _TINY_BATCH and len(x) * model.num_parameters() < _TINY_WORK:
         return [slice(0, len(x))]
     count = max(len(x) // 4, min(2, len(x) // least))
-    return split(len(x), min(MAX_SHARDS, count, max(2, x.size // _MIN_SHARD)))
-
-
-def split(length, count):
-    """`count` slices of nearly equal length, at least one."""
-    count = max(1, count)
-    edges = [length * i // count for i in range(count + 1)]
+    count = max(1, min(_MAX_SHARDS, count, max(2, x.size // _MIN_SHARD)))
+    edges = [len(x) * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
@@ -61,7 +56,7 @@ class Workers:
 
     def _start(self):
         self._process = os.getpid()
-        self._pool = ThreadPoolExecutor(max(self.threads, MAX_SHARDS))  # threads start when they are first needed
+        self._pool = ThreadPoolExecutor(max(self.threads, _MAX_SHARDS))  # threads start when they are first needed
 
     def map(self, function, *items):
         """[function(*item) for item in zip(*items)], each thread taking the next item that nobody has taken."""
@@ -114,9 +109,9 @@ _inside = _Inside()
 
 
 class _BlasThreads:
-    """`with blas_threads(n):` each product runs on at most n threads.
+    """`with blas_threads(n):` BLAS shares each product among n threads.
 
-    Where several are open at once the smallest holds, and the last to leave restores what was before the first.
+    Where several are open at once the smallest n holds, and the last to leave restores what was before the first.
     """
 
     def __init__(self):
@@ -125,8 +120,8 @@ class _BlasThreads:
     @contextlib.contextmanager
     def __call__(self, threads):
         with self._lock:
+            limit = self._set([*self._open, threads])
             self._open.append(threads)
-            limit = self._set()
             self._before = self._before or limit
         try:
             yield
@@ -134,13 +129,13 @@ class _BlasThreads:
             with self._lock:
                 self._open.remove(threads)
                 if self._open:
-                    self._set()
+                    self._set(self._open)
                 else:
                     self._before.restore_original_limits()
                     self._before = None
 
-    def _set(self):
-        return _blas_controller().limit(limits=min(self._open), user_api="blas")
+    def _set(self, limits):
+        return _blas_controller().limit(limits=min(limits), user_api="blas")
 
 
 blas_threads = _BlasThreads()
@@ -187,14 +182,14 @@ class TrainStep:
         self.seed, self.clip_norm, self.steps = seed, clip_norm, 0
         self.workers = shared_workers(threads)
         self.logits = None
-        self._tapes, self._parameters = [], model.num_parameters()
+        self._tapes = []
 
     def __call__(self, x, targets):
         if not hasattr(x, "shape") or x.ndim == 0:
             raise DtypeError(f"a training step takes an array of images, got a {type(x).__name__}")
         if x.shape[0] == 0:
             raise InputError("a training step got an empty batch, expected at least one image")
-        shards = split_batch(x, self._parameters) if on_host(x) else [slice(None)]
+        shards = split_batch(x, self.model) if on_host(x) else [slice(None)]
         while len(self._tapes) < len(shards):
             self._tapes.append(Tape(self.model, input_gradient=False))
         tapes = self._tapes[: len(shards)]
@@ -218,8 +213,7 @@ class TrainStep:
         optimizer, total = self.optimizer, tapes[0].flat
         optimizer.begin(tapes[0])
         chunks = list(optimizer.chunks())
-
-        apply = self.workers.map if total.size > _SMALL_UPDATE else lambda function, items: [*map(function, items)]
+        workers = self.workers if total.size > _SMALL_UPDATE else shared_workers(1)
 
         def add(chunk):
             part = slice(*chunk[:2])
@@ -231,11 +225,11 @@ class TrainStep:
             optimizer.update(chunk, total)
 
         if self.clip_norm is None:
-            apply(add_and_update, chunks)
+            workers.map(add_and_update, chunks)
         else:
-            apply(add, chunks)
+            workers.map(add, chunks)
             clip_global_norm(tapes[0], self.clip_norm)
-            apply(lambda chunk: optimizer.update(chunk, total), chunks)
+            workers.map(lambda chunk: optimizer.update(chunk, total), chunks)
         self.steps += 1
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+import numpyvit.optim
 import numpyvit.step
 from numpyvit.testing import stand_in
 
@@ -39,6 +40,8 @@ def pictures(tmp_path):
 
 
 @pytest.fixture
-def tiny_batches_are_sharded(monkeypatch):
-    """Small pictures stand for large ones, which are worth several threads."""
+def little_work_is_shared(monkeypatch):
+    """Small pictures and models stand for large ones, which are worth several threads and pieces."""
     monkeypatch.setattr(numpyvit.step, "_TINY_BATCH", 0)
+    monkeypatch.setattr(numpyvit.step, "_SMALL_UPDATE", 0)
+    monkeypatch.setattr(numpyvit.optim, "_CHUNK", 500)

@@ -67,7 +67,9 @@ def test_gelu_in_float32_is_off_by_no_more_than_rounding():
     error = np.abs(F.gelu(x) - exact)
     assert error[np.abs(x) < 4].max() <= 1.5e-7
     assert error.max() <= 2.6e-7  # half the distance of two float32 numbers between 4 and 8 is 2.4e-7
-    assert F.gelu(np.float32([0, -40, 40])).tolist() == [0, 0, 40]
+    far = np.float32([0, -40, 40, -1e12, 1e12])
+    assert np.array_equal(F.gelu(far), np.maximum(far, 0))
+    assert np.array_equal(F.gelu_with_slope(far)[1], [0.5, 0, 1, 0, 1])
 
 
 def test_the_slope_of_gelu_in_float32(rng):
@@ -76,7 +78,7 @@ def test_the_slope_of_gelu_in_float32(rng):
     wide = x.astype("float64")
     exact = ndtr(wide) + wide * np.exp(-wide * wide / 2) / math.sqrt(2 * math.pi)
     assert np.array_equal(y, F.gelu(x))
-    assert np.abs(slope - exact).max() <= 2e-7
+    assert np.abs(slope - exact).max() <= 2.1e-7
 
 
 def test_gelu_takes_any_layout_and_size(rng):

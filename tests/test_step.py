@@ -11,7 +11,7 @@ from numpyvit.errors import ConfigError, InputError, NonFiniteError, NumpyvitErr
 from numpyvit.step import split_batch
 from numpyvit.testing import stand_in
 
-pytestmark = pytest.mark.usefixtures("tiny_batches_are_sharded")
+pytestmark = pytest.mark.usefixtures("little_work_is_shared")
 
 TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
 
@@ -22,7 +22,8 @@ def tiny(**options):
 
 def test_a_tiny_batch_is_one_shard_and_a_larger_one_several(monkeypatch):
     monkeypatch.undo()
-    count = lambda *shape: len(split_batch(np.empty(shape, np.float32), 136_138))  # noqa: E731
+    model = nv.create_model("vit_micro_patch2_8")
+    count = lambda *shape: len(split_batch(np.empty(shape, np.float32), model))  # noqa: E731
     assert [count(16, 1, 8, 8), count(64, 1, 8, 8), count(64, 1, 28, 28), count(128, 3, 32, 32)] == [1, 2, 2, 8]
     assert [count(1, 3, 224, 224), count(4, 3, 224, 224), count(16, 3, 224, 224)] == [1, 2, 4]
 
@@ -89,7 +90,7 @@ def test_each_size_of_batch_works(rng):
         x = rng.standard_normal((n, 1, 8, 8)).astype(np.float32)
         step(x, np.zeros(n, int))
         np.testing.assert_allclose(nv.infer(model, x), model(x), atol=1e-6)
-        assert sum(s.stop - s.start for s in split_batch(x, 136_138)) == n
+        assert sum(s.stop - s.start for s in split_batch(x, model)) == n
 
 
 def test_nothing_in_a_float32_step_is_float64(batch):

@@ -8,7 +8,7 @@ import inspect
 import numpy as np
 
 from .. import functional as F
-from ..backend import array_module
+from ..backend import array_module, on_host
 from ..core import FORGET, Checkpoint, Layer, Parameter, as_dtype, make_rng
 from ..errors import ConfigError
 from ..layers import GELU, Attention, Block, Dropout, Identity, LayerNorm, Linear, PatchEmbed, Tanh
@@ -156,12 +156,12 @@ class VisionTransformer(Layer):
         """The last block computes only the tokens that the head reads, an exact saving."""
         first = self.first_trained(tape)
         x = self.embed(x, tape if first == 0 else tape.forgetting())
-        if len(x) == 1 and not tape.keeps:
+        if len(x) == 1 and on_host(x) and not tape.keeps:
             x = F.features_first(x)
         x = self.encode(x, tape, None if tape.complete else self.num_pooled_tokens, first)
         return self.classify(x, tape)
 
-    def encode(self, x, tape, tokens, first=0):
+    def encode(self, x, tape, tokens, first):
         """Through the blocks, of which the last gives the first `tokens` tokens: (B, T+N, D) -> (B, tokens, D).
 
         A last block of another kind gives them all.
