@@ -1,6 +1,7 @@
 """Where a training step's time goes, on one thread:   python -m benchmarks.run --profile CONFIG"""
 
 import contextlib
+import functools
 import time
 
 import numpyvit as nv
@@ -18,6 +19,7 @@ class Clock:
         self.own, self.calls, self._inner = {}, {}, []
 
     def timed(self, name, function):
+        @functools.wraps(function)  # the model asks a layer's forward what it takes
         def call(*args, **options):
             start = time.perf_counter()
             self._inner.append(0.0)

@@ -195,11 +195,6 @@ class Layer:
         return missing, unexpected
 
 
-def own_forward(layer):
-    """The function that runs as the layer's forward: its class's, or what was put into the layer itself."""
-    return vars(layer).get("forward", type(layer).forward)
-
-
 @contextlib.contextmanager
 def observing(model, callback, method="forward"):
     """While open, each layer's forward (or backward) inside `model` calls `callback(dotted name, layer, output)`.

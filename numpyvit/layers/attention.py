@@ -3,8 +3,10 @@
 Shapes: B batch, N tokens, D width, H heads, d = D/H.
 """
 
+import inspect
+
 from .. import functional as F
-from ..core import FORGET, Layer, make_rng, own_forward
+from ..core import FORGET, Layer, make_rng
 from ..errors import ConfigError, ShapeError
 from .basic import GELU, Dropout, DropPath, Identity, LayerNorm, LayerScale, Linear, Mlp
 
@@ -67,7 +69,8 @@ class Attention(Layer):
         """
         hooks = all(getattr(type(self), name) is getattr(Attention, name) for name in ("forward", "project"))
         known = (Attention.prepare, QKNormAttention.prepare)
-        return hooks and type(self).prepare in known and own_forward(self.qkv) is Linear.forward
+        qkv_forward = inspect.unwrap(self.qkv.forward)  # a function put into the layer has no __func__
+        return hooks and type(self).prepare in known and getattr(qkv_forward, "__func__", None) is Linear.forward
 
     def project(self, x, tape, tokens):
         """q, k, v = qkv x + b, split into heads: q (B, H, tokens, d), k and v (B, H, N, d)."""
