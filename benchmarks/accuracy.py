@@ -1,4 +1,6 @@
-"""Seconds of training until a test accuracy is reached: `python -m benchmarks.accuracy ENGINE DATA GOAL SEED DATA_DIR`.
+"""Seconds of training until a test accuracy is reached:
+
+    python -m benchmarks.accuracy ENGINE DATA GOAL SEED [DATA_DIR]
 
 Both engines get the recipe of `numpyvit train`: the same initial weights, batches, augmentation, clipping, warm-up and
 moving average, whose weights are tested after each epoch. Reading the files is not counted, the tests are.
@@ -16,9 +18,9 @@ from numpyvit.data import Loader, load
 _MOST_EPOCHS = 60
 
 
-def main(engine, data, goal, seed, data_dir):
+def main(engine, data, goal, seed, data_dir=None):
     settings = recipes.recipe(data)
-    train, test = load(data, None if data_dir == "None" else data_dir)
+    train, test = load(data, data_dir)
     model = nv.create_model(settings["model"], seed=int(seed))
     loader = Loader(
         train,

@@ -157,7 +157,8 @@ def accuracy_table(rounds, data_dir):
             continue
         for seed in range(rounds):
             for name in names:
-                command = [sys.executable, "-m", "benchmarks.accuracy", name, data, str(goal), str(seed), str(data_dir)]
+                command = [sys.executable, "-m", "benchmarks.accuracy", name, data, str(goal), str(seed)]
+                command += [data_dir] if data_dir else []
                 seconds = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
                 rows.setdefault(data, {}).setdefault(name, []).append(seconds)
         for name, seconds in rows[data].items():

@@ -70,7 +70,7 @@ class Workers:
             while (i := next(turns)) < len(items):
                 results[i] = function(*items[i])
 
-        self._run([work] * min(self.threads, len(items)))
+        self._run(work, min(self.threads, len(items)))
         return results
 
     def _survive_fork(self):
@@ -78,12 +78,12 @@ class Workers:
         if self._process != os.getpid():
             self._start()
 
-    def _run(self, jobs):
-        """The first job on this thread, the others beside it."""
+    def _run(self, job, count):
+        """The job on so many threads at once, this one among them."""
         with blas_threads(1):
-            futures, own_error = [self._pool.submit(_inside.run, job) for job in jobs[1:]], None
+            futures, own_error = [self._pool.submit(_inside.run, job) for _ in range(count - 1)], None
             try:
-                _inside.run(jobs[0])
+                _inside.run(job)
             except BaseException as error:
                 own_error = error
             errors = [own_error] + [future.exception() for future in futures]
@@ -98,11 +98,11 @@ class _Inside(threading.local):
     a_job = False
 
     def run(self, job):
-        before, self.a_job = self.a_job, True
+        self.a_job = True
         try:
             job()
         finally:
-            self.a_job = before
+            self.a_job = False
 
 
 _inside = _Inside()

@@ -109,6 +109,17 @@ def test_own_pooling_and_own_projections_are_honoured(rng):
     np.testing.assert_allclose(nv.infer(model, x), expected, rtol=1e-10)
 
 
+def from_callers(count, function):
+    """What so many threads find that call function() at once, in one list; of one that hangs, nothing."""
+    found = []
+    callers = [threading.Thread(target=lambda: found.extend(function()), daemon=True) for _ in range(count)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(timeout=60)
+    return found
+
+
 def blas_limits():
     """How many threads each BLAS takes that the package controls; the set is empty where it controls none."""
     return {lib["num_threads"] for lib in nv.step._blas_controller().info() if lib["user_api"] == "blas"}
@@ -134,12 +145,7 @@ def test_inference_within_jobs_does_not_wait_for_itself(rng):
         start.wait(timeout=30)
         return nv.infer(model, x, threads=8)
 
-    found = []
-    callers = [threading.Thread(target=lambda: found.extend(workers.map(job, range(5))), daemon=True) for _ in range(2)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(timeout=60)
+    found = from_callers(2, lambda: workers.map(job, range(5)))
     assert len(found) == 10 and all(np.array_equal(y, expected) for y in found)
 
 
@@ -163,15 +169,8 @@ def test_blas_has_its_threads_again_after_the_last_of_several_callers():
 
 def test_many_callers_at_once_share_the_threads(rng):
     model, x = MODELS["plain"](), rng.standard_normal((16, 1, 36, 36)).astype(np.float32)
-    expected, found = nv.infer(model, x), []
-    callers = [
-        threading.Thread(target=lambda: found.extend(nv.infer(model, x) for _ in range(5)), daemon=True)
-        for _ in range(6)
-    ]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(timeout=60)
+    expected = nv.infer(model, x)
+    found = from_callers(6, lambda: (nv.infer(model, x) for _ in range(5)))
     assert len(found) == 30 and all(np.array_equal(expected, y) for y in found)
 
 
