@@ -64,7 +64,7 @@ def _numpyvit_layer(name):
         "Block": lambda: layers.Block(D, _HEADS, qkv_bias=True),
         "PatchEmbed": lambda: layers.PatchEmbed(32, 4, 3, D),
     }[name]()
-    x, tape, one_thread = layer_input(name), nv.Tape(layer), nv.step.Workers(1)
+    x, tape, one_thread = layer_input(name), nv.Tape(layer), nv.backend.shared_workers(1)
     dy = np.ones_like(layer(x))
 
     def both(_):

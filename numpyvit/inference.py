@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from .step import blas_threads, shared_workers, split_batch
+from .backend import blas_threads, shared_workers
+from .step import split_batch
 
 
 def infer(model, x, threads=None):

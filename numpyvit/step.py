@@ -5,30 +5,20 @@ products; BLAS is held to one thread each meanwhile. The shards and the order in
 from the batch and the model alone, so the result is bit-equal on any number of threads.
 """
 
-import contextlib
 import itertools
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 
 import numpy as np
 
 from . import losses
-from .backend import array_module, keep_freed_memory, on_host
+from .backend import array_module, on_host, shared_workers
 from .core import Tape
-from .errors import ConfigError, DtypeError, InputError, NonFiniteError
+from .errors import DtypeError, InputError, NonFiniteError
 from .optim import check_clip_norm, clip_global_norm
 
 _MAX_SHARDS = 8
 _MIN_SHARD = 48_000  # numbers: 64 pictures of 28×28 pixels
 _TINY_BATCH, _TINY_WORK = 15_000, 4_000_000  # numbers; images times parameters
 _SMALL_UPDATE = 400_000  # parameters; handing fewer to several threads takes longer than one needs for them
-
-
-def available_threads():
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def split_batch(x, model, least=2):
@@ -44,124 +34,6 @@ def split_batch(x, model, least=2):
     count = max(1, min(_MAX_SHARDS, count, max(2, x.size // _MIN_SHARD)))
     edges = [len(x) * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
-
-
-class Workers:
-    """Threads for shards, the caller's own among them. Errors of any thread are raised in the caller."""
-
-    def __init__(self, threads):
-        keep_freed_memory()
-        self.threads = threads
-        self._start()
-
-    def _start(self):
-        self._process = os.getpid()
-        self._pool = ThreadPoolExecutor(max(self.threads, _MAX_SHARDS))  # threads start when they are first needed
-
-    def map(self, function, *items):
-        """[function(*item) for item in zip(*items)], each thread taking the next item that nobody has taken."""
-        self._survive_fork()
-        items = list(zip(*items))
-        if not items or _inside.a_job:
-            return list(itertools.starmap(function, items))
-        results, turns = [None] * len(items), itertools.count()
-
-        def work():
-            while (i := next(turns)) < len(items):
-                results[i] = function(*items[i])
-
-        self._run(work, min(self.threads, len(items)))
-        return results
-
-    def _survive_fork(self):
-        """Threads do not: in a forked process start them anew."""
-        if self._process != os.getpid():
-            self._start()
-
-    def _run(self, job, count):
-        """The job on so many threads at once, this one among them."""
-        with blas_threads(1):
-            futures, own_error = [self._pool.submit(_inside.run, job) for _ in range(count - 1)], None
-            try:
-                _inside.run(job)
-            except BaseException as error:
-                own_error = error
-            errors = [own_error] + [future.exception() for future in futures]
-        for error in errors:
-            if error is not None:
-                raise error
-
-
-class _Inside(threading.local):
-    """Whether this thread runs a job already."""
-
-    a_job = False
-
-    def run(self, job):
-        self.a_job = True
-        try:
-            job()
-        finally:
-            self.a_job = False
-
-
-_inside = _Inside()
-
-
-class _BlasThreads:
-    """`with blas_threads(n):` BLAS shares each product among n threads.
-
-    Where several are open at once the smallest n holds, and the last to leave restores what was before the first.
-    """
-
-    def __init__(self):
-        self._lock, self._open, self._before = threading.Lock(), [], None
-
-    @contextlib.contextmanager
-    def __call__(self, threads):
-        with self._lock:
-            limit = self._set([*self._open, threads])
-            self._open.append(threads)
-            self._before = self._before or limit
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._open.remove(threads)
-                if self._open:
-                    self._set(self._open)
-                else:
-                    self._before.restore_original_limits()
-                    self._before = None
-
-    def _set(self, limits):
-        return _blas_controller().limit(limits=min(limits), user_api="blas")
-
-
-blas_threads = _BlasThreads()
-
-
-def shared_workers(threads=None):
-    """The workers of so many threads, the same at each call; None: as many as processors that this process may use.
-
-    A thread just started takes some milliseconds to reach a processor of its own.
-    Errors: ConfigError where threads is not an int above 0.
-    """
-    if threads is None:
-        threads = available_threads()
-    if not isinstance(threads, int) or threads < 1:
-        raise ConfigError(f"threads must be an int of at least 1, got {threads!r}")
-    return _workers(threads)
-
-
-_workers = cache(Workers)
-
-
-@cache
-def _blas_controller():
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 class TrainStep:

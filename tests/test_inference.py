@@ -122,7 +122,7 @@ def from_callers(count, function):
 
 def blas_limits():
     """How many threads each BLAS takes that the package controls; the set is empty where it controls none."""
-    return {lib["num_threads"] for lib in nv.step._blas_controller().info() if lib["user_api"] == "blas"}
+    return {lib["num_threads"] for lib in nv.backend.threads._blas_controller().info() if lib["user_api"] == "blas"}
 
 
 def test_blas_takes_as_many_threads_as_asked_for_one_image_and_one_within_a_job(rng):
@@ -132,13 +132,13 @@ def test_blas_takes_as_many_threads_as_asked_for_one_image_and_one_within_a_job(
     with nv.core.observing(model, lambda name, *_: seen.append(blas_limits()) if name == "head" else None):
         nv.infer(model, x, threads=3)
         nv.infer(model, x, threads=1)
-        nv.step.shared_workers(2).map(lambda _: nv.infer(model, x, threads=3), range(1))
+        nv.backend.shared_workers(2).map(lambda _: nv.infer(model, x, threads=3), range(1))
     assert seen == [{3}, {1}, {1}]
 
 
 def test_inference_within_jobs_does_not_wait_for_itself(rng):
     model, x = MODELS["plain"](), rng.standard_normal((16, 1, 36, 36)).astype(np.float32)
-    expected, workers = nv.infer(model, x), nv.step.shared_workers(8)
+    expected, workers = nv.infer(model, x), nv.backend.shared_workers(8)
     start = threading.Barrier(10)  # two callers and the pool's eight threads: none is left for shards
 
     def job(_):
@@ -150,7 +150,7 @@ def test_inference_within_jobs_does_not_wait_for_itself(rng):
 
 
 def test_blas_has_its_threads_again_after_the_last_of_several_callers():
-    before, limit = blas_limits(), nv.step.blas_threads
+    before, limit = blas_limits(), nv.backend.blas_threads
     if not before:
         pytest.skip("a BLAS that threadpoolctl does not control")
     two, one = limit(2), limit(1)

@@ -1,0 +1,19 @@
+"""The machine: arrays on the host or a GPU, random streams, threads, settings of the process."""
+
+from .arrays import array_module, device_module, erf, on_host, register, to_host, to_module
+from .random import Random
+from .threads import available_threads, blas_threads, shared_workers
+
+__all__ = [
+    "Random",
+    "array_module",
+    "available_threads",
+    "blas_threads",
+    "device_module",
+    "erf",
+    "on_host",
+    "register",
+    "shared_workers",
+    "to_host",
+    "to_module",
+]

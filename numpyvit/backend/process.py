@@ -1,0 +1,25 @@
+"""Settings of the whole process."""
+
+import contextlib
+import functools
+import sys
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
+
+
+@functools.cache
+def keep_freed_memory():
+    """Ask glibc to keep freed arrays for the next ones instead of returning them to the system, once a process.
+
+    Fresh pages cost a fault each 4 KiB: a training step on small images takes a quarter longer without this.
+    Does nothing where the C library is another one.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        mallopt(_M_ARENA_MAX, 1)  # threads' own heaps would go back to the system all the same
