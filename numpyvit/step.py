@@ -41,6 +41,7 @@ class TrainStep:
 
     loss:      called as loss(logits, targets) -> (value, gradient) with the logits of the whole batch.
     threads:   default all processors that this process may use; the result does not depend on it.
+               One step at a time: threads of your own that train need a TrainStep and a model each.
     seed:      of dropout and DropPath; each step and shard draws a stream of its own. None turns them off.
     clip_norm: bound on the global norm of the gradients.
     Errors: NonFiniteError before anything is updated, where the loss is not finite (on the host; on a GPU the caller
@@ -55,6 +56,9 @@ class TrainStep:
         self.workers = shared_workers(threads)
         self.logits = None
         self._tapes = []
+
+    def __getstate__(self):
+        return {**vars(self), "_tapes": []}  # they are made again where they are needed
 
     def __call__(self, x, targets):
         if not hasattr(x, "shape") or x.ndim == 0:

@@ -1,6 +1,10 @@
+import concurrent.futures
+import threading
+
 import numpy as np
 import pytest
 
+import numpyvit as nv
 import numpyvit.optim
 import numpyvit.step
 from numpyvit.testing import stand_in
@@ -22,6 +26,22 @@ def _cupy():
 def xp(request):
     """Each array namespace that layers must run on."""
     return {"numpy": lambda: np, "stand_in": lambda: stand_in, "cupy": _cupy}[request.param]()
+
+
+def call_in_threads(count, function):
+    """[function()] of so many threads at once; what one raises is raised here."""
+    with concurrent.futures.ThreadPoolExecutor(count) as pool:
+        together = threading.Barrier(count)
+        calls = [pool.submit(lambda: (together.wait(timeout=60), function())[1]) for _ in range(count)]
+        return [call.result(timeout=120) for call in calls]
+
+
+@pytest.fixture(params=["the main thread", "another thread"])
+def call(request):
+    """call(function) -> function(), from the main thread and from another one after the main one has used BLAS."""
+    with nv.backend.blas_threads(1):
+        pass
+    return (lambda function: function()) if "main" in request.param else (lambda f: call_in_threads(1, f)[0])
 
 
 @pytest.fixture

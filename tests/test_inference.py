@@ -3,6 +3,7 @@ import threading
 
 import numpy as np
 import pytest
+from conftest import call_in_threads
 
 import numpyvit as nv
 from numpyvit.core import FORGET
@@ -109,33 +110,6 @@ def test_own_pooling_and_own_projections_are_honoured(rng):
     np.testing.assert_allclose(nv.infer(model, x), expected, rtol=1e-10)
 
 
-def from_callers(count, function):
-    """What so many threads find that call function() at once, in one list; of one that hangs, nothing."""
-    found = []
-    callers = [threading.Thread(target=lambda: found.extend(function()), daemon=True) for _ in range(count)]
-    for caller in callers:
-        caller.start()
-    for caller in callers:
-        caller.join(timeout=60)
-    return found
-
-
-def blas_limits():
-    """How many threads each BLAS takes that the package controls; the set is empty where it controls none."""
-    return {lib["num_threads"] for lib in nv.backend.threads._blas_controller().info() if lib["user_api"] == "blas"}
-
-
-def test_blas_takes_as_many_threads_as_asked_for_one_image_and_one_within_a_job(rng):
-    model, x, seen = MODELS["plain"](), rng.standard_normal((1, 1, 36, 36)).astype(np.float32), []
-    if not blas_limits():
-        pytest.skip("a BLAS that threadpoolctl does not control")
-    with nv.core.observing(model, lambda name, *_: seen.append(blas_limits()) if name == "head" else None):
-        nv.infer(model, x, threads=3)
-        nv.infer(model, x, threads=1)
-        nv.backend.shared_workers(2).map(lambda _: nv.infer(model, x, threads=3), range(1))
-    assert seen == [{3}, {1}, {1}]
-
-
 def test_inference_within_jobs_does_not_wait_for_itself(rng):
     model, x = MODELS["plain"](), rng.standard_normal((16, 1, 36, 36)).astype(np.float32)
     expected, workers = nv.infer(model, x), nv.backend.shared_workers(8)
@@ -145,33 +119,16 @@ def test_inference_within_jobs_does_not_wait_for_itself(rng):
         start.wait(timeout=30)
         return nv.infer(model, x, threads=8)
 
-    found = from_callers(2, lambda: workers.map(job, range(5)))
-    assert len(found) == 10 and all(np.array_equal(y, expected) for y in found)
+    found = call_in_threads(2, lambda: workers.map(job, range(5)))
+    assert all(np.array_equal(y, expected) for results in found for y in results)
 
 
-def test_blas_has_its_threads_again_after_the_last_of_several_callers():
-    before, limit = blas_limits(), nv.backend.blas_threads
-    if not before:
-        pytest.skip("a BLAS that threadpoolctl does not control")
-    two, one = limit(2), limit(1)
-    with limit(2):
-        one.__enter__()
-        assert blas_limits() == {1}, "the smallest holds"
-        with limit(2):
-            assert blas_limits() == {1}
-        one.__exit__(None, None, None)
-        assert blas_limits() == {2}
-        two.__enter__()
-    assert blas_limits() == {2}
-    two.__exit__(None, None, None)
-    assert blas_limits() == before
-
-
-def test_many_callers_at_once_share_the_threads(rng):
+@pytest.mark.parametrize("callers", [1, 2, 8])
+def test_many_callers_at_once_get_what_one_gets(callers, rng):
     model, x = MODELS["plain"](), rng.standard_normal((16, 1, 36, 36)).astype(np.float32)
     expected = nv.infer(model, x)
-    found = from_callers(6, lambda: (nv.infer(model, x) for _ in range(5)))
-    assert len(found) == 30 and all(np.array_equal(expected, y) for y in found)
+    found = call_in_threads(callers, lambda: [nv.infer(model, x) for _ in range(5)])
+    assert all(np.array_equal(expected, y) for results in found for y in results)
 
 
 def _work_in_child(model, x, step, results):

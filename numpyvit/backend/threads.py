@@ -30,6 +30,9 @@ class Workers:
         self._process = os.getpid()
         self._pool = ThreadPoolExecutor(max(self.threads, _MIN_POOL))  # threads start when they are first needed
 
+    def __reduce__(self):
+        return shared_workers, (self.threads,)  # a copy shares the threads
+
     def map(self, function, *items):
         """[function(*item) for item in zip(*items)], each thread taking the next item that nobody has taken."""
         self._survive_fork()
@@ -46,33 +49,33 @@ class Workers:
         return results
 
     def _survive_fork(self):
-        """Threads do not: in a forked process start them anew."""
+        """Threads do not survive a fork: start the pool again in the child."""
         if self._process != os.getpid():
             self._start()
 
     def _run(self, job, count):
         """The job on so many threads at once, this one among them."""
-        with blas_threads(1):
-            futures, own_error = [self._pool.submit(_inside.run, job) for _ in range(count - 1)], None
-            try:
-                _inside.run(job)
-            except BaseException as error:
-                own_error = error
-            errors = [own_error] + [future.exception() for future in futures]
+        futures, own_error = [self._pool.submit(_inside.run, job) for _ in range(count - 1)], None
+        try:
+            _inside.run(job)
+        except BaseException as error:
+            own_error = error
+        errors = [own_error] + [future.exception() for future in futures]
         for error in errors:
             if error is not None:
                 raise error
 
 
 class _Inside(threading.local):
-    """Whether this thread runs a job already."""
+    """Whether this thread runs a job already, in which it has BLAS to itself alone."""
 
     a_job = False
 
     def run(self, job):
         self.a_job = True
         try:
-            job()
+            with blas_threads(1):
+                job()
         finally:
             self.a_job = False
 
@@ -80,34 +83,85 @@ class _Inside(threading.local):
 _inside = _Inside()
 
 
+class _Limits:
+    """Open limits on some libraries: the smallest holds, and the last to close restores what was before the first."""
+
+    def __init__(self, libraries):
+        self.libraries, self.open, self.before = libraries, [], []
+
+    def add(self, threads):
+        if not self.open:
+            self.before = [library.get_num_threads() for library in self.libraries]
+        self.open.append(threads)
+        self.apply()
+
+    def remove(self, threads):
+        self.open.remove(threads)
+        self.apply()
+
+    def apply(self):
+        for library, before in zip(self.libraries, self.before):
+            _set_num_threads(library, min(self.open, default=before))
+
+
+def _set_num_threads(library, threads):
+    """Set a limit from any thread: threadpoolctl 3.8 ignores all threads but the one that was the first to set it."""
+    clear = getattr(library, "clear_controlling_thread", lambda force: None)
+    clear(force=True)
+    library.set_num_threads(threads)
+    clear(force=True)  # nor does this thread keep others from setting theirs
+
+
 class _BlasThreads:
     """`with blas_threads(n):` BLAS shares each product among n threads.
 
-    Where several are open at once the smallest n holds, and the last to leave restores what was before the first.
+    OpenBLAS's own pool is one for the process, so its limits count whichever thread opened them. A BLAS on top of
+    OpenMP has a limit for each thread, so every thread that shares work opens one.
     """
 
     def __init__(self):
-        self._lock, self._open, self._before = threading.Lock(), [], None
+        self._lock, self._own, self._shared = threading.Lock(), threading.local(), None
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
 
     @contextlib.contextmanager
     def __call__(self, threads):
         with self._lock:
-            limit = self._set([*self._open, threads])
-            self._open.append(threads)
-            self._before = self._before or limit
+            own = self._limits()
+            self._shared.add(threads)
+            own.add(threads)
         try:
             yield
         finally:
             with self._lock:
-                self._open.remove(threads)
-                if self._open:
-                    self._set(self._open)
-                else:
-                    self._before.restore_original_limits()
-                    self._before = None
+                own.remove(threads)
+                self._shared.remove(threads)
 
-    def _set(self, limits):
-        return _blas_controller().limit(limits=min(limits), user_api="blas")
+    def _limits(self):
+        """This thread's limits; those of all threads are made beside the first."""
+        if self._shared is None:
+            self._shared = _Limits([library for library in _blas_libraries() if not _by_thread(library)])
+        if not hasattr(self._own, "limits"):
+            self._own.limits = _Limits([library for library in _blas_libraries() if _by_thread(library)])
+        return self._own.limits
+
+    def _after_fork(self):
+        """In a forked process only the forking thread lives on, and only its limits."""
+        self._lock = threading.Lock()
+        if self._shared is not None and self._shared.open:
+            self._shared.open = list(self._limits().open)
+            self._shared.apply()
+
+
+def _by_thread(library):
+    return getattr(library, "threading_layer", None) == "openmp"
+
+
+@cache
+def _blas_libraries():
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
 blas_threads = _BlasThreads()
@@ -127,10 +181,3 @@ def shared_workers(threads=None):
 
 
 _workers = cache(Workers)
-
-
-@cache
-def _blas_controller():
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
