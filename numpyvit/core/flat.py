@@ -1,0 +1,87 @@
+"""The trainable parameters of a model in one flat buffer."""
+
+import numpy as np
+
+from ..backend import array_module
+from ..errors import ConfigError
+
+
+class Layout:
+    """Where each trainable parameter lies in one flat buffer, decayed parameters first.
+
+    Gradients, weights and optimizer moments share it, so that clearing, clipping, summing and updating are one pass.
+    """
+
+    def __init__(self, model):
+        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.trainable]
+        named.sort(key=lambda item: not item[1].decay)  # a stable sort: the model's order within each part
+        self.names = [name for name, _ in named]
+        self.parameters = [parameter for _, parameter in named]
+        self.sizes = [parameter.data.size for parameter in self.parameters]
+        self.size = sum(self.sizes)
+        self.decayed = sum(size for size, parameter in zip(self.sizes, self.parameters) if parameter.decay)
+        every = [parameter.data for _, parameter in model.named_parameters()]
+        if len({(type(data), data.dtype) for data in every}) > 1:
+            raise ConfigError(
+                f"parameters must share one dtype and device, found {sorted({str(data.dtype) for data in every})}; "
+                "use model.astype('float32') and model.to('cpu')"
+            )
+        first = every[0] if every else np.empty(0, np.float32)
+        self._example = array_module(first).empty(0, dtype=first.dtype)  # tells dtype and device
+
+    @property
+    def xp(self):
+        return array_module(self._example)
+
+    @property
+    def dtype(self):
+        return self._example.dtype
+
+    def zeros(self):
+        return self.xp.zeros(self.size, dtype=self.dtype)
+
+    def views(self, flat):
+        """One view of `flat` a parameter, in the parameters' shapes."""
+        offsets = np.cumsum([0, *self.sizes]).tolist()
+        return [
+            flat[start : start + size].reshape(parameter.data.shape)
+            for start, size, parameter in zip(offsets, self.sizes, self.parameters)
+        ]
+
+
+class FlatWeights:
+    """The trainable parameters of a model moved into one buffer, of which they become views."""
+
+    def __init__(self, model):
+        self.model, self.layout = model, Layout(model)
+        self._move_in()
+
+    def _move_in(self):
+        self.flat = self.layout.zeros()
+        self._views = self.layout.views(self.flat)
+        self.adopt()
+
+    def __getstate__(self):
+        return {"model": self.model, "layout": self.layout}
+
+    def __setstate__(self, state):
+        vars(self).update(state)
+        self._move_in()  # a copied view is a view no longer
+
+    def check_trainable(self):
+        """Errors: ConfigError where parameters were frozen or thawed since."""
+        trainable = {parameter for _, parameter in self.model.named_parameters() if parameter.trainable}
+        if trainable != set(self.layout.parameters):
+            raise ConfigError("parameters were frozen or thawed since the optimizer was made; make a new one")
+
+    def adopt(self):
+        """Take in any parameter whose array was replaced since (by `parameter.data = …`)."""
+        for parameter, view in zip(self.layout.parameters, self._views):
+            if parameter.data is not view:
+                if parameter.data.dtype != view.dtype or parameter.data.shape != view.shape:
+                    raise ConfigError(
+                        f"a parameter changed from {view.dtype}{view.shape} to "
+                        f"{parameter.data.dtype}{parameter.data.shape}; make a new optimizer"
+                    )
+                view[...] = parameter.data
+                parameter.data = view
