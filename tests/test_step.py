@@ -167,7 +167,7 @@ for batch in (64, 64, 30, 64):
         for tape in step._tapes:
             tape.flat.fill(np.nan)
             tape.push(model, np.nan)
-        for scratch in step.workers.map(lambda _: getattr(nv.functional._scratch, "rows", None), range(8)):
+        for scratch in step.workers.map(lambda _: getattr(nv.functional.activations._scratch, "rows", None), range(8)):
             if scratch is not None:
                 scratch[2:] = np.nan  # the first two rows are the constants 0 and 1
 x = rng.standard_normal((1, 1, 28, 28), dtype=np.float32)

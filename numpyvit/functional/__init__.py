@@ -1,0 +1,52 @@
+"""The arithmetic: pure functions on arrays, each forward with its backward below it.
+
+Legend of shapes, used in every docstring: B batch, N tokens, D width, H heads, d = D/H, C channels, P patch.
+dx, dy are the gradients of the loss by x, y. No function changes an array it was given, unless its name ends in _.
+float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take in the array's own type, or float32.
+"""
+
+from .activations import gelu, gelu_backward, gelu_tanh, gelu_tanh_with_slope, gelu_with_slope
+from .attention import attention, attention_backward, join_heads, split_heads
+from .dropout import dropout_mask
+from .linear import (
+    features_first,
+    linear,
+    linear_input_gradient,
+    linear_weight_gradient,
+    matmul,
+    rows,
+    sum_last,
+    sum_rows,
+)
+from .norm import layer_norm, layer_norm_backward
+from .patches import col2im, im2col
+from .softmax import log_softmax, softmax, softmax_, softmax_backward
+
+__all__ = [
+    "attention",
+    "attention_backward",
+    "col2im",
+    "dropout_mask",
+    "features_first",
+    "gelu",
+    "gelu_backward",
+    "gelu_tanh",
+    "gelu_tanh_with_slope",
+    "gelu_with_slope",
+    "im2col",
+    "join_heads",
+    "layer_norm",
+    "layer_norm_backward",
+    "linear",
+    "linear_input_gradient",
+    "linear_weight_gradient",
+    "log_softmax",
+    "matmul",
+    "rows",
+    "softmax",
+    "softmax_",
+    "softmax_backward",
+    "split_heads",
+    "sum_last",
+    "sum_rows",
+]

@@ -1,0 +1,6 @@
+"""Dropout masks."""
+
+
+def dropout_mask(random, shape, rate, dtype):
+    """An array that is 0 with probability `rate`, else 1/(1 − rate), so that the mean of x · mask is x."""
+    return (random.random(shape) >= rate).astype(dtype) * (1 / (1 - rate) if rate < 1 else 0.0)
