@@ -1,9 +1,12 @@
 """The layers, each with its forward and backward side by side."""
 
 from ..core import FORGET, Checkpoint, Layer, Parameter
+from .activations import GELU, GELUTanh, Identity, ReLU, Softmax, Tanh
 from .attention import Attention, Block, QKNormAttention, ScaledBlock
-from .basic import GELU, Dropout, DropPath, GELUTanh, Identity, LayerNorm, LayerScale, Linear, Mlp, ReLU, Softmax, Tanh
-from .vision import DynamicPatchEmbed, PatchEmbed
+from .dropout import Dropout, DropPath
+from .linear import Linear, Mlp
+from .norm import LayerNorm, LayerScale
+from .patches import DynamicPatchEmbed, PatchEmbed
 
 __all__ = [
     "FORGET",

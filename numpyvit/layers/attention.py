@@ -8,7 +8,10 @@ import inspect
 from .. import functional as F
 from ..core import FORGET, Layer, make_rng
 from ..errors import ConfigError, ShapeError
-from .basic import GELU, Dropout, DropPath, Identity, LayerNorm, LayerScale, Linear, Mlp
+from .activations import GELU, Identity
+from .dropout import Dropout, DropPath
+from .linear import Linear, Mlp
+from .norm import LayerNorm, LayerScale
 
 
 class Attention(Layer):

@@ -9,7 +9,7 @@ from .. import functional as F
 from ..backend import on_host
 from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
 from ..errors import ConfigError, DtypeError, InputError, ShapeError
-from .basic import Identity
+from .activations import Identity
 from .init import uniform
 
 

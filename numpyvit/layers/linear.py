@@ -1,0 +1,67 @@
+"""Linear, and the Mlp made of two.
+
+Shapes: (..., D) is any number of leading dimensions of width D.
+"""
+
+import numpy as np
+
+from .. import functional as F
+from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
+from .activations import GELU
+from .checks import check_width
+from .dropout import Dropout
+from .init import trunc_normal
+
+
+class Linear(Layer):
+    """y = x Wᵀ + b.   x: (..., in), W: (out, in), b: (out,), y: (..., out).
+
+    Backward, with sums over all rows of x:   dW = Σ dyᵀ x,   db = Σ dy,   dx = dy W.
+    """
+
+    def __init__(self, in_features, out_features, bias=True, *, dtype="float32", seed=0):
+        dtype, rng = as_dtype(dtype), make_rng(seed)
+        self.weight = Parameter(trunc_normal(rng, (out_features, in_features), 0.02, dtype))
+        self.bias = Parameter(np.zeros(out_features, dtype)) if bias else None
+
+    def forward(self, x, tape=FORGET):
+        check_width(self, x, self.weight.data.shape[1])
+        tape.push(self, x)
+        return self.product(x)
+
+    def backward(self, dy, tape):
+        (x,) = tape.pop(self)
+        return self.product_backward(dy, x, tape)
+
+    def product(self, x, outputs=...):
+        """y, or a slice of its outputs."""
+        return F.linear(x, self.weight.data[outputs], self.bias.data[outputs] if self.bias else None)
+
+    def product_backward(self, dy, x, tape, outputs=...):
+        if tape.wants(self.weight):
+            tape.add(self.weight, F.linear_weight_gradient(dy, x), outputs)
+        if self.bias and tape.wants(self.bias):
+            tape.add(self.bias, F.sum_rows(dy), outputs)
+        return F.linear_input_gradient(dy, self.weight.data[outputs])
+
+
+class Mlp(Layer):
+    """y = drop2(fc2(drop1(act(fc1 x)))).   x: (..., in), hidden: (..., hidden), y: (..., out)."""
+
+    def __init__(
+        self, in_features, hidden_features=None, out_features=None, act_layer=GELU, drop=0.0, *, dtype="float32", seed=0
+    ):
+        rng, hidden = make_rng(seed), hidden_features or in_features
+        self.fc1 = Linear(in_features, hidden, dtype=dtype, seed=rng)
+        self.act = act_layer()
+        self.drop1 = Dropout(drop)
+        self.fc2 = Linear(hidden, out_features or in_features, dtype=dtype, seed=rng)
+        self.drop2 = Dropout(drop)
+
+    def forward(self, x, tape=FORGET):
+        x = self.drop1.forward(self.act.forward(self.fc1.forward(x, tape), tape), tape)
+        return self.drop2.forward(self.fc2.forward(x, tape), tape)
+
+    def backward(self, dy, tape):
+        dy = self.fc2.backward(self.drop2.backward(dy, tape), tape)
+        return self.fc1.backward(self.act.backward(self.drop1.backward(dy, tape), tape), tape)

@@ -1,0 +1,53 @@
+"""LayerNorm and LayerScale.
+
+Shapes: (..., D) is any number of leading dimensions of width D.
+"""
+
+import numpy as np
+
+from .. import functional as F
+from ..core import FORGET, Layer, Parameter, as_dtype
+from .checks import check_width
+
+
+class LayerNorm(Layer):
+    """y = γ x̂ + β,   x̂ = (x − μ) r,   r = 1/√(σ² + ε), over the last axis   (Ba et al. 2016, arXiv:1607.06450).
+
+    μ and σ² depend on every x of the row, so with g = γ dy:   dx = r (g − mean g − x̂ mean(g x̂)),
+    dγ = Σ dy x̂,   dβ = Σ dy.   docs/layer_norm.md derives it. x: (..., D); ε is 1e-6 as in timm's ViT.
+    """
+
+    def __init__(self, dim, eps=1e-6, *, dtype="float32", seed=0):
+        dtype = as_dtype(dtype)
+        self.weight, self.bias = Parameter(np.ones(dim, dtype)), Parameter(np.zeros(dim, dtype))
+        self.eps = eps
+
+    def forward(self, x, tape=FORGET):
+        check_width(self, x, self.weight.data.shape[0])
+        y, xhat, rstd = F.layer_norm(x, self.weight.data, self.bias.data, self.eps)
+        tape.push(self, xhat, rstd)
+        return y
+
+    def backward(self, dy, tape):
+        dx, dweight, dbias = F.layer_norm_backward(dy, self.weight.data, *tape.pop(self))
+        tape.add(self.weight, dweight)
+        tape.add(self.bias, dbias)
+        return dx
+
+
+class LayerScale(Layer):
+    """y = γ x, one factor a channel   (Touvron et al. 2021, arXiv:2103.17239).   dx = γ dy,   dγ = Σ dy x."""
+
+    def __init__(self, dim, init_values=1e-5, *, dtype="float32", seed=0):
+        self.gamma = Parameter(np.full(dim, init_values, as_dtype(dtype)))
+
+    def forward(self, x, tape=FORGET):
+        check_width(self, x, self.gamma.data.shape[0])
+        tape.push(self, x)
+        return x * self.gamma.data
+
+    def backward(self, dy, tape):
+        (x,) = tape.pop(self)
+        if tape.wants(self.gamma):
+            tape.add(self.gamma, F.sum_rows(dy * x))
+        return dy * self.gamma.data
