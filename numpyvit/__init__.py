@@ -12,7 +12,7 @@
 import importlib
 
 from . import errors, functional, layers, losses, models, optim
-from .core import FORGET, Checkpoint, Layer, Parameter, Tape
+from .core import FORGET, Buffer, Layer, Parameter, Recompute, Tape
 from .errors import NumpyvitError
 from .inference import infer
 from .models import ModernVisionTransformer, VisionTransformer, create_model, list_models
@@ -34,11 +34,12 @@ _LAZY = {
 
 __all__ = [
     "FORGET",
-    "Checkpoint",
+    "Buffer",
     "Layer",
     "ModernVisionTransformer",
     "NumpyvitError",
     "Parameter",
+    "Recompute",
     "Tape",
     "TrainStep",
     "VisionTransformer",
@@ -53,6 +54,10 @@ __all__ = [
     "optim",
     *_LAZY,
 ]
+
+
+def __dir__():
+    return sorted([*globals(), *_LAZY])
 
 
 def __getattr__(name):

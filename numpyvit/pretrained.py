@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 
 from .errors import CheckpointError
+from .functional.resample import resize_pos_embed
 from .io import read_checkpoint
 from .layers import LayerNorm
-from .resample import resize_pos_embed
 
 
 class Notice(UserWarning):
@@ -92,7 +92,7 @@ def fold_channels(weight, in_chans):
 
 
 def _fit_pos_embed(model, pos_embed, origin, path):
-    prefix, grid = model.num_placed_tokens, model.patch_embed.grid_size
+    prefix, grid = model.num_prefix_positions, model.patch_embed.grid_size
     if pos_embed.ndim != 3 or pos_embed.shape[1] == prefix + math.prod(grid):
         return pos_embed
     side = math.isqrt(pos_embed.shape[1] - prefix)

@@ -52,7 +52,7 @@ def test_gradient_attention_agrees_with_differences(image, distilled, monkeypatc
 
         with monkeypatch.context() as patch:
             patch.setattr(F, "attention", bumped)
-            return np.mean(model.forward(image[None], nv.Tape(model, complete=True)), axis=tuple(range(distilled)))[
+            return np.mean(model.forward(image[None], nv.Tape(model, record_all=True)), axis=tuple(range(distilled)))[
                 0, k
             ]
 

@@ -139,7 +139,7 @@ def test_models_lists_and_filters(capsys):
 def test_gradcheck_prints_a_table_and_passes(capsys):
     assert numpyvit("gradcheck") == 0
     text = capsys.readouterr().out
-    for name in ("Linear", "PatchEmbed", "Checkpoint", "VisionTransformer distilled"):
+    for name in ("Linear", "PatchEmbed", "Recompute", "VisionTransformer distilled"):
         assert name in text
     assert "FAILED" not in text
 

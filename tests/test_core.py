@@ -7,6 +7,7 @@ import numpyvit as nv
 from numpyvit.core import Layout, observing
 from numpyvit.errors import CheckpointError, ConfigError, ShapeError, TapeError
 from numpyvit.layers import Block, Dropout, Linear, Mlp
+from numpyvit.testing import gradcheck
 
 TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
 
@@ -74,7 +75,7 @@ def test_a_checkpointed_layer_is_bit_equal(rng, seed):
     block = Block(8, 2, drop=0.3, attn_drop=0.2, drop_path=0.4)
     x, dy = rng.standard_normal((2, 4, 5, 8)).astype(np.float32)
     results = []
-    for layer in (block, nv.Checkpoint(block)):
+    for layer in (block, nv.Recompute(block)):
         tape = nv.Tape(layer, seed=seed)
         y = layer.forward(x, tape)
         pending = tape.pending
@@ -92,7 +93,7 @@ def test_a_checkpointed_model_keeps_timms_names_and_gradients(rng):
     tape = nv.Tape(model, seed=1)
     model.backward(model.forward(x, tape), tape)
     again = copy.deepcopy(model)
-    again.blocks = [nv.Checkpoint(block) for block in again.blocks]
+    again.set_grad_checkpointing()
     tape_again = nv.Tape(again, seed=1)
     again.backward(again.forward(x, tape_again), tape_again)
     assert list(tape.gradients()) == list(tape_again.gradients())
@@ -192,3 +193,141 @@ def test_a_parameter_may_be_a_single_number():
     tape = nv.Tape(layer)
     tape.add(layer.scale, np.array(3.0, np.float32))
     assert tape.gradient(layer.scale) == 3
+
+
+# ---- names, nested lists, buffers -----------------------------------------------------------------------------------
+
+
+class Nested(nv.Layer):
+    """Layers in a list of lists, as the stages of a pyramid are."""
+
+    def __init__(self, *, dtype="float32", seed=0):
+        rng = np.random.default_rng(seed)
+        self.stages = [[Linear(4, 4, dtype=dtype, seed=rng) for _ in range(2)] for _ in range(2)]
+        self.mask = nv.Buffer(np.arange(4.0, dtype=dtype), saved=True)
+        self.index = nv.Buffer(np.arange(4))
+
+    def forward(self, x, tape=nv.FORGET):
+        for layer in (*self.stages[0], *self.stages[1]):
+            x = layer.forward(x, tape)
+        return x * self.mask.data
+
+    def backward(self, dy, tape):
+        dy = dy * self.mask.data
+        for layer in reversed((*self.stages[0], *self.stages[1])):
+            dy = layer.backward(dy, tape)
+        return dy
+
+
+def test_layers_in_lists_of_lists_have_names_gradients_and_updates(rng):
+    layer = Nested()
+    assert [name for name, _ in layer.named_parameters()][-2:] == ["stages.1.1.weight", "stages.1.1.bias"]
+    before, tape = layer.state_dict(), nv.Tape(layer)
+    gradcheck(Nested(dtype="float64"), rng.standard_normal((3, 4)))
+    layer.backward(layer.forward(rng.standard_normal((3, 4)).astype(np.float32), tape), tape)
+    nv.optim.AdamW(layer, lr=0.1).step(tape)
+    after = layer.state_dict()
+    assert all(not np.array_equal(before[name], after[name]) for name, _ in layer.named_parameters())
+
+
+@pytest.mark.parametrize("hide", [lambda x: {"a": x}, lambda x: [{"a": [x]}], lambda x: {x}], ids=str)
+def test_layers_that_have_no_name_are_refused(hide):
+    layer = nv.Layer()
+    layer.parts = hide(Linear(2, 2))
+    with pytest.raises(ConfigError, match="use a list"):
+        list(layer.named_parameters())
+
+
+def test_a_trainable_parameter_that_the_tape_does_not_know_is_an_error(rng):
+    layer, tape = Linear(4, 4), None
+    layer.freeze("bias")
+    tape = nv.Tape(layer)
+    layer.unfreeze("bias")
+    layer.forward(np.ones((2, 4), np.float32), tape)
+    with pytest.raises(TapeError, match=r"Parameter\(4,\).*unfrozen"):
+        tape.add(layer.bias, np.ones(4, np.float32))
+    with pytest.raises(ShapeError, match=r"weight: got a gradient of shape \(4,\)"):
+        tape.add(layer.weight, np.ones(4, np.float32))
+
+
+def test_buffers_move_and_are_saved_but_are_never_trained():
+    layer = Nested()
+    assert layer.num_parameters() == 4 * 20 and [name for name, _ in layer.named_buffers()] == ["mask", "index"]
+    state = layer.state_dict()
+    assert "mask" in state and "index" not in state
+    layer.astype("float64")
+    assert layer.mask.data.dtype == np.float64 and layer.index.data.dtype.kind == "i"
+    layer.load_state_dict({**state, "mask": np.full(4, 7.0)})
+    assert (layer.mask.data == 7).all()
+    layer.freeze("*").unfreeze("*")
+    assert all(name.startswith("stages") for name in nv.Tape(layer).gradients())
+
+
+def test_errors_name_a_layer_by_the_name_it_has_now(rng):
+    model, x = tiny(), np.zeros((1, 1, 8, 8), np.float32)
+    model.blocks[1] = copy.deepcopy(model.blocks[0])
+    model.blocks[1].mlp.fc1.weight.data = np.zeros((16, 7), np.float32)
+    with pytest.raises(ShapeError, match=r"^blocks\.1\.mlp\.fc1 \(Linear\)"):
+        model(x)
+    with pytest.raises(ShapeError, match=r"^blocks\.1\.mlp\.fc1 \(Linear\)"):
+        model.forward(x, nv.Tape(model))
+    block = Block(8, 2, qkv_bias=True)
+    with pytest.raises(ShapeError, match=r"^norm1 \(LayerNorm\)"):
+        block(np.zeros((1, 5, 7), np.float32))
+    model.blocks[1], block.attn.qkv.weight.data = block, np.zeros((24, 7), np.float32)
+    with pytest.raises(ShapeError, match=r"^blocks\.1\.attn\.qkv \(Linear\)"):
+        model(x)
+
+
+def test_parts_of_a_transparent_part_are_the_models_own():
+    model = tiny()
+    assert model.cls_token is model.embed.cls_token and model.head is model.classifier.head
+    model.head = Linear(8, 5)
+    assert model.classifier.head is model.head and "head" not in vars(model)
+    assert model(np.zeros((1, 1, 8, 8), np.float32)).shape == (1, 5)
+    assert [name for name, _ in model.named_parameters()].count("head.weight") == 1
+    with pytest.raises(AttributeError, match="no attribute 'heads'"):
+        model.heads  # noqa: B018
+
+
+def test_a_model_prints_its_tree():
+    text = repr(tiny())
+    assert "blocks.0 to 1" in text or "0 to 1, 2 equal: Block" in text
+    assert "weight: Parameter(24, 8)" in text and "0x" not in text
+
+
+@pytest.mark.parametrize("trained", ["head*", "blocks.1*", "blocks.0.ls1*", "patch_embed*", "pos_embed", "norm.*"])
+def test_the_gradient_of_what_is_trained_does_not_depend_on_what_is_frozen(rng, trained):
+    model = nv.ModernVisionTransformer(
+        img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2, init_values=0.3
+    )
+    x, dy = rng.standard_normal((2, 1, 8, 8)).astype(np.float32), rng.standard_normal((2, 3)).astype(np.float32)
+    whole = nv.Tape(model)
+    model.forward(x, whole)
+    model.backward(dy, whole)
+    expected = whole.gradients()
+    model.freeze()
+    model.unfreeze(trained)
+    tape = nv.Tape(model, input_gradient=False)
+    model.forward(x, tape)
+    assert model.backward(dy, tape) is None and tape.pending == 0
+    assert tape.gradients() and all(np.array_equal(g, expected[name]) for name, g in tape.gradients().items())
+
+
+def test_features_have_gradients(rng):
+    model, x = tiny(dtype="float64"), rng.standard_normal((2, 1, 8, 8))
+
+    class Trunk(nv.Layer):
+        def __init__(self):
+            self.body = model
+
+        def forward(self, x, tape=nv.FORGET):
+            return self.body.features(x, tape)
+
+        def backward(self, dy, tape):
+            return self.body.features_backward(dy, tape)
+
+    trunk = Trunk()
+    model.freeze("norm.*", "head.*")
+    errors = gradcheck(trunk, x)
+    assert "body.pos_embed" in errors and "input 0" in errors

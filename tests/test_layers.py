@@ -18,11 +18,9 @@ from numpyvit.layers import (
     Linear,
     PatchEmbed,
     ReLU,
-    ScaledBlock,
     Softmax,
     Tanh,
 )
-from numpyvit.models.modern import QKNormBlock
 from numpyvit.testing import gradcheck, randomize, stand_in
 from numpyvit.testing.cases import LAYERS, MODELS
 
@@ -233,7 +231,9 @@ def test_attention_does_not_see_a_shift_of_the_keys(rng):
 
 @pytest.mark.parametrize("tokens", [1, 2, 5, 9])
 @pytest.mark.parametrize(
-    "build", [partial(Block, qkv_bias=True), Block, partial(ScaledBlock, init_values=0.5), QKNormBlock], ids=str
+    "build",
+    [partial(Block, qkv_bias=True), Block, partial(Block, init_values=0.5), partial(Block, qk_norm=True)],
+    ids=str,
 )
 def test_a_block_that_gives_its_first_tokens_gives_what_the_whole_block_gives_there(rng, build, tokens):
     block = randomize(build(8, 2, dtype="float64"))

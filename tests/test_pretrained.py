@@ -12,7 +12,7 @@ import pytest
 from scipy import ndimage
 
 import numpyvit as nv
-from numpyvit import resample
+from numpyvit.functional import resample
 from numpyvit.containers import read_container
 from numpyvit.errors import CheckpointError
 from numpyvit.io import read_checkpoint, save_checkpoint

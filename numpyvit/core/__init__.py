@@ -1,20 +1,21 @@
 """What a layer is, and the tape that one pass writes on."""
 
 from .flat import FlatWeights, Layout
-from .layer import DTYPES, Layer, Parameter, as_dtype, make_rng
+from .layer import DTYPES, Buffer, Layer, Parameter, as_dtype, make_rng
 from .observe import observing
-from .recompute import Checkpoint
+from .recompute import Recompute
 from .tape import FORGET, Forget, Tape
 
 __all__ = [
     "DTYPES",
     "FORGET",
-    "Checkpoint",
+    "Buffer",
     "FlatWeights",
     "Forget",
     "Layer",
     "Layout",
     "Parameter",
+    "Recompute",
     "Tape",
     "as_dtype",
     "make_rng",

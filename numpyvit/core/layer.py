@@ -6,11 +6,13 @@ can stand twice in a model, and inference (`FORGET`, the tape that keeps nothing
 """
 
 import fnmatch
+import itertools
+import textwrap
 
 import numpy as np
 
 from ..backend import array_module, device_module, to_host, to_module
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, NumpyvitError
 
 DTYPES = ("float32", "float64")
 
@@ -52,82 +54,139 @@ class Parameter:
         return f"Parameter{tuple(self.data.shape)}{'' if self.trainable else ' frozen'}"
 
 
-# ---- layers ---------------------------------------------------------------------------------------------------------
+class Buffer:
+    """An array that belongs to a layer and is never trained: an index, a mask, statistics.
+
+    It moves with `Layer.to`, floating-point ones change type with `Layer.astype`, and the state dict holds those that
+    are saved. Compared by identity.
+    """
+
+    __slots__ = ("data", "saved")
+
+    def __init__(self, data, saved=False):
+        self.data, self.saved = data, saved
+
+    def __repr__(self):
+        return f"Buffer{tuple(self.data.shape)}"
 
 
 class Layer:
-    """The base of all layers. A subclass sets parameters, layers, or lists of layers as attributes, and defines
+    """The base of all layers. A subclass sets parameters, buffers, layers, or lists of them as attributes, and defines
 
         forward(self, x, tape=FORGET) -> y     pushing onto the tape what backward needs
         backward(self, dy, tape) -> dx         popping it, adding parameter gradients with tape.add
 
-    Attribute names are the checkpoint's names. Names that begin with _ are derived values and stay out of it.
+    Attribute names are the checkpoint's names, through lists at any depth; attributes are set in the order in which the
+    data passes through them. Names that begin with _ are derived values and stay out of the checkpoint.
     Every constructor takes `dtype` and `seed`, also where there is nothing to draw or to store.
+
+    transparent: the layer's parts count as its owner's own: model.embed.cls_token is model.cls_token, also in names.
+    takes_first: forward takes a third argument, the number of leading tokens that are wanted (see Sequence).
     """
+
+    transparent = False
+    takes_first = False
 
     def __init__(self, *, dtype="float32", seed=0):
         as_dtype(dtype)
 
     def __call__(self, *inputs, **options):
         """Inference: forward, keeping nothing and dropping nothing out."""
-        if not hasattr(self, "_path"):
-            self.set_paths()
-        return self.forward(*inputs, **options)
+        try:
+            return self.forward(*inputs, **options)
+        except NumpyvitError:
+            self.set_paths()  # the layers inside may have been given other names since
+            return self.forward(*inputs, **options)  # fails again and names the layer as it is called now
 
     def children(self):
-        """(name, Parameter or Layer) pairs in the order in which the attributes were set."""
+        """(name, Parameter, Buffer or Layer) pairs in the order in which the attributes were set."""
         for name, value in vars(self).items():
-            if name.startswith("_"):
-                continue
-            if isinstance(value, (Parameter, Layer)):
-                yield name, value
-            elif isinstance(value, (list, tuple)):
-                for i, item in enumerate(value):
-                    if isinstance(item, (Parameter, Layer)):
-                        yield f"{name}.{i}", item
-            elif isinstance(value, dict) and any(isinstance(item, (Parameter, Layer)) for item in value.values()):
-                raise ConfigError(f"{self.path}: layers in the dict {name!r} would not be found; use a list")
+            if not name.startswith("_"):
+                yield from _parts(name, value)
+
+    def _walk(self, prefix=""):
+        for name, child in self.children():
+            yield prefix + name, child
+            if isinstance(child, Layer):
+                yield from child._walk(prefix if child.transparent else f"{prefix}{name}.")
 
     def named_parameters(self):
         """(dotted name, Parameter) pairs; a parameter that stands in two places comes once."""
+        return self._named(Parameter)
+
+    def named_buffers(self):
+        """(dotted name, Buffer) pairs, each buffer once."""
+        return self._named(Buffer)
+
+    def _named(self, kind):
         seen = set()
-        for name, parameter in self._walk("", Parameter, []):
-            if parameter not in seen:
-                seen.add(parameter)
-                yield name, parameter
+        for name, child in self._walk():
+            if isinstance(child, kind) and child not in seen:
+                seen.add(child)
+                yield name, child
 
     def named_layers(self):
         """(dotted name, Layer) pairs, this layer first under the name ''."""
         yield "", self
-        yield from self._walk("", Layer, [])
+        yield from ((name, child) for name, child in self._walk() if isinstance(child, Layer))
 
-    def _walk(self, prefix, kind, found):
-        for name, child in self.children():
-            if isinstance(child, kind):
-                found.append((prefix + name, child))
-            if isinstance(child, Layer):
-                child._walk(f"{prefix}{name}.", kind, found)
-        return found
+    def __getattr__(self, name):
+        """An attribute of a transparent part; called where the layer itself has none of that name."""
+        if not name.startswith("_"):
+            for part in _transparent_parts(self):
+                if hasattr(part, name):
+                    return getattr(part, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __setattr__(self, name, value):
+        """Set an attribute where it lies: model.head = … replaces the one in its transparent part."""
+        owner = next((part for part in _transparent_parts(self) if name in vars(part)), self)
+        object.__setattr__(owner, name, value)
 
     @property
     def path(self):
         """The dotted name that errors show: 'blocks.0.attn.qkv (Linear)'."""
-        kind, name = type(self).__name__, getattr(self, "_path", "")
+        kind, name = type(self).__name__, vars(self).get("_path", "")
         return f"{name} ({kind})" if name else kind
 
     def set_paths(self):
-        """Tell this layer and each inside its dotted name, for errors; a name from a larger model stays."""
+        """Tell each layer inside the name that it has now, for errors; a part of a model adds its own in front."""
+        own = vars(self).get("_path", "")
         for name, layer in self.named_layers():
-            if not getattr(layer, "_path", ""):
-                layer._path = name
+            layer._path = f"{own}.{name}".strip(".")
 
-    def freeze(self, *patterns, trainable=False):
-        """Freeze (or thaw, with trainable=True) the parameters whose names match a shell pattern; all without one.
+    def __repr__(self):
+        """The tree of layers with their settings and the shapes of their parameters; equal neighbours once."""
+        settings = [
+            f"{name}={value!r}"
+            for name, value in vars(self).items()
+            if not name.startswith("_")
+            and isinstance(value, (bool, int, float, str, tuple))
+            and not [*_parts("", value)]
+        ]
+        arrays = [f"{name}: {child!r}" for name, child in self.children() if not isinstance(child, Layer)]
+        lines = [f"{type(self).__name__}({', '.join(settings + arrays)})"]
+        layers = [(name, repr(child)) for name, child in self.children() if isinstance(child, Layer)]
+        for text, group in itertools.groupby(layers, key=lambda item: item[1]):
+            names = [name for name, _ in group]
+            name = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}, {len(names)} equal"
+            lines.append(textwrap.indent(f"{name}: {text}", "  "))
+        return "\n".join(lines)
+
+    def freeze(self, *patterns):
+        """Freeze the parameters whose names match a shell pattern; all of them without one.
 
             model.freeze("patch_embed*", "blocks.[0-5].*")
 
         Errors: ConfigError for a pattern that matches nothing. Returns the layer.
         """
+        return self._set_trainable(patterns, False)
+
+    def unfreeze(self, *patterns):
+        """Let parameters be trained again; the opposite of freeze."""
+        return self._set_trainable(patterns, True)
+
+    def _set_trainable(self, patterns, trainable):
         named = list(self.named_parameters())
         for pattern in patterns or ("*",):
             chosen = [parameter for name, parameter in named if fnmatch.fnmatchcase(name, pattern)]
@@ -144,30 +203,40 @@ class Layer:
         return sum(parameter.data.size for _, parameter in self.named_parameters())
 
     def astype(self, dtype):
-        """Convert every parameter to float32 or float64, in place. Returns the layer."""
+        """Convert every parameter and floating-point buffer to float32 or float64, in place. Returns the layer."""
         dtype = as_dtype(dtype)
-        for _, parameter in self.named_parameters():
-            parameter.data = parameter.data.astype(dtype)
+        for _, array in self._arrays():
+            if array.data.dtype.kind == "f":
+                array.data = array.data.astype(dtype)
         return self
 
     def to(self, device):
-        """Move every parameter to 'cpu' or 'cuda', in place. Returns the layer."""
+        """Move every parameter and buffer to 'cpu' or 'cuda', in place. Returns the layer."""
         xp = device_module(device)
-        for _, parameter in self.named_parameters():
-            parameter.data = to_module(parameter.data, xp)
+        for _, array in self._arrays():
+            array.data = to_module(array.data, xp)
         return self
 
+    def _arrays(self):
+        return [*self.named_parameters(), *self.named_buffers()]
+
+    def _saved(self):
+        """{dotted name: Parameter or saved Buffer}, what a checkpoint holds."""
+        return dict(self.named_parameters()) | {name: b for name, b in self.named_buffers() if b.saved}
+
     def state_dict(self):
-        """A snapshot of the parameters: {dotted name: NumPy array of its own}."""
-        return {name: np.array(to_host(parameter.data)) for name, parameter in self.named_parameters()}
+        """A snapshot of the parameters and saved buffers: {dotted name: NumPy array of its own}."""
+        return {name: np.array(to_host(array.data)) for name, array in self._saved().items()}
 
     def load_state_dict(self, mapping, strict=True):
-        """Copy arrays into the parameters by name. All names and shapes are checked before anything is written.
+        """Copy arrays into the parameters and saved buffers by name.
+
+        All names and shapes are checked before anything is written.
 
         strict: missing and unexpected names are errors; otherwise they are returned as (missing, unexpected).
         Errors: CheckpointError that lists every missing, unexpected and misshapen name.
         """
-        own = dict(self.named_parameters())
+        own = self._saved()
         missing = [name for name in own if name not in mapping]
         unexpected = [name for name in mapping if name not in own]
         misshapen = [
@@ -192,3 +261,20 @@ class Layer:
             data = own[name].data
             data[...] = array_module(data).asarray(mapping[name], dtype=data.dtype)
         return missing, unexpected
+
+
+def _parts(name, value):
+    """Parameters, buffers and layers in an attribute, through lists at any depth: ("stages.0.1", layer)."""
+    if isinstance(value, (Parameter, Buffer, Layer)):
+        yield name, value
+    elif isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _parts(f"{name}.{i}", item)
+    elif isinstance(value, (dict, set, frozenset)):
+        items = value.values() if isinstance(value, dict) else value
+        if any(True for item in items for _ in _parts(name, item)):
+            raise ConfigError(f"layers or parameters in the {type(value).__name__} {name!r} have no names; use a list")
+
+
+def _transparent_parts(layer):
+    return [part for part in vars(layer).values() if isinstance(part, Layer) and part.transparent]

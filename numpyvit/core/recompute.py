@@ -1,14 +1,14 @@
-"""Layers that run forward again in backward."""
+"""Layers that keep only their input and run forward again in backward."""
 
 from .layer import Layer
 from .tape import FORGET
 
 
-class Checkpoint(Layer):
+class Recompute(Layer):
     """A layer that keeps only its input and runs forward again in backward (Chen et al. 2016, arXiv:1604.06174).
 
     Memory of the layer's residuals against one more forward. The second pass draws the same dropout masks, so the
-    gradients are bit-equal. Parameter names are those of the layer inside.
+    gradients are bit-equal. Names of parameters are those of the layer inside.
     """
 
     def __init__(self, layer):
@@ -17,18 +17,22 @@ class Checkpoint(Layer):
     def children(self):
         return self.layer.children()
 
-    def forward(self, x, tape=FORGET, *options):
-        if tape.complete:
-            return self.layer.forward(x, tape, *options)
+    @property
+    def takes_first(self):
+        return self.layer.takes_first
+
+    def forward(self, x, tape=FORGET, *first):
+        if tape.record_all:
+            return self.layer.forward(x, tape, *first)
         state = tape.random.state if tape.random is not None else None
-        y = self.layer.forward(x, tape.forgetting(), *options)
-        tape.push(self, x, state, options)
+        y = self.layer.forward(x, tape.forgetting(), *first)
+        tape.push(self, x, state, first)
         return y
 
     def backward(self, dy, tape):
-        if tape.complete:
+        if tape.record_all:
             return self.layer.backward(dy, tape)
-        x, state, options = tape.pop(self)
+        x, state, first = tape.pop(self)
         with tape.replaying(state):
-            self.layer.forward(x, tape, *options)
+            self.layer.forward(x, tape, *first)
         return self.layer.backward(dy, tape)

@@ -5,15 +5,20 @@ import contextlib
 from ..backend import Random
 from ..errors import ShapeError, TapeError
 from .flat import Layout
+from .layer import Layer, Parameter
 
 
 class Forget:
-    """The tape that keeps nothing: inference. With a random stream, the first pass of a checkpointed layer."""
+    """The tape that keeps nothing: inference. Made from another tape, a training pass that will get no backward.
 
-    keeps = complete = False
+    keeps:    whether what is pushed will be popped.
+    training: whether this is a pass of training, where a distilled model returns both its logits.
+    """
 
-    def __init__(self, random=None):
-        self.random = random
+    keeps = record_all = False
+
+    def __init__(self, random=None, training=False):
+        self.random, self.training = random, training
 
     def push(self, layer, *residuals):
         pass
@@ -22,6 +27,9 @@ class Forget:
         raise TapeError(f"{layer.path}: backward needs the Tape that forward wrote on; this pass kept nothing")
 
     def forgetting(self):
+        return self
+
+    def at(self, layer):
         return self
 
 
@@ -34,14 +42,14 @@ class Tape:
     model:          whose trainable parameters get a slot for their gradient.
     seed:           of dropout and DropPath; None turns them off.
     input_gradient: False lets a model skip the gradient of its images; its backward then returns None.
-    complete:       True for who wants to look at all residuals: no token is left out of the last block, and
-                    checkpointed layers keep theirs.
+    record_all:     keep every residual: compute all tokens, recompute nothing.
     """
 
-    keeps = True
+    keeps = training = True
 
-    def __init__(self, model, seed=None, *, input_gradient=True, complete=False):
-        self.model, self.input_gradient, self.complete = model, input_gradient, complete
+    def __init__(self, model, seed=None, *, input_gradient=True, record_all=False):
+        self.model, self.record_all = model, record_all
+        self._feeds, self._reaches = _find_trained(model, input_gradient)
         self.layout = Layout(model)
         self.flat = self.layout.zeros()
         self._slots = dict(zip(self.layout.parameters, self.layout.views(self.flat)))
@@ -51,7 +59,7 @@ class Tape:
         model.set_paths()
 
     def reseed(self, seed):
-        """Start the random stream anew from `seed` (an int or a sequence of ints), or turn it off with None."""
+        """Begin the random stream from `seed` (an int or a sequence of ints), or turn it off with None."""
         self.random = None if seed is None else Random(seed, self.layout.xp)
 
     def push(self, layer, *residuals):
@@ -73,15 +81,42 @@ class Tape:
         """Whether `parameter` has a slot; a backward may skip the work where it has none."""
         return parameter in self._slots
 
-    def add(self, parameter, gradient, rows=...):
-        """Add to the gradient of `parameter`, or to some rows of it; frozen parameters are skipped."""
+    def wants_input(self, layer):
+        """Whether anything in front of `layer` needs the gradient of its input."""
+        return self._feeds.get(layer, True)
+
+    def reaches(self, layer):
+        """Whether backward goes as far as `layer`: something in it or in front of it is trained, or the input's
+        gradient is wanted."""
+        return self._reaches.get(layer, True)
+
+    def at(self, layer):
+        """The tape for `layer`: this one, or one that keeps nothing where backward does not reach."""
+        return self if self.reaches(layer) else self.forgetting()
+
+    def add(self, parameter, gradient):
+        """Add to the gradient of `parameter`; a frozen one is skipped.
+
+        Errors: TapeError for a trainable parameter that the tape's model does not know; ShapeError.
+        """
         slot = self._slots.get(parameter)
         if slot is None:
+            if parameter.trainable:
+                raise TapeError(
+                    f"a trainable {parameter!r} has no slot on the tape of this {type(self.model).__name__}: it was "
+                    "unfrozen or replaced after the tape was made, or its layer is kept where it is not found; "
+                    "keep layers in attributes or lists, and make the tape again"
+                )
             return
-        slot = slot[rows]
         if slot.shape != gradient.shape:
-            raise ShapeError(f"a gradient of shape {gradient.shape} was added to a parameter of shape {slot.shape}")
+            raise ShapeError(
+                f"{self._name(parameter)}: got a gradient of shape {gradient.shape}, expected {slot.shape}; "
+                "sum it over the batch and all tokens"
+            )
         slot += gradient
+
+    def _name(self, parameter):
+        return next(name for name, known in self.model.named_parameters() if known is parameter)
 
     def gradient(self, parameter):
         """The gradient of one parameter, a view."""
@@ -110,7 +145,7 @@ class Tape:
 
     def forgetting(self):
         """A tape that keeps nothing but draws from this one's random stream."""
-        return Forget(self.random)
+        return Forget(self.random, training=True)
 
     @contextlib.contextmanager
     def replaying(self, state):
@@ -123,3 +158,24 @@ class Tape:
             yield
         finally:
             self.random.state = now
+
+
+def _find_trained(model, input_gradient):
+    """-> {layer: whether something in front of it is trained}, {layer: the same, or something in it}.
+
+    One walk in the order of the attributes, which is the order of the data.
+    """
+    feeds, reaches, trained = {}, {}, input_gradient
+
+    def visit(layer):
+        nonlocal trained
+        feeds[layer] = feeds.get(layer, False) or trained
+        for _, child in layer.children():
+            if isinstance(child, Layer):
+                visit(child)
+            elif isinstance(child, Parameter):
+                trained = trained or child.trainable
+        reaches[layer] = reaches.get(layer, False) or trained
+
+    visit(model)
+    return feeds, reaches

@@ -6,7 +6,7 @@ float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take
 """
 
 from .activations import gelu, gelu_backward, gelu_tanh, gelu_tanh_with_slope, gelu_with_slope
-from .attention import attention, attention_backward, join_heads, split_heads
+from .attention import attention, attention_backward, join_heads, pad_tokens, split_heads
 from .dropout import dropout_mask
 from .linear import (
     features_first,
@@ -42,6 +42,7 @@ __all__ = [
     "linear_weight_gradient",
     "log_softmax",
     "matmul",
+    "pad_tokens",
     "rows",
     "softmax",
     "softmax_",

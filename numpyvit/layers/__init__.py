@@ -1,22 +1,30 @@
 """The layers, each with its forward and backward side by side."""
 
-from ..core import FORGET, Checkpoint, Layer, Parameter
+from ..core import FORGET, Buffer, Layer, Parameter, Recompute
 from .activations import GELU, GELUTanh, Identity, ReLU, Softmax, Tanh
-from .attention import Attention, Block, QKNormAttention, ScaledBlock
+from .attention import Attention, Block
 from .dropout import Dropout, DropPath
+from .embed import DynamicEmbed, Embed
+from .heads import AverageHead, ClassHead, DistilledHead, PreLogits
 from .linear import Linear, Mlp
 from .norm import LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
+from .sequence import Sequence
 
 __all__ = [
     "FORGET",
     "GELU",
     "Attention",
+    "AverageHead",
     "Block",
-    "Checkpoint",
+    "Buffer",
+    "ClassHead",
+    "DistilledHead",
     "DropPath",
     "Dropout",
+    "DynamicEmbed",
     "DynamicPatchEmbed",
+    "Embed",
     "GELUTanh",
     "Identity",
     "Layer",
@@ -26,9 +34,10 @@ __all__ = [
     "Mlp",
     "Parameter",
     "PatchEmbed",
-    "QKNormAttention",
+    "PreLogits",
     "ReLU",
-    "ScaledBlock",
+    "Recompute",
+    "Sequence",
     "Softmax",
     "Tanh",
 ]

@@ -3,8 +3,6 @@
 Shapes: B batch, N tokens, D width, H heads, d = D/H.
 """
 
-import inspect
-
 from .. import functional as F
 from ..core import FORGET, Layer, make_rng
 from ..errors import ConfigError, ShapeError
@@ -19,10 +17,13 @@ class Attention(Layer):
 
     q, k, v are the three parts of one product, qkv x + b; heads are joined again and go through proj.
     s is 1/√d, or qk_scale. Dropout acts on the probabilities and on the output.
+    qk_norm: queries and keys are normalized head by head   (Dehghani et al. 2023, arXiv:2302.05442, §2).
 
     Backward, per head, with p the probabilities:   dv = pᵀ dout,   dp = dout vᵀ,   ds = p (dp − Σ dp p),
     dq = s ds k,   dk = s dsᵀ q   (a shift of all scores changes nothing, so the bias of k has gradient 0).
     """
+
+    takes_first = True
 
     def __init__(
         self,
@@ -33,6 +34,8 @@ class Attention(Layer):
         attn_drop=0.0,
         proj_drop=0.0,
         *,
+        qk_norm=False,
+        norm_layer=LayerNorm,
         dtype="float32",
         seed=0,
     ):
@@ -42,16 +45,18 @@ class Attention(Layer):
         self.dim = dim
         self.num_heads, self.scale = num_heads, qk_scale or (dim // num_heads) ** -0.5
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, dtype=dtype, seed=rng)
+        self.q_norm = norm_layer(dim // num_heads, dtype=dtype) if qk_norm else Identity()
+        self.k_norm = norm_layer(dim // num_heads, dtype=dtype) if qk_norm else Identity()
         self.attn_drop = Dropout(attn_drop)
         self.proj = Linear(dim, dim, dtype=dtype, seed=rng)
         self.proj_drop = Dropout(proj_drop)
 
-    def forward(self, x, tape=FORGET, tokens=None):
-        """tokens: how many of the first tokens ask, and come out; they look at all. Default all of them."""
+    def forward(self, x, tape=FORGET, first=None):
+        """first: number of leading tokens used as queries, which come out; keys and values use all tokens."""
         if x.ndim != 3:
             raise ShapeError(f"{self.path}: got an array of shape {x.shape}, expected (batch, tokens, {self.dim})")
-        q, k, v = self.project(x, tape, tokens)
-        q, k = self.prepare(q, k, tape)
+        q, k, v = F.split_heads(self.qkv.forward(x, tape), 3, self.num_heads)
+        q, k = self.q_norm.forward(q[:, :, :first], tape), self.k_norm.forward(k, tape)
         keep = self.attn_drop.mask((*q.shape[:3], k.shape[2]), x.dtype, tape)
         out, p = F.attention(q, k, v, self.scale, keep=keep)
         tape.push(self, q, k, v, p, keep)
@@ -62,72 +67,19 @@ class Attention(Layer):
         (dout,) = F.split_heads(dout, 1, self.num_heads)
         q, k, v, p, keep = tape.pop(self)
         dq, dk, dv, _ = F.attention_backward(dout, q, k, v, p, self.scale, keep)
-        dq, dk = self.prepare_backward(dq, dk, tape)
-        return self.project_backward(dq, dk, dv, tape)
-
-    def by_tokens(self):
-        """Whether it may be given some of the tokens as queries: no subclass or replaced layer has a say in it.
-
-        What a position-dependent `prepare` or another kind of qkv would do with them is not known.
-        """
-        hooks = all(getattr(type(self), name) is getattr(Attention, name) for name in ("forward", "project"))
-        known = (Attention.prepare, QKNormAttention.prepare)
-        qkv_forward = inspect.unwrap(self.qkv.forward)  # a function put into the layer has no __func__
-        return hooks and type(self).prepare in known and getattr(qkv_forward, "__func__", None) is Linear.forward
-
-    def project(self, x, tape, tokens):
-        """q, k, v = qkv x + b, split into heads: q (B, H, tokens, d), k and v (B, H, N, d)."""
-        if tokens is None or tokens >= x.shape[1]:
-            return F.split_heads(self.qkv.forward(x, tape), 3, self.num_heads)
-        tape.push(self, x)
-        q = self.qkv.product(x[:, :tokens], slice(0, self.dim))
-        kv = self.qkv.product(x, slice(self.dim, None))
-        return *F.split_heads(q, 1, self.num_heads), *F.split_heads(kv, 2, self.num_heads)
-
-    def project_backward(self, dq, dk, dv, tape):
-        if dq.shape == dk.shape:
-            return self.qkv.backward(F.join_heads((dq, dk, dv)), tape)
-        (x,) = tape.pop(self)
-        tokens = dq.shape[2]
-        dx = self.qkv.product_backward(F.join_heads((dk, dv)), x, tape, slice(self.dim, None))
-        dx[:, :tokens] += self.qkv.product_backward(F.join_heads((dq,)), x[:, :tokens], tape, slice(0, self.dim))
-        return dx
-
-    def prepare(self, q, k, tape):
-        """A hook for subclasses: what happens to q and k (B, H, N, d) before they meet.
-
-        A class that defines it sees all tokens; see by_tokens.
-        """
-        return q, k
-
-    def prepare_backward(self, dq, dk, tape):
-        return dq, dk
-
-
-class QKNormAttention(Attention):
-    """Attention whose queries and keys are normed head by head   (Dehghani et al. 2023, arXiv:2302.05442, §2)."""
-
-    def __init__(self, dim, num_heads=8, *args, norm_layer=LayerNorm, dtype="float32", seed=0):
-        super().__init__(dim, num_heads, *args, dtype=dtype, seed=seed)
-        self.q_norm = norm_layer(dim // num_heads, dtype=dtype)
-        self.k_norm = norm_layer(dim // num_heads, dtype=dtype)
-
-    def prepare(self, q, k, tape):
-        q = self.q_norm.forward(q, tape)
-        return q, self.k_norm.forward(k, tape)
-
-    def prepare_backward(self, dq, dk, tape):
         dk = self.k_norm.backward(dk, tape)
-        return self.q_norm.backward(dq, tape), dk
+        dq = self.q_norm.backward(dq, tape)
+        return self.qkv.backward(F.join_heads((F.pad_tokens(dq, dk.shape[2]), dk, dv)), tape)
 
 
 class Block(Layer):
     """y = x + attn(norm1 x), then y + mlp(norm2 y); DropPath on both branches   (Dosovitskiy et al., arXiv:2010.11929).
 
+    init_values: initial value of LayerScale's factors on both branches; None leaves them out.
     Backward: at each sum the gradient goes both ways, so   dx = dy + norm(branch(dy)), in reverse order.
     """
 
-    attention = Attention  # the class of its attention layer, for subclasses
+    takes_first = True
 
     def __init__(
         self,
@@ -142,22 +94,29 @@ class Block(Layer):
         act_layer=GELU,
         norm_layer=LayerNorm,
         *,
+        init_values=None,
+        qk_norm=False,
         dtype="float32",
         seed=0,
     ):
         rng = make_rng(seed)
+
+        def scale():
+            return Identity() if init_values is None else LayerScale(dim, init_values, dtype=dtype)
+
         self.norm1 = norm_layer(dim, dtype=dtype)
-        self.attn = self.attention(dim, num_heads, qkv_bias, qk_scale, attn_drop, drop, dtype=dtype, seed=rng)
-        self.drop_path1 = DropPath(drop_path)
+        self.attn = Attention(
+            dim, num_heads, qkv_bias, qk_scale, attn_drop, drop, qk_norm=qk_norm, dtype=dtype, seed=rng
+        )
+        self.ls1, self.drop_path1 = scale(), DropPath(drop_path)
         self.norm2 = norm_layer(dim, dtype=dtype)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop, dtype=dtype, seed=rng)
-        self.drop_path2 = DropPath(drop_path)
-        self.ls1 = self.ls2 = Identity()
+        self.ls2, self.drop_path2 = scale(), DropPath(drop_path)
 
-    def forward(self, x, tape=FORGET, tokens=None):
-        """tokens: how many of the first tokens come out; the others are keys and values only. Default all."""
-        branch = self.attn.forward(self.norm1.forward(x, tape), tape, *(() if tokens is None else (tokens,)))
-        x = x[:, :tokens] + self.drop_path1.forward(self.ls1.forward(branch, tape), tape)
+    def forward(self, x, tape=FORGET, first=None):
+        """first: number of leading tokens that come out; the others are keys and values only. Default all."""
+        branch = self.attn.forward(self.norm1.forward(x, tape), tape, first)
+        x = x[:, :first] + self.drop_path1.forward(self.ls1.forward(branch, tape), tape)
         branch = self.mlp.forward(self.norm2.forward(x, tape), tape)
         return x + self.drop_path2.forward(self.ls2.forward(branch, tape), tape)
 
@@ -168,11 +127,3 @@ class Block(Layer):
         dx = self.norm1.backward(self.attn.backward(branch, tape), tape)
         dx[:, : dy.shape[1]] += dy
         return dx
-
-
-class ScaledBlock(Block):
-    """A Block with LayerScale on both branches:   y = x + γ₁ attn(norm1 x), then y + γ₂ mlp(norm2 y)."""
-
-    def __init__(self, dim, *args, init_values=1e-5, dtype="float32", seed=0, **options):
-        super().__init__(dim, *args, dtype=dtype, seed=seed, **options)
-        self.ls1, self.ls2 = LayerScale(dim, init_values, dtype=dtype), LayerScale(dim, init_values, dtype=dtype)

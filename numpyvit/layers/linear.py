@@ -27,22 +27,15 @@ class Linear(Layer):
     def forward(self, x, tape=FORGET):
         check_width(self, x, self.weight.data.shape[1])
         tape.push(self, x)
-        return self.product(x)
+        return F.linear(x, self.weight.data, self.bias.data if self.bias else None)
 
     def backward(self, dy, tape):
         (x,) = tape.pop(self)
-        return self.product_backward(dy, x, tape)
-
-    def product(self, x, outputs=...):
-        """y, or a slice of its outputs."""
-        return F.linear(x, self.weight.data[outputs], self.bias.data[outputs] if self.bias else None)
-
-    def product_backward(self, dy, x, tape, outputs=...):
         if tape.wants(self.weight):
-            tape.add(self.weight, F.linear_weight_gradient(dy, x), outputs)
+            tape.add(self.weight, F.linear_weight_gradient(dy, x))
         if self.bias and tape.wants(self.bias):
-            tape.add(self.bias, F.sum_rows(dy), outputs)
-        return F.linear_input_gradient(dy, self.weight.data[outputs])
+            tape.add(self.bias, F.sum_rows(dy))
+        return F.linear_input_gradient(dy, self.weight.data)
 
 
 class Mlp(Layer):

@@ -29,31 +29,47 @@ class PatchEmbed(Layer):
     """
 
     def __init__(
-        self, img_size=224, patch_size=16, in_chans=3, embed_dim=768, norm_layer=None, *, dtype="float32", seed=0
+        self,
+        img_size=224,
+        patch_size=16,
+        in_chans=3,
+        embed_dim=768,
+        norm_layer=None,
+        *,
+        bias=True,
+        dtype="float32",
+        seed=0,
     ):
         self.img_size, self.patch_size = pair(img_size, "img_size"), pair(patch_size, "patch_size")
         (H, W), (ph, pw) = self.img_size, self.patch_size
         if H % ph or W % pw:
             raise ConfigError(f"img_size={self.img_size} must be divisible by patch_size={self.patch_size}")
-        self.grid_size = (H // ph, W // pw)
+        self.grid_size = self.grid_for(self.img_size)
         self.num_patches = self.grid_size[0] * self.grid_size[1]
-        self.proj = PatchProjection(in_chans, embed_dim, self.patch_size, dtype=dtype, seed=seed)
+        self.proj = PatchProjection(in_chans, embed_dim, self.patch_size, bias=bias, dtype=dtype, seed=seed)
         self.norm = norm_layer(embed_dim, dtype=dtype) if norm_layer else Identity()
 
     def forward(self, x, tape=FORGET):
         self._check(x)
         return self.norm.forward(self.proj.forward(x, tape), tape)
 
-    def backward(self, dy, tape, input_gradient=True):
-        return self.proj.backward(self.norm.backward(dy, tape), tape, input_gradient)
+    def backward(self, dy, tape):
+        return self.proj.backward(self.norm.backward(dy, tape), tape)
+
+    def grid_for(self, image_size):
+        """(rows, columns) of patches in an image of (height, width)."""
+        return tuple(side // patch for side, patch in zip(image_size, self.patch_size))
 
     def _check(self, x):
         self._check_for(x, self.img_size)
 
     def _check_for(self, x, img_size):
         expected = (self.proj.weight.data.shape[1], *img_size)
-        if not hasattr(x, "dtype"):
-            raise DtypeError(f"{self.path}: got a {type(x).__name__}, expected an array of images")
+        if not hasattr(x, "dtype") or isinstance(x, np.ma.MaskedArray):
+            raise DtypeError(
+                f"{self.path}: got a {type(x).__name__}, expected an array of images; "
+                "convert it, for example with numpy.asarray(x, 'float32')"
+            )
         if x.dtype.kind != "f":
             raise DtypeError(
                 f"{self.path}: got images of {x.dtype}, expected floating point; scale and convert them first, "
@@ -87,12 +103,12 @@ class DynamicPatchEmbed(PatchEmbed):
 class PatchProjection(Layer):
     """The product of PatchEmbed, with a convolution's weight (D, C, Ph, Pw)."""
 
-    def __init__(self, in_chans, embed_dim, patch_size, *, dtype="float32", seed=0):
+    def __init__(self, in_chans, embed_dim, patch_size, *, bias=True, dtype="float32", seed=0):
         dtype, rng = as_dtype(dtype), make_rng(seed)
         shape = (embed_dim, in_chans, *patch_size)
         fan_in = in_chans * patch_size[0] * patch_size[1]
         self.weight = Parameter(uniform(rng, shape, fan_in, dtype))
-        self.bias = Parameter(uniform(rng, embed_dim, fan_in, dtype))
+        self.bias = Parameter(uniform(rng, embed_dim, fan_in, dtype)) if bias else None
 
     def forward(self, x, tape=FORGET):
         weight = self.weight.data
@@ -100,13 +116,13 @@ class PatchProjection(Layer):
         tape.push(self, cols, x.shape)
         return F.linear(cols, weight.reshape(len(weight), -1), self.bias.data if self.bias else None)
 
-    def backward(self, dy, tape, input_gradient=True):
+    def backward(self, dy, tape):
         cols, image_shape = tape.pop(self)
         weight = self.weight.data
         if tape.wants(self.weight):
             tape.add(self.weight, F.linear_weight_gradient(dy, cols).reshape(weight.shape))
         if self.bias and tape.wants(self.bias):
             tape.add(self.bias, F.sum_rows(dy))
-        if not input_gradient:
+        if not tape.wants_input(self):
             return None
         return F.col2im(F.linear_input_gradient(dy, weight.reshape(len(weight), -1)), weight.shape[2:], image_shape)

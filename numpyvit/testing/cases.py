@@ -10,7 +10,6 @@ from ..layers import (
     GELU,
     Attention,
     Block,
-    Checkpoint,
     Dropout,
     DropPath,
     GELUTanh,
@@ -20,9 +19,8 @@ from ..layers import (
     Linear,
     Mlp,
     PatchEmbed,
-    QKNormAttention,
+    Recompute,
     ReLU,
-    ScaledBlock,
     Softmax,
     Tanh,
 )
@@ -50,7 +48,7 @@ class Case:
 
 
 def _checkpointed_block(**options):
-    return Checkpoint(Block(8, 2, drop=0.2, attn_drop=0.2, drop_path=0.3, **options))
+    return Recompute(Block(8, 2, drop=0.2, attn_drop=0.2, drop_path=0.3, **options))
 
 
 _TOKENS = (3, 5, 8)
@@ -77,9 +75,9 @@ LAYERS = [
     Case("Attention with dropout", partial(Attention, 8, 2, attn_drop=0.3, proj_drop=0.2), _TOKENS, dropout=True),
     Case("Block", partial(Block, 8, 2, qkv_bias=True), _TOKENS),
     Case("Block with dropout", partial(Block, 8, 2, drop=0.2, attn_drop=0.2, drop_path=0.3), _TOKENS, dropout=True),
-    Case("Block with LayerScale", partial(ScaledBlock, 8, 2, drop_path=0.3), _TOKENS, dropout=True),
-    Case("Attention with qk-norm", partial(QKNormAttention, 8, 2, True), _TOKENS),
-    Case("Checkpoint of a Block", _checkpointed_block, _TOKENS, dropout=True),
+    Case("Block with LayerScale", partial(Block, 8, 2, drop_path=0.3, init_values=1e-5), _TOKENS, dropout=True),
+    Case("Attention with qk-norm", partial(Attention, 8, 2, True, qk_norm=True), _TOKENS),
+    Case("Recompute of a Block", _checkpointed_block, _TOKENS, dropout=True),
     Case("PatchEmbed", partial(PatchEmbed, 8, 4, 3, 6), (2, 3, 8, 8)),
     Case("PatchEmbed 6x8 by 2x4", partial(PatchEmbed, (6, 8), (2, 4), 2, 6), (2, 2, 6, 8)),
     Case("PatchEmbed with norm", partial(PatchEmbed, 8, 4, 1, 6, norm_layer=LayerNorm), (2, 1, 8, 8)),

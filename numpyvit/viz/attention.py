@@ -75,7 +75,7 @@ def _attention_on_tape(model, image, with_logits=False):
     image = image[None] if image.ndim == 3 else image
     if image.ndim != 4 or image.shape[0] != 1:
         raise ShapeError(f"expected one image (C, H, W) or (1, C, H, W), got shape {image.shape}")
-    tape = Tape(model, complete=True)
+    tape = Tape(model, record_all=True)
     logits = model.forward(image, tape)
     maps = [(layer, to_host(r[3])[0]) for layer, r in tape.residuals() if isinstance(layer, Attention)]
     return (tape, maps, logits) if with_logits else (tape, maps)
@@ -88,7 +88,7 @@ def on_grid(model, row):
 
 def pos_embed_similarity(model):
     """Cosine of each patch's position embedding with every other's: (rows, columns, rows, columns)."""
-    pos = to_host(model.pos_embed.data)[0, model.num_placed_tokens :]
+    pos = to_host(model.pos_embed.data)[0, model.num_prefix_positions :]
     unit = pos / np.maximum(np.linalg.norm(pos, axis=1, keepdims=True), 1e-12)
     return (unit @ unit.T).reshape(*model.patch_embed.grid_size, *model.patch_embed.grid_size)
 
