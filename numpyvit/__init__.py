@@ -15,6 +15,7 @@ from . import errors, functional, layers, losses, models, optim
 from .core import FORGET, Buffer, Layer, Parameter, Recompute, Tape
 from .errors import NumpyvitError
 from .inference import infer
+from .kernels import kernels, plain
 from .models import ModernVisionTransformer, VisionTransformer, create_model, list_models
 from .step import TrainStep
 
@@ -47,11 +48,13 @@ __all__ = [
     "errors",
     "functional",
     "infer",
+    "kernels",
     "layers",
     "list_models",
     "losses",
     "models",
     "optim",
+    "plain",
     *_LAZY,
 ]
 

@@ -12,9 +12,9 @@ import pytest
 from scipy import ndimage
 
 import numpyvit as nv
-from numpyvit.functional import resample
 from numpyvit.containers import read_container
 from numpyvit.errors import CheckpointError
+from numpyvit.functional import resample
 from numpyvit.io import read_checkpoint, save_checkpoint
 from numpyvit.pretrained import Notice, fold_channels, load_pretrained
 from numpyvit.testing import randomize

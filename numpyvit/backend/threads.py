@@ -1,6 +1,7 @@
 """Threads for shards of a batch, and how many threads BLAS may use meanwhile."""
 
 import contextlib
+import contextvars
 import itertools
 import os
 import threading
@@ -55,7 +56,8 @@ class Workers:
 
     def _run(self, job, count):
         """The job on so many threads at once, this one among them."""
-        futures, own_error = [self._pool.submit(_inside.run, job) for _ in range(count - 1)], None
+        run = [contextvars.copy_context().run for _ in range(count - 1)]  # the chosen kernels are chosen there too
+        futures, own_error = [self._pool.submit(there, _inside.run, job) for there in run], None
         try:
             _inside.run(job)
         except BaseException as error:

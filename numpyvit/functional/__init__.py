@@ -9,7 +9,6 @@ from .activations import gelu, gelu_backward, gelu_tanh, gelu_tanh_with_slope, g
 from .attention import attention, attention_backward, join_heads, pad_tokens, split_heads
 from .dropout import dropout_mask
 from .linear import (
-    features_first,
     linear,
     linear_input_gradient,
     linear_weight_gradient,
@@ -27,7 +26,6 @@ __all__ = [
     "attention_backward",
     "col2im",
     "dropout_mask",
-    "features_first",
     "gelu",
     "gelu_backward",
     "gelu_tanh",

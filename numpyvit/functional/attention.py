@@ -1,51 +1,32 @@
 """Scaled dot-product attention over heads."""
 
 from ..backend import array_module
-from .linear import matmul, sum_last, transposed
-from .softmax import softmax_
+from ..kernels import accelerated
+from .linear import matmul, transposed
+from .softmax import softmax_, softmax_backward
 
 
+@accelerated
 def attention(q, k, v, scale, bias=None, keep=None):
     """out = (p · keep) v with p = softmax(scale · q kᵀ + bias)   (Vaswani et al. 2017, arXiv:1706.03762, §3.2.1).
 
     q: (..., N, d), k and v: (..., M, d), bias broadcasts to the scores (..., N, M), keep is a dropout mask or None.
     -> out (..., N, d) and p (..., N, M).
     """
-    scores = matmul(q, transposed(k))
-    scores *= scale
-    if bias is not None:
-        scores += bias
-    p = softmax_(scores)
-    return _matmul_by_heads(p if keep is None else p * keep, v), p
+    scores = matmul(q, transposed(k)) * scale
+    p = softmax_(scores if bias is None else scores + bias)
+    return matmul(p if keep is None else p * keep, v), p
 
 
+@accelerated
 def attention_backward(dout, q, k, v, p, scale, keep=None):
     """-> dq, dk, dv, ds.   With w = p · keep:   dv = wᵀ dout,   dp = (dout vᵀ) · keep,
     ds = p · dp − p Σ p·dp,   dq = scale · ds k,   dk = scale · dsᵀ q.   ds is the gradient of the bias as well.
     """
-    dv = _matmul_by_heads(transposed(p if keep is None else p * keep), dout)
-    ds = matmul(dout, transposed(v))  # dp
-    if keep is not None:
-        ds *= keep
-    ds *= p
-    ds -= p * sum_last(ds)
-    dq = _matmul_by_heads(ds, k)
-    dq *= scale
-    dk = _matmul_by_heads(transposed(ds), q)
-    dk *= scale
-    return dq, dk, dv, ds
-
-
-def _matmul_by_heads(a, b):
-    """a b: (..., H, N, M) and (..., H, M, d) -> (..., H, N, d), laid out in memory so that join_heads moves nothing."""
-    if a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
-        return matmul(a, b)
-    *batch, H, N, _ = a.shape
-    if b.strides[-2] < b.strides[-1]:  # features before tokens, as in `linear`
-        out = array_module(a).empty((*batch, H, b.shape[-1], N), dtype=a.dtype)
-        return matmul(a, b, out=out.swapaxes(-1, -2))
-    out = array_module(a).empty((*batch, N, H, b.shape[-1]), dtype=a.dtype)
-    return matmul(a, b, out=out.swapaxes(-2, -3))
+    dv = matmul(transposed(p if keep is None else p * keep), dout)
+    dp = matmul(dout, transposed(v))
+    ds = softmax_backward(dp if keep is None else dp * keep, p)
+    return matmul(ds, k) * scale, matmul(transposed(ds), q) * scale, dv, ds
 
 
 def split_heads(x, parts, heads):

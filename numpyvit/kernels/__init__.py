@@ -1,0 +1,84 @@
+"""Faster forms of the formulas in numpyvit.functional, by (name, array module, dtype), and which of them are in use.
+
+A formula declared `accelerated` runs a kernel where the chosen set has one for the array it is given. Each kernel
+states how far it may be off and what it gained; tests compare every kernel with its formula, and
+`python -m benchmarks.kernels` measures the gains. `with plain():` runs everything on the formulas alone.
+"""
+
+import contextvars
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..backend import array_module
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A faster form of the formula `name`.
+
+    tolerance: how far a result may lie from the formula's in float32, relative to the largest value.
+    gain:      time of the formula over time of the kernel, as measured on two cores of an AMD EPYC.
+    """
+
+    name: str
+    function: Callable
+    tolerance: float
+    gain: float
+
+
+SETS: dict[str, dict[tuple, Kernel]] = {"plain": {}, "numpy": {}}
+_chosen = contextvars.ContextVar("kernels", default=SETS["numpy"])
+
+
+def kernel(name: str, module, dtypes: str, *, tolerance: float, gain: float, sets=("numpy",)):
+    """Register a function as the kernel `name` for arrays of `module`; dtypes: "f" float32, "d" float64, "fd" both."""
+
+    def register(function):
+        for dtype in dtypes:
+            for chosen in sets:
+                SETS[chosen][name, module, dtype] = Kernel(name, function, tolerance, gain)
+        return function
+
+    return register
+
+
+def accelerated(formula):
+    """A formula that a kernel of its name may stand in for, chosen by its first argument; formula.plain is itself."""
+    name = formula.__name__
+
+    @functools.wraps(formula)
+    def run(x, *rest, **options):
+        found = _chosen.get().get((name, array_module(x), x.dtype.char))
+        return (found.function if found else formula)(x, *rest, **options)
+
+    run.plain = formula
+    return run
+
+
+class kernels:
+    """Choose a set of kernels: "numpy", or "plain" for the formulas alone.
+
+    nv.kernels("numpy")                from now on, in this thread and those that share its work
+    with nv.kernels("plain"): …        for a while
+    """
+
+    def __init__(self, name: str):
+        if name not in SETS:
+            raise ConfigError(f"kernels must be one of {', '.join(map(repr, SETS))}, got {name!r}")
+        self._token = _chosen.set(SETS[name])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        _chosen.reset(self._token)
+
+
+def plain():
+    """`with plain():` every formula as it is written, without kernels."""
+    return kernels("plain")
+
+
+from . import cpu as cpu  # noqa: E402  (it registers its kernels in the table above)

@@ -1,0 +1,48 @@
+"""Attention in place, with heads laid out in memory so that joining them moves nothing."""
+
+import numpy as np
+
+from .. import kernel
+from .linear import sum_last
+from .softmax import softmax_
+
+
+@kernel("attention", np, "fd", tolerance=2e-6, gain=1.0)
+def attention(q, k, v, scale, bias=None, keep=None):
+    scores = np.matmul(q, _t(k))
+    scores *= scale
+    if bias is not None:
+        scores += bias
+    p = softmax_(scores)
+    return _matmul_by_heads(p if keep is None else p * keep, v), p
+
+
+@kernel("attention_backward", np, "fd", tolerance=3e-6, gain=1.0)
+def attention_backward(dout, q, k, v, p, scale, keep=None):
+    dv = _matmul_by_heads(_t(p if keep is None else p * keep), dout)
+    ds = np.matmul(dout, _t(v))  # dp
+    if keep is not None:
+        ds *= keep
+    ds *= p
+    ds -= p * sum_last(ds)
+    dq = _matmul_by_heads(ds, k)
+    dq *= scale
+    dk = _matmul_by_heads(_t(ds), q)
+    dk *= scale
+    return dq, dk, dv, ds
+
+
+def _matmul_by_heads(a, b):
+    """a b: (..., H, N, M) and (..., H, M, d) -> (..., H, N, d), laid out in memory so that join_heads moves nothing."""
+    if a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
+        return np.matmul(a, b)
+    *batch, H, N, _ = a.shape
+    if b.strides[-2] < b.strides[-1]:  # features before tokens, as in `linear`
+        out = np.empty((*batch, H, b.shape[-1], N), a.dtype)
+        return np.matmul(a, b, out=_t(out))
+    out = np.empty((*batch, N, H, b.shape[-1]), a.dtype)
+    return np.matmul(a, b, out=out.swapaxes(-2, -3))
+
+
+def _t(x):
+    return x.swapaxes(-1, -2)

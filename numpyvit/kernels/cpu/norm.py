@@ -1,0 +1,41 @@
+"""LayerNorm in place, with its sums as products."""
+
+import numpy as np
+
+from .. import kernel
+from .linear import rows, sum_last, sum_rows
+
+
+@kernel("layer_norm", np, "fd", tolerance=5e-6, gain=1.0)
+def layer_norm(x, weight, bias, eps):
+    x2 = rows(x)
+    width = x2.shape[1]
+    mean = sum_last(x2)
+    mean /= width
+    xhat = x2 - mean
+    var = np.einsum("ij,ij->i", xhat, xhat)
+    var /= width
+    var += eps
+    rstd = (1 / np.sqrt(var))[:, None]
+    xhat *= rstd
+    y = xhat * weight
+    y += bias
+    return y.reshape(x.shape), xhat.reshape(x.shape), rstd.reshape(*x.shape[:-1], 1)
+
+
+@kernel("layer_norm_backward", np, "fd", tolerance=5e-6, gain=1.0)
+def layer_norm_backward(dy, weight, xhat, rstd):
+    """The means of g and of g x̂, with g = γ dy, are products of dy and dy x̂ with γ."""
+    dy2, xhat2 = rows(dy), rows(xhat)
+    width = dy2.shape[1]
+    dy_xhat = dy2 * xhat2
+    dweight, dbias = sum_rows(dy_xhat), sum_rows(dy2)
+    mean_g = dy2 @ weight
+    mean_g /= width
+    mean_g_xhat = dy_xhat @ weight
+    mean_g_xhat /= width
+    dx = dy2 * weight
+    dx -= mean_g[:, None]
+    dx -= np.multiply(xhat2, mean_g_xhat[:, None], out=dy_xhat)
+    dx *= rstd.reshape(-1, 1)
+    return dx.reshape(dy.shape), dweight, dbias

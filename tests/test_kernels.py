@@ -1,0 +1,103 @@
+"""Every kernel against the formula that it stands in for."""
+
+import numpy as np
+import pytest
+
+import numpyvit as nv
+from numpyvit import functional as F
+from numpyvit.errors import ConfigError
+from numpyvit.kernels import SETS
+
+
+def _normal(*shapes):
+    rng = np.random.default_rng(7)
+    return [rng.standard_normal(shape) * 2 for shape in shapes]
+
+
+def _probabilities(*shape):
+    return F.softmax(_normal(shape)[0])
+
+
+def _keep(*shape):
+    return (np.random.default_rng(3).random(shape) >= 0.3) / 0.7
+
+
+_HEADS = (3, 2, 7, 4)  # B, H, N, d
+_SCORES = (3, 2, 7, 7)
+
+# name of a kernel: the arguments of several calls
+CALLS = {
+    "linear": [
+        [*_normal((3, 5, 8), (6, 8), 6)],
+        [*_normal((1, 5, 8), (6, 8), 6)],
+        [*_normal((4, 8), (6, 8)), None],
+        [*_normal((1, 1, 8), (6, 8), 6)],
+    ],
+    "sum_rows": [_normal((3, 5, 8)), _normal((1, 8))],
+    "sum_last": [_normal((3, 5, 8)), _normal((1, 8))],
+    "softmax_": [[*_normal((3, 5, 8))], [_normal((3, 5, 8))[0] * 100], [*_normal((3, 5, 8)), 1], [np.zeros((0, 5))]],
+    "gelu": [_normal((3, 5, 8)), _normal(200_000), [np.array([-60.0, -9, -0.0, 0, 9, 60])]],
+    "gelu_with_slope": [_normal((3, 5, 8)), _normal(200_000), [np.array([-60.0, -9, -0.0, 0, 9, 60])]],
+    "attention": [
+        [*_normal(_HEADS, _HEADS, _HEADS), 0.5],
+        [*_normal(_HEADS, _HEADS, _HEADS), 0.5, *_normal((2, 7, 7)), _keep(*_SCORES)],
+        [*_normal((5, 4), (7, 4), (7, 4)), 0.5],
+    ],
+    "attention_backward": [
+        [*_normal(_HEADS, _HEADS, _HEADS, _HEADS), _probabilities(*_SCORES), 0.5],
+        [*_normal(_HEADS, _HEADS, _HEADS, _HEADS), _probabilities(*_SCORES), 0.5, _keep(*_SCORES)],
+    ],
+    "layer_norm": [[*_normal((3, 5, 8), 8, 8), 1e-6], [*_normal((4, 8), 8, 8), 1e-3]],
+    "layer_norm_backward": [[*_normal((3, 5, 8), 8, (3, 5, 8)), np.full((3, 5, 1), 1.7)]],
+}
+
+KERNELS = sorted({(chosen, name, dtype) for chosen, table in SETS.items() for name, _, dtype in table})
+
+
+@pytest.mark.parametrize("chosen, name, dtype", KERNELS, ids=map("-".join, KERNELS))
+def test_a_kernel_gives_what_its_formula_gives_and_changes_nothing_it_was_given(chosen, name, dtype):
+    kernel, formula = SETS[chosen][name, np, dtype], getattr(F, name).plain
+    tolerance = kernel.tolerance if dtype == "f" else 1e-12
+    for arguments in CALLS[name]:
+        own, given = ([_as(dtype, a) for a in arguments] for _ in range(2))
+        expected, found = formula(*own), kernel.function(*given)
+        for y, z in zip(_tuple(expected), _tuple(found), strict=True):
+            assert z.shape == y.shape and z.dtype == y.dtype == np.dtype(dtype)
+            np.testing.assert_allclose(z, y, rtol=0, atol=tolerance * max(1.0, np.abs(y).max(initial=0)))
+        if not name.endswith("_"):
+            assert all(np.array_equal(_as(dtype, a), b) for a, b in zip(arguments, given))
+
+
+def _as(dtype, value):
+    return np.array(value, dtype) if isinstance(value, np.ndarray) else value
+
+
+def _tuple(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def test_a_whole_model_runs_on_formulas_alone_and_on_every_thread(rng, monkeypatch):
+    model = nv.create_model("vit_micro_patch7_28", seed=0)
+    x = rng.standard_normal((128, 1, 28, 28)).astype(np.float32)
+    expected = nv.infer(model, x, threads=2)
+    table = {key: value for key, value in SETS["numpy"].items()}
+
+    def refuse(*_):
+        raise AssertionError("a kernel ran")
+
+    for key, kernel in table.items():
+        monkeypatch.setitem(SETS["numpy"], key, type(kernel)(kernel.name, refuse, 0, 0))
+    with nv.plain():
+        found = nv.infer(model, x, threads=2)
+        step = nv.TrainStep(model, nv.optim.AdamW(model), threads=2)
+        assert np.isfinite(step(x, rng.integers(0, 10, 128)))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with pytest.raises(AssertionError, match="a kernel ran"):
+        nv.infer(model, x, threads=2)
+
+
+def test_sets_are_chosen_by_name_and_for_a_while():
+    with nv.kernels("plain"), nv.kernels("numpy"):
+        pass
+    with pytest.raises(ConfigError, match="'plain', 'numpy'"):
+        nv.kernels("cuda")
