@@ -14,10 +14,10 @@ import importlib
 from . import errors, functional, layers, losses, models, optim
 from .core import FORGET, Buffer, Layer, Parameter, Recompute, Tape
 from .errors import NumpyvitError
-from .inference import infer
 from .kernels import kernels, plain
 from .models import ModernVisionTransformer, VisionTransformer, create_model, list_models
-from .step import TrainStep
+from .training.inference import infer
+from .training.step import TrainStep
 
 __version__ = "0.1.0"
 

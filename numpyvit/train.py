@@ -13,11 +13,11 @@ from .backend import array_module, on_host, to_host
 from .core import Tape, observing
 from .data.loader import Loader
 from .errors import ConfigError, NonFiniteError, NumpyvitError
-from .inference import infer
 from .io import save_checkpoint
 from .optim import EMA, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
 from .run_directory import FREE, RunDirectory
-from .step import TrainStep
+from .training.inference import infer
+from .training.step import TrainStep
 
 _READ_EVERY = 20  # steps between two looks at the loss on a device, where each look stalls it
 

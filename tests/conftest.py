@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
-import numpyvit.optim
-import numpyvit.step
+from numpyvit.optim import Optimizer
 from numpyvit.testing import stand_in
+from numpyvit.training import shards
 
 
 @pytest.fixture
@@ -62,6 +62,5 @@ def pictures(tmp_path):
 @pytest.fixture
 def little_work_is_shared(monkeypatch):
     """Small pictures and models stand for large ones, which are worth several threads and pieces."""
-    monkeypatch.setattr(numpyvit.step, "_TINY_BATCH", 0)
-    monkeypatch.setattr(numpyvit.step, "_SMALL_UPDATE", 0)
-    monkeypatch.setattr(numpyvit.optim, "_CHUNK", 500)
+    monkeypatch.setattr(shards, "DEFAULT", shards.Sharding(tiny_batch=0, small_update=0))
+    monkeypatch.setattr(Optimizer, "chunk_size", 500)

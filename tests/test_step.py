@@ -8,8 +8,8 @@ import pytest
 import numpyvit as nv
 from numpyvit import optim
 from numpyvit.errors import ConfigError, InputError, NonFiniteError, NumpyvitError
-from numpyvit.step import split_batch
 from numpyvit.testing import stand_in
+from numpyvit.training import shards
 
 pytestmark = pytest.mark.usefixtures("little_work_is_shared")
 
@@ -20,10 +20,9 @@ def tiny(**options):
     return nv.VisionTransformer(**{**TINY, **options})
 
 
-def test_a_tiny_batch_is_one_shard_and_a_larger_one_several(monkeypatch):
-    monkeypatch.undo()
+def test_a_tiny_batch_is_one_shard_and_a_larger_one_several():
     model = nv.create_model("vit_micro_patch2_8")
-    count = lambda *shape: len(split_batch(np.empty(shape, np.float32), model))  # noqa: E731
+    count = lambda *shape: len(shards.Sharding().split(np.empty(shape, np.float32), model))  # noqa: E731
     assert [count(16, 1, 8, 8), count(64, 1, 8, 8), count(64, 1, 28, 28), count(128, 3, 32, 32)] == [1, 2, 2, 8]
     assert [count(1, 3, 224, 224), count(4, 3, 224, 224), count(16, 3, 224, 224)] == [1, 2, 4]
 
@@ -90,7 +89,7 @@ def test_each_size_of_batch_works(rng):
         x = rng.standard_normal((n, 1, 8, 8)).astype(np.float32)
         step(x, np.zeros(n, int))
         np.testing.assert_allclose(nv.infer(model, x), model(x), atol=1e-6)
-        assert sum(s.stop - s.start for s in split_batch(x, model)) == n
+        assert sum(s.stop - s.start for s in shards.DEFAULT.split(x, model)) == n
 
 
 def test_nothing_in_a_float32_step_is_float64(batch):

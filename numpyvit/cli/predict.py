@@ -24,8 +24,8 @@ def run(args):
 
     from ..backend import to_host
     from ..functional import softmax
-    from ..inference import infer
     from ..models import class_names
+    from ..training.inference import infer
 
     model, _ = load_model(args)
     x = to_home(model, np.stack([prepare_picture(model, picture)[1] for picture in args.pictures]))

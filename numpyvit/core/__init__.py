@@ -1,6 +1,6 @@
 """What a layer is, and the tape that one pass writes on."""
 
-from .flat import FlatWeights, Layout
+from .flat import FlatWeights, Layout, flat_weights
 from .layer import DTYPES, Buffer, Layer, Parameter, as_dtype, make_rng
 from .observe import observing
 from .recompute import Recompute
@@ -18,6 +18,7 @@ __all__ = [
     "Recompute",
     "Tape",
     "as_dtype",
+    "flat_weights",
     "make_rng",
     "observing",
 ]

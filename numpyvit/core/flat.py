@@ -29,6 +29,14 @@ class Layout:
         first = every[0] if every else np.empty(0, np.float32)
         self._example = array_module(first).empty(0, dtype=first.dtype)  # tells dtype and device
 
+    def __eq__(self, other):
+        return (self.parameters, self.sizes, self.dtype, self.xp) == (
+            other.parameters,
+            other.sizes,
+            other.dtype,
+            other.xp,
+        )
+
     @property
     def xp(self):
         return array_module(self._example)
@@ -68,20 +76,34 @@ class FlatWeights:
         vars(self).update(state)
         self._move_in()  # a copied view is a view no longer
 
+    def current(self):
+        """All weights as one array, parameters that were replaced taken in first."""
+        self.adopt()
+        return self.flat
+
     def check_trainable(self):
-        """Errors: ConfigError where parameters were frozen or thawed since."""
+        """Errors: ConfigError where parameters were frozen or unfrozen since."""
         trainable = {parameter for _, parameter in self.model.named_parameters() if parameter.trainable}
         if trainable != set(self.layout.parameters):
-            raise ConfigError("parameters were frozen or thawed since the optimizer was made; make a new one")
+            raise ConfigError("parameters were frozen or unfrozen since the optimizer was made; make a new one")
 
     def adopt(self):
         """Take in any parameter whose array was replaced since (by `parameter.data = …`)."""
         for parameter, view in zip(self.layout.parameters, self._views):
             if parameter.data is not view:
                 if parameter.data.dtype != view.dtype or parameter.data.shape != view.shape:
+                    name = self.layout.names[self.layout.parameters.index(parameter)]
                     raise ConfigError(
-                        f"a parameter changed from {view.dtype}{view.shape} to "
+                        f"the parameter {name} changed from {view.dtype}{view.shape} to "
                         f"{parameter.data.dtype}{parameter.data.shape}; make a new optimizer"
                     )
                 view[...] = parameter.data
                 parameter.data = view
+
+
+def flat_weights(model):
+    """The FlatWeights of a model, made once: its optimizer and its moving average work on the same buffer."""
+    layout, known = Layout(model), vars(model).get("_flat_weights")
+    if known is None or known.layout != layout:
+        known = model._flat_weights = FlatWeights(model)
+    return known

@@ -1,12 +1,11 @@
-"""Losses. Each returns (value, gradient by the logits), averaged over the batch.
+"""Cross-entropy, and the mean squared error.
 
-Shapes: B batch, K classes; logits (B, K). A distilled model's pair of logits is taken where noted.
-The value is a scalar of the logits' dtype that stays on their device; read it with float(value).
+Shapes: B batch, K classes; logits (B, K).
 """
 
-from . import functional as F
-from .backend import array_module, on_host
-from .errors import ConfigError, InputError, ShapeError
+from .. import functional as F
+from ..backend import array_module, on_host
+from ..errors import ConfigError, InputError, ShapeError
 
 
 def cross_entropy(logits, targets, label_smoothing=0.0, weight=None):
@@ -55,61 +54,9 @@ def mse(prediction, target):
     return (difference * difference).mean(), difference * (2 / difference.size)
 
 
-def hard_distillation(logits, targets, teacher_logits, alpha=0.5, label_smoothing=0.0):
-    """L = (1 − α) CE(class head, targets) + α CE(distillation head, argmax of the teacher)   (DeiT, arXiv:2012.12877).
-
-    logits: the pair that a distilled model returns on a tape; the gradient is a pair too.
-    """
-    logits, logits_dist = _pair(logits)
-    alpha = _share(alpha)
-    loss, gradient = cross_entropy(logits, targets, label_smoothing)
-    loss_dist, gradient_dist = cross_entropy(logits_dist, teacher_logits.argmax(-1))
-    return (1 - alpha) * loss + alpha * loss_dist, ((1 - alpha) * gradient, alpha * gradient_dist)
-
-
-def soft_distillation(logits, targets, teacher_logits, alpha=0.5, tau=1.0, label_smoothing=0.0):
-    """L = (1 − α) CE(class head, targets) + α τ²/(B K) Σ q log(q/p),   q, p = softmax of teacher and student over τ.
-
-    dL/dlogits_dist = α τ (p − q) / (B K). The sum is divided by the number of elements, as in DeiT's source.
-    """
-    if tau <= 0:
-        raise ConfigError(f"tau is a temperature and must be above 0, got {tau}")
-    logits, logits_dist = _pair(logits)
-    alpha, tau = _share(alpha), float(tau)
-    teacher_logits = teacher_logits.astype(logits_dist.dtype)
-    xp = array_module(logits)
-    if logits_dist.shape != teacher_logits.shape:
-        raise ShapeError(f"the teacher's logits have shape {teacher_logits.shape}, the student's {logits_dist.shape}")
-    loss, gradient = cross_entropy(logits, targets, label_smoothing)
-    log_p, log_q = F.log_softmax(logits_dist / tau), F.log_softmax(teacher_logits / tau)
-    q = xp.exp(log_q)
-    loss_dist = (q * (log_q - log_p)).sum() * (tau * tau / q.size)
-    gradient_dist = (xp.exp(log_p) - q) * (alpha * tau / q.size)
-    return (1 - alpha) * loss + alpha * loss_dist, ((1 - alpha) * gradient, gradient_dist)
-
-
-def accuracy(logits, targets):
-    """The share of rows whose largest logit is the label's (or the soft target's largest class)."""
-    logits = sum(logits) if isinstance(logits, tuple) else logits
-    labels = targets.argmax(-1) if targets.ndim == 2 else targets
-    return (logits.argmax(-1) == labels).mean()
-
-
 def _mean_over_heads(loss, heads):
     values, gradients = zip(*map(loss, heads))
     return sum(values) / len(heads), tuple(gradient / len(heads) for gradient in gradients)
-
-
-def _share(alpha):
-    if not 0 <= alpha <= 1:
-        raise ConfigError(f"alpha is the share of the distillation loss and must lie in 0..1, got {alpha}")
-    return float(alpha)
-
-
-def _pair(logits):
-    if not isinstance(logits, tuple) or len(logits) != 2:
-        raise ConfigError("distillation needs the pair of logits of a model made with distilled=True, on a tape")
-    return logits
 
 
 def _logits_shape(logits):

@@ -5,35 +5,15 @@ products; BLAS is held to one thread each meanwhile. The shards and the order in
 from the batch and the model alone, so the result is bit-equal on any number of threads.
 """
 
-import itertools
-
 import numpy as np
 
-from . import losses
-from .backend import array_module, on_host, shared_workers
-from .core import Tape
-from .errors import DtypeError, InputError, NonFiniteError
-from .optim import check_clip_norm, clip_global_norm
-
-_MAX_SHARDS = 8
-_MIN_SHARD = 48_000  # numbers: 64 pictures of 28×28 pixels
-_TINY_BATCH, _TINY_WORK = 15_000, 4_000_000  # numbers; images times parameters
-_SMALL_UPDATE = 400_000  # parameters; handing fewer to several threads takes longer than one needs for them
-
-
-def split_batch(x, model, least=2):
-    """Slices of nearly equal length over a batch of images: two of them, if each then has `least` images.
-
-    More only of at least four images, and more where they are small, and one alone where batch and model are tiny:
-    below that, handing the interpreter from thread to thread and adding up one more set of gradients cost more than
-    they save.
-    """
-    if x.size < _TINY_BATCH and len(x) * model.num_parameters() < _TINY_WORK:
-        return [slice(0, len(x))]
-    count = max(len(x) // 4, min(2, len(x) // least))
-    count = max(1, min(_MAX_SHARDS, count, max(2, x.size // _MIN_SHARD)))
-    edges = [len(x) * i // count for i in range(count + 1)]
-    return [slice(a, b) for a, b in itertools.pairwise(edges)]
+from .. import losses
+from ..backend import on_host, shared_workers
+from ..core import Tape
+from ..errors import DtypeError, InputError, NonFiniteError
+from ..optim import check_clip_norm, clip_global_norm
+from . import shards
+from .shards import first_array, join, take
 
 
 class TrainStep:
@@ -44,15 +24,19 @@ class TrainStep:
                One step at a time: threads of your own that train need a TrainStep and a model each.
     seed:      of dropout and DropPath; each step and shard draws a stream of its own. None turns them off.
     clip_norm: bound on the global norm of the gradients.
+    sharding:  how a batch is divided; see Sharding.
     Errors: NonFiniteError before anything is updated, where the loss is not finite (on the host; on a GPU the caller
     looks, since each look stalls it).
     """
 
-    def __init__(self, model, optimizer, loss=losses.cross_entropy, threads=None, seed=0, clip_norm=None):
+    def __init__(
+        self, model, optimizer, loss=losses.cross_entropy, threads=None, seed=0, clip_norm=None, sharding=None
+    ):
         self.model, self.optimizer, self.loss = model, optimizer, loss
         if clip_norm is not None:
             check_clip_norm(clip_norm)
         self.seed, self.clip_norm, self.steps = seed, clip_norm, 0
+        self.sharding = sharding or shards.DEFAULT
         self.workers = shared_workers(threads)
         self.logits = None
         self._tapes = []
@@ -61,26 +45,27 @@ class TrainStep:
         return {**vars(self), "_tapes": []}  # they are made again where they are needed
 
     def __call__(self, x, targets):
-        if not hasattr(x, "shape") or x.ndim == 0:
-            raise DtypeError(f"a training step takes an array of images, got a {type(x).__name__}")
-        if x.shape[0] == 0:
+        images = first_array(x)
+        if not hasattr(images, "shape") or images.ndim == 0:
+            raise DtypeError(f"a training step takes an array of images, got a {type(images).__name__}")
+        if images.shape[0] == 0:
             raise InputError("a training step got an empty batch, expected at least one image")
-        shards = split_batch(x, self.model) if on_host(x) else [slice(None)]
-        while len(self._tapes) < len(shards):
+        parts = self.sharding.split(x, self.model)
+        while len(self._tapes) < len(parts):
             self._tapes.append(Tape(self.model, input_gradient=False))
-        tapes = self._tapes[: len(shards)]
+        tapes = self._tapes[: len(parts)]
 
-        def forward(i, shard, tape):
+        def forward(i, part, tape):
             tape.discard()
             tape.zero()
             tape.reseed(None if self.seed is None else (self.seed, self.steps, i))
-            return self.model.forward(x[shard], tape)
+            return self.model.forward(take(x, part), tape)
 
-        self.logits = _join(self.workers.map(forward, range(len(shards)), shards, tapes))
+        self.logits = join(self.workers.map(forward, range(len(parts)), parts, tapes))
         loss, gradient = self.loss(self.logits, targets)
-        if on_host(x) and not np.isfinite(loss):
+        if on_host(images) and not np.isfinite(loss):
             raise NonFiniteError(f"the loss of step {self.steps + 1} is {float(loss)}; nothing was updated")
-        self.workers.map(lambda shard, tape: self.model.backward(_part(gradient, shard), tape), shards, tapes)
+        self.workers.map(lambda part, tape: self.model.backward(take(gradient, part), tape), parts, tapes)
         self._update(tapes)
         return loss
 
@@ -89,7 +74,7 @@ class TrainStep:
         optimizer, total = self.optimizer, tapes[0].flat
         optimizer.begin(tapes[0])
         chunks = list(optimizer.chunks())
-        workers = self.workers if total.size > _SMALL_UPDATE else shared_workers(1)
+        workers = self.workers if total.size > self.sharding.small_update else shared_workers(1)
 
         def add(chunk):
             part = slice(*chunk[:2])
@@ -107,14 +92,3 @@ class TrainStep:
             clip_global_norm(tapes[0], self.clip_norm)
             workers.map(lambda chunk: optimizer.update(chunk, total), chunks)
         self.steps += 1
-
-
-def _join(parts):
-    """The shards' logits, or pairs of logits, as those of the batch."""
-    if isinstance(parts[0], tuple):
-        return tuple(map(_join, zip(*parts)))
-    return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts)
-
-
-def _part(gradient, shard):
-    return tuple(g[shard] for g in gradient) if isinstance(gradient, tuple) else gradient[shard]

@@ -1,20 +1,17 @@
-"""Optimizers over one flat buffer, clipping, learning-rate schedules and the moving average of weights.
+"""Optimizers over one flat buffer, and clipping.
 
 θ weights, g gradient, η learning rate, λ weight decay, t the number of the step, from 1. Decay leaves out biases,
 norms, tokens and the position embedding (each Parameter's `decay`).
 """
 
-import contextlib
 import fnmatch
 import math
 
 import numpy as np
 
-from .backend import to_host
-from .core import FlatWeights, Layout, Tape
-from .errors import CheckpointError, ConfigError
-
-_CHUNK = 131_072  # elements: five arrays of it stay near the processor, and passes are long enough to share
+from ..backend import to_host
+from ..core import Tape, flat_weights
+from ..errors import CheckpointError, ConfigError
 
 
 class Optimizer:
@@ -25,12 +22,13 @@ class Optimizer:
     """
 
     moments = ()
+    chunk_size = 131_072  # numbers: five arrays of it stay near the processor, and passes are long enough to share
 
     def __init__(self, model, lr, weight_decay, lr_scale=None):
         if not (0 <= lr < math.inf and 0 <= weight_decay < math.inf):
             raise ConfigError(f"lr and weight_decay must be finite and not negative, got {lr} and {weight_decay}")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
-        self.weights = FlatWeights(model)
+        self.weights = flat_weights(model)
         self._moments = [self.weights.layout.zeros() for _ in self.moments]
         self._scale = None
         if lr_scale:
@@ -50,7 +48,7 @@ class Optimizer:
         if tape.layout.parameters != self.weights.layout.parameters:
             raise ConfigError(
                 "the tape and the optimizer hold different trainable parameters; "
-                "after freezing or thawing, make both anew"
+                "after freezing or unfreezing parameters, make both again"
             )
         self.weights.check_trainable()
         self.weights.adopt()
@@ -59,7 +57,7 @@ class Optimizer:
     def chunks(self):
         """(start, stop, decay) of each piece that one update works on; pieces are independent of each other."""
         layout = self.weights.layout
-        width = _CHUNK if layout.xp is np else max(layout.size, 1)  # on a GPU fewer, larger kernels
+        width = self.chunk_size if layout.xp is np else max(layout.size, 1)  # on a GPU fewer, larger kernels
         for first, last, decay in ((0, layout.decayed, self.weight_decay), (layout.decayed, layout.size, 0.0)):
             for start in range(first, last, width):
                 yield start, min(start + width, last), decay
@@ -141,23 +139,6 @@ class SGD(Optimizer):
         theta -= lr * (g + self.momentum * u if self.nesterov else u)
 
 
-def layer_decay(model, decay):
-    """{parameter's name: factor on the learning rate} for fine-tuning a ViT   (Bao et al. 2021, arXiv:2106.08254).
-
-    The head, the final norm and all else learn at the full rate, the last block at `decay` times it, the one before at
-    decay², and the embedding at decay^(depth + 1), as in timm.
-    """
-    if not 0 < decay <= 1:
-        raise ConfigError(f"the layer decay must lie in 0..1, 0 left out, got {decay}")
-    depth, factors = len(model.blocks), {}
-    for name, _ in model.named_parameters():
-        if name.startswith("blocks."):
-            factors[name] = decay ** (depth - int(name.split(".")[1]))
-        elif name.startswith("patch_embed.") or name.endswith(("_token", "pos_embed")):
-            factors[name] = decay ** (depth + 1)
-    return factors
-
-
 def clip_global_norm(tape, max_norm):
     """Scale all gradients by min(1, max_norm / ‖g‖), ‖g‖ over all parameters together. Returns ‖g‖ before.
 
@@ -173,92 +154,3 @@ def clip_global_norm(tape, max_norm):
 def check_clip_norm(max_norm):
     if not max_norm > 0:
         raise ConfigError(f"the bound on the gradients' norm must be above 0, got {max_norm}; None leaves clipping out")
-
-
-class EMA:
-    """Exponential moving average of the trainable weights:   s = β s + (1 − β) θ,   β = min(decay, (1 + t)/(10 + t)).
-
-    The second form of β lets the average follow the first steps. Its weights are used inside `with ema.applied():`.
-    """
-
-    def __init__(self, model, decay=0.999):
-        if not 0 <= decay < 1:
-            raise ConfigError(f"the decay of the moving average must lie in 0..1, 1 left out, got {decay}")
-        self.decay, self.steps, self.layout = decay, 0, Layout(model)
-        self.shadow = self.layout.zeros()
-        for parameter, s in zip(self.layout.parameters, self.layout.views(self.shadow)):
-            s[...] = parameter.data
-
-    def update(self):
-        self.steps += 1
-        beta = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for parameter, s in zip(self.layout.parameters, self.layout.views(self.shadow)):
-            s *= beta
-            s += (1 - beta) * parameter.data
-
-    @contextlib.contextmanager
-    def applied(self):
-        """While open, the model's weights are the average."""
-        own = [parameter.data.copy() for parameter in self.layout.parameters]
-        self.copy_to_model()
-        try:
-            yield
-        finally:
-            self._write(own)
-
-    def copy_to_model(self):
-        """Give the model the average for good."""
-        self._write(self.layout.views(self.shadow))
-
-    def _write(self, arrays):
-        for parameter, array in zip(self.layout.parameters, arrays):
-            parameter.data[...] = array
-
-    def state_dict(self):
-        return {"step": np.array(self.steps), "shadow": np.array(to_host(self.shadow))}
-
-    def load_state_dict(self, state):
-        if state["shadow"].shape != self.shadow.shape:
-            raise CheckpointError(
-                f"the moving average has {state['shadow'].size} weights, the model {self.shadow.size}; "
-                "it belongs to another model"
-            )
-        self.shadow[...] = self.layout.xp.asarray(state["shadow"], dtype=self.shadow.dtype)
-        self.steps = int(state["step"])
-
-
-# ---- learning rates: functions of the step's number, from 0 ---------------------------------------------------------
-
-
-def constant_schedule(lr, warmup_steps=0):
-    """η, after a linear rise over the first `warmup_steps`."""
-    _check_warmup(warmup_steps)
-    return lambda step: lr * _warmup(step, warmup_steps)
-
-
-def cosine_schedule(lr, total_steps, warmup_steps=0, min_lr=0.0):
-    """min + (η − min)(1 + cos(π s))/2, s from 0 after the warm-up to 1 at `total_steps` (arXiv:1608.03983)."""
-    _check_warmup(warmup_steps)
-
-    def rate(step):
-        if step < warmup_steps:
-            return lr * _warmup(step, warmup_steps)
-        progress = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * progress)) / 2
-
-    return rate
-
-
-def step_schedule(lr, step_size, gamma=0.1, warmup_steps=0):
-    """η γ^⌊step/step_size⌋, after a linear rise over the first `warmup_steps`."""
-    _check_warmup(warmup_steps)
-    return lambda step: lr * _warmup(step, warmup_steps) * gamma ** (step // step_size)
-
-
-def _check_warmup(warmup_steps):
-    if warmup_steps < 0:
-        raise ConfigError(f"warmup_steps must not be negative, got {warmup_steps}")
-
-
-def _warmup(step, warmup_steps):
-    return min(1.0, (step + 1) / (warmup_steps + 1)) if warmup_steps else 1.0

@@ -1,0 +1,1 @@
+"""Training steps and inference on threads."""

@@ -1,0 +1,24 @@
+"""Inference on threads: shards of the batch, or the products of a single image."""
+
+import numpy as np
+
+from ..backend import blas_threads, on_host, shared_workers
+from . import shards
+from .shards import first_array, join, take
+
+
+def infer(model, x, threads=None, sharding=None):
+    """model(x) on threads: the outputs for a batch, nothing kept, nothing dropped out.
+
+    x:       a batch of images; on a GPU the model is called as it is.
+    threads: default all processors that this process may use. The result does not depend on it, the last digits of a
+             single image aside: it cannot be divided, so BLAS shares its products among the threads.
+    """
+    workers, images = shared_workers(threads), first_array(x)
+    if not isinstance(images, np.ndarray) or images.ndim == 0 or len(images) == 0 or not on_host(images):
+        return model(x)
+    if len(images) == 1:
+        with blas_threads(workers.threads):
+            return model(x)
+    parts = (sharding or shards.DEFAULT).split(x, model, least=1)
+    return join(workers.map(lambda part: model(take(x, part)), parts))
