@@ -24,6 +24,7 @@ _UPRIGHT = {  # EXIF's orientation: what sets the image upright
 }
 _BAND = 1 << 20  # pixels that are converted at a time
 _LONGEST = 8  # times as long as the frame's shape
+_LONGEST_SIDE = (1 << 16) - 1  # as JPEG's; Pillow keeps a pointer for each row
 _ADVICE = "; remove or replace it"
 _CHECKERS = 8  # threads; they mostly wait for a disk or a network
 
@@ -105,8 +106,7 @@ def _opened(path):
     with open_file(path) as file:
         try:
             with Image.open(file, formats=_FORMATS) as image:
-                if image.mode == "F":
-                    raise ValueError("floating-point pixels of unknown range, convert them to 8 or 16 bits")
+                _check_header(image)
                 yield image
         except UnidentifiedImageError:
             raise DataError(f"{path}: is no image of the kinds {', '.join(_FORMATS)}{_ADVICE}") from None
@@ -115,6 +115,13 @@ def _opened(path):
         except Exception as error:  # on damaged files Pillow raises nearly everything
             reason = f"{error}"[:200] or type(error).__name__
             raise DataError(f"{path}: is no image that can be read ({reason}){_ADVICE}") from None
+
+
+def _check_header(image):
+    if max(image.size) > _LONGEST_SIDE:
+        raise ValueError(f"{image.width}×{image.height} pixels, expected sides of at most {_LONGEST_SIDE}")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels of unknown range, convert them to 8 or 16 bits")
 
 
 def _orientation(image):

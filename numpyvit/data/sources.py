@@ -46,7 +46,7 @@ class IdxSource:
                 "fetch all four files again"
             )
         if labels.dtype.kind not in "iu":
-            raise DataError(f"labels are of type {labels.dtype}, expected integers; fetch all four files again")
+            raise DataError(f"labels are of type {labels.dtype.name}, expected integers; fetch all four files again")
         labels = labels.astype(np.int64)
         if len(labels) and not (labels.min() >= 0 and labels.max() < len(self.classes)):
             raise DataError(f"labels from {labels.min()} to {labels.max()} lie outside the {len(self.classes)} classes")
