@@ -89,7 +89,7 @@ def test_damaged_idx_files_are_named(mnist, damage):
 def test_a_flipped_bit_in_an_official_file_is_found(tmp_path):
     for _, content in data.SOURCES["mnist"].files:
         (tmp_path / content.name).write_bytes(bytes(content.size))
-    with pytest.raises(DataError, match="train-images.*checksum"):
+    with pytest.raises(DataError, match=r"train-images.*checksum"):
         data.load("mnist", tmp_path)
 
 

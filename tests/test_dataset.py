@@ -7,7 +7,7 @@ import pytest
 
 from numpyvit import data
 from numpyvit.data import Dataset
-from numpyvit.errors import ConfigError, DataError, DtypeError, InputError, NumpyvitError, ShapeError
+from numpyvit.errors import ConfigError, DtypeError, InputError, NumpyvitError, ShapeError
 
 
 @pytest.fixture
@@ -142,13 +142,6 @@ def test_images_are_normalized(images):
     x = data.normalize(images, (0.25,) * 3, (0.5,) * 3)
     assert x.dtype == np.float32
     np.testing.assert_allclose(x, (images / 255 - 0.25) / 0.5, atol=1e-6)
-
-
-def test_an_error_on_the_preparing_thread_reaches_the_caller(pictures):
-    train, _ = data.load(str(pictures), img_size=(8, 8))
-    train.paths[0].write_bytes(b"broken")
-    with pytest.raises(DataError, match="no image"):
-        list(data.Loader(train, 4).epoch())
 
 
 def test_labels_of_any_integers_come_out_as_int64(images):

@@ -104,7 +104,7 @@ def _check_labels(labels, images, classes=None):
         raise DtypeError(f"labels are {dtype or type(labels).__name__}, expected an array of integers")
     if shape != (images,):
         raise ShapeError(f"labels have the shape {shape}, expected ({images},): one for each image")
-    if images and (labels.min() < 0 or classes is not None and labels.max() >= classes):
+    if images and (labels.min() < 0 or (classes is not None and labels.max() >= classes)):
         bound = "from 0 up" if classes is None else f"0 to {classes - 1} for the {classes} classes"
         raise InputError(f"labels go from {labels.min()} to {labels.max()}, expected {bound}")
 

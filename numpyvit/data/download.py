@@ -49,7 +49,7 @@ def download(file, mirrors, folder, *, opener=None, patience=20.0):
                     os.fsync(part.fileno())
                     os.replace(part.name, folder / file.name)
                     return folder / file.name
-                failures.append(f"{mirror}: {failure}")
+                failures.append(f"{mirror}: {' '.join(failure.split())[:200]}")
     except DataError:
         raise
     except OSError as error:
@@ -91,7 +91,7 @@ def _is_right(part, file):
 
 
 def _receive(opener, url, file, part, patience):
-    """Append to `part` what it lacks. Returns what went wrong or None; where going on makes no sense, `part` is empty."""
+    """Append to `part` what it lacks. Returns what went wrong, or None; `part` is emptied where it cannot be used."""
     kept = part.seek(0, os.SEEK_END)
     if kept == file.size:
         return None

@@ -108,7 +108,9 @@ _IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 def parse_idx(data, source):
     """An IDX file (MNIST's form) as an array: 0, 0, type, dimensions, each length as a big-endian uint32, values."""
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_DTYPES or data[3] > 8:
-        raise DataError(f"{source}: is not an IDX file (it begins with {data[:4].hex(' ') or 'nothing'}); fetch it again")
+        raise DataError(
+            f"{source}: is not an IDX file (it begins with {data[:4].hex(' ') or 'nothing'}); fetch it again"
+        )
     dtype, dimensions = np.dtype(_IDX_DTYPES[data[2]]), data[3]
     start = 4 + 4 * dimensions
     shape = struct.unpack(f">{dimensions}I", data[4:start]) if len(data) >= start else ()

@@ -113,7 +113,7 @@ def _opened(path):
         except MemoryError:
             raise DataError(f"{path}: is no image that can be read (it needs too much memory){_ADVICE}") from None
         except Exception as error:  # on damaged files Pillow raises nearly everything
-            reason = f"{error}"[:200] or type(error).__name__
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise DataError(f"{path}: is no image that can be read ({reason}){_ADVICE}") from None
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that somebody else made. What stands in the way of reading becomes a DataError that names the path."""
+"""Files and folders of other people: what stands in the way of reading them is a DataError that names the path."""
 
 import contextlib
 import os

@@ -242,5 +242,3 @@ SOURCES = {
         torchvision="cifar-100-python",
     ),
 }
-
-
