@@ -108,9 +108,9 @@ def originals():
 
 
 def mutate(content, rng):
-    """One to five changes, mostly among the first bytes: noise, huge or empty numbers, something cut or repeated."""
+    """One to three changes, mostly among the first bytes: noise, huge or empty numbers, something cut or repeated."""
     content = bytearray(content)
-    for _ in range(int(rng.integers(1, 6))):
+    for _ in range(int(rng.integers(1, 4))):
         reach = len(content) if rng.random() < 0.4 else min(len(content), 64)
         place, length = int(rng.integers(0, reach + 1)), int(rng.integers(1, 32))
         kind = rng.choice(["noise", "number", "cut", "repeat", "end"], p=[0.5, 0.2, 0.1, 0.1, 0.1])
@@ -128,7 +128,7 @@ def mutate(content, rng):
 
 
 def read_all(contents, folder):
-    """Each file read in a process, which a crash or a wait ends. -> ({outcome: count}, most MiB beyond its own size)."""
+    """Each file read in a process, which a crash or a wait ends. -> ({outcome: count}, most MiB beyond its size)."""
     for number, content in enumerate(contents):
         (folder / f"{number}.png").write_bytes(content)
     command = [sys.executable, "-c", READER, str(folder), str(len(contents))]

@@ -45,8 +45,10 @@ def test_pixels_are_those_of_resize_and_crop(tmp_path, mode, size):
 def test_sixteen_bit_images_are_scaled(tmp_path):
     values = np.linspace(0, 65535, 16).astype(np.uint16).reshape(4, 4)
     expected = np.rint(np.linspace(0, 255, 16)).astype(int).tolist()
-    for name in ("deep.png", "deep.tiff", "deep.pgm"):
+    for name in ("deep.png", "deep.tiff"):
         Image.fromarray(values).save(tmp_path / name)
+    (tmp_path / "deep.pgm").write_bytes(b"P5 4 4 65535\n" + values.astype(">u2").tobytes())
+    for name in ("deep.png", "deep.tiff", "deep.pgm"):
         assert data.read_image(tmp_path / name, (4, 4), 1).reshape(-1).tolist() == expected
     big_endian = Image.frombytes("I;16B", (4, 4), values.astype(">u2").tobytes())
     big_endian.save(tmp_path / "big.tiff")
