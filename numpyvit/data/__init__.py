@@ -1,9 +1,14 @@
-"""Picture sets, batches and augmentation."""
+"""Image sets, batches and augmentation."""
 
 from .augment import normalize, random_affine, random_crop, random_flip
-from .datasets import SOURCES, Dataset, load, load_digits, load_folder, prepared_for
+from .dataset import Dataset
+from .datasets import load, load_digits, load_test, prepared_for
+from .folder import FolderDataset, load_folder, load_test_folder
+from .images import read_image
 from .loader import Loader
-from .pictures import FolderDataset, read_picture
+from .sources import SOURCES
+
+read_picture = read_image  # as it was called in 0.1
 
 __all__ = [
     "SOURCES",
@@ -13,10 +18,13 @@ __all__ = [
     "load",
     "load_digits",
     "load_folder",
+    "load_test",
+    "load_test_folder",
     "normalize",
     "prepared_for",
     "random_affine",
     "random_crop",
     "random_flip",
+    "read_image",
     "read_picture",
 ]

@@ -8,7 +8,7 @@ import numpy as np
 
 
 def random_crop(padding):
-    """Pad each side with zeros by `padding` pixels and cut the old size out at a random place, one a picture."""
+    """Pad each side with zeros by `padding` pixels and cut the old size out at a random place, one an image."""
 
     def crop(images, rng):
         B, C, H, W = images.shape
@@ -22,7 +22,7 @@ def random_crop(padding):
 
 
 def random_flip(p=0.5):
-    """Mirror each picture left to right with probability p."""
+    """Mirror each image left to right with probability p."""
 
     def flip(images, rng):
         images = images.copy()

@@ -1,12 +1,11 @@
-"""The file forms that small picture sets come in: IDX (MNIST), CIFAR's binary and Python batches, archives of them.
+"""The file forms that small image sets come in: IDX (MNIST), CIFAR's binary and Python batches, archives of them.
 
 Every reader checks sizes before it makes an array and raises DataError naming the file and what to do.
 """
 
-import gzip
 import hashlib
-import io
 import math
+import os
 import pathlib
 import struct
 import tarfile
@@ -16,33 +15,85 @@ import numpy as np
 
 from .. import pickles
 from ..errors import DataError
+from .paths import naming, open_file
+
+_PIECE = 1 << 13  # bytes of a gzip file at a time; zlib copies what is left of a piece at the end of each member
+_MOST_RATIO, _MOST_FREE = 8, 64 << 20  # MNIST's files unpack to 5 times their size
 
 
 def read_bytes(path):
-    """The content of a file, unpacked where it is gzipped. gzip's own checksum finds damage."""
-    path = pathlib.Path(path)
-    try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: the gzip file is damaged or cut short ({error}); fetch it again") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+    """The content of a file as bytes or a bytearray, unpacked where it is gzipped; gzip's own checksum finds damage.
+
+    Errors: DataError for a file that cannot be read, is damaged, or unpacks to more than 8 times its size and 64 MiB.
+    """
+    with open_file(path) as file, naming(path):
+        if file.read(2) != b"\x1f\x8b":
+            file.seek(0)
+            return file.read()
+        file.seek(0)
+        try:
+            return _unzip(file, _MOST_RATIO * os.fstat(file.fileno()).st_size + _MOST_FREE)
+        except (EOFError, zlib.error) as error:
+            raise DataError(f"{path}: the gzip file is damaged or cut short ({error}); fetch it again") from None
+        except OverflowError as error:
+            raise DataError(f"{path}: {error}; fetch the file again") from None
+
+
+def _unzip(file, limit):
+    """The content of a gzip file, which may have several members, zeros between them."""
+    content, inflate, packed = bytearray(), None, b""
+    while packed or (packed := file.read(_PIECE)):
+        if inflate is None:
+            packed = packed.lstrip(b"\0")
+            inflate = zlib.decompressobj(wbits=31) if packed else None  # 31: with gzip's header and checksum
+            continue
+        content += inflate.decompress(packed, limit + 1 - len(content))
+        if len(content) > limit:
+            raise OverflowError(f"unpacks to more than {limit:,} bytes, which is no set of images")
+        packed = inflate.unconsumed_tail or inflate.unused_data
+        inflate = None if inflate.eof else inflate
+    if inflate is not None:
+        raise EOFError("it ends within its data")
+    return content
 
 
 def read_archive(path, names):
     """{base name: content} of the wanted members of a .tar or .tar.gz. Nothing is unpacked to disk."""
-    found = {}
-    content = io.BytesIO(read_bytes(path))  # gunzipped to its end, so that its checksum is looked at
     try:
-        with tarfile.open(fileobj=content) as archive:
-            for member in archive:
-                name = pathlib.PurePosixPath(member.name).name
-                if name in names and member.isfile():
-                    found[name] = archive.extractfile(member).read()
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+        return {name: bytes(content) for name, content in _plain_members(read_bytes(path)) if name in names}
+    except tarfile.TarError as error:
         raise DataError(f"{path}: the archive is damaged or cut short ({error}); fetch it again") from None
-    return found
+
+
+_BLOCK = tarfile.BLOCKSIZE
+_WITHOUT_CONTENT = (
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.DIRTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.FIFOTYPE,
+)
+
+
+def _plain_members(data):
+    """(base name, content) of each plain file in a tar archive; links, sparse files and extensions are passed over.
+
+    tarfile's own reader follows those, and so makes terabytes out of a few blocks.
+    """
+    data, place = memoryview(data), 0
+    while place < len(data):
+        header = bytes(data[place : place + _BLOCK])
+        if not any(header):  # the end
+            return
+        member = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape")
+        place += _BLOCK
+        size = 0 if member.type in _WITHOUT_CONTENT else member.size
+        if not 0 <= size <= len(data) - place:
+            raise tarfile.ReadError(f"{member.name[:100]!r} has {size:,} bytes, {len(data) - place:,} are left")
+        if member.type in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            yield pathlib.PurePosixPath(member.name).name, data[place : place + size]
+        place += -(-size // _BLOCK) * _BLOCK
 
 
 def check_md5(source, data, md5):
@@ -55,15 +106,19 @@ _IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
 def parse_idx(data, source):
-    """An IDX file (MNIST's form) as an array: 0, 0, type, dimensions, each length as a big-endian int32, values."""
+    """An IDX file (MNIST's form) as an array: 0, 0, type, dimensions, each length as a big-endian uint32, values."""
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_DTYPES or data[3] > 8:
-        raise DataError(f"{source}: is no IDX file (it begins with {data[:4].hex(' ') or 'nothing'}); fetch it again")
+        raise DataError(
+            f"{source}: is not an IDX file (it begins with {data[:4].hex(' ') or 'nothing'}); fetch it again"
+        )
     dtype, dimensions = np.dtype(_IDX_DTYPES[data[2]]), data[3]
     start = 4 + 4 * dimensions
     shape = struct.unpack(f">{dimensions}I", data[4:start]) if len(data) >= start else ()
     expected = start + dtype.itemsize * math.prod(shape)
     if len(data) != expected:
         raise DataError(f"{source}: has {len(data):,} bytes, its header promises {expected:,}; fetch it again")
+    if 0 in shape:
+        raise DataError(f"{source}: is empty, its header gives the shape {shape}; fetch it again")
     return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
@@ -83,7 +138,7 @@ def parse_cifar_python(data, source):
     try:
         images = pickles.as_array(batch.get("data"))
     except pickles.PickleError as error:
-        raise DataError(f"{source}: is no CIFAR batch ({error})") from None
+        raise DataError(f"{source}: is not a CIFAR batch ({error})") from None
     if images.dtype != np.uint8 or images.ndim != 2 or images.shape[1] != 3072:
         raise DataError(f"{source}: 'data' has shape {images.shape} and type {images.dtype}, expected (N, 3072) uint8")
     if (
@@ -106,11 +161,11 @@ def parse_cifar_names(data, source):
 
 def _plain_pickle(data, source):
     try:
-        value = pickles.read(data, pickles.NUMPY_CONSTRUCTORS)
+        value = pickles.read(bytes(data), pickles.NUMPY_CONSTRUCTORS)
     except pickles.PickleError as error:
         raise DataError(f"{source}: {error}") from None
     if not isinstance(value, dict):
-        raise DataError(f"{source}: is no CIFAR batch (it holds a {type(value).__name__}, expected a dict)")
+        raise DataError(f"{source}: is not a CIFAR batch (it holds a {type(value).__name__}, expected a dict)")
     batch = {}
     for key, item in value.items():
         key = _text(key)

@@ -1,4 +1,4 @@
-"""Batches of a set: shuffled from the seed, augmented, normalised, the next one prepared while this one trains."""
+"""Batches of a set: shuffled from the seed, augmented, normalized, the next one prepared while this one trains."""
 
 import itertools
 from concurrent.futures import ThreadPoolExecutor
@@ -10,21 +10,25 @@ from .augment import normalize
 
 
 class Loader:
-    """An iterable over one epoch at a time:   for images, labels in loader.epoch(3): …
+    """Batches of a set. It is not iterated over itself; each epoch of it is:   for images, labels in loader.epoch(3): …
 
     Everything random in a batch follows from (seed, epoch, number of the batch), so an epoch can begin in its middle.
-    images: (B, C, H, W) of `dtype`; labels: (B,) int64. The last batch may be short.
-    augment: functions (images, rng) -> images on uint8 pictures, see augment.py.
+    images: (B, C, H, W) of `dtype`; labels: (B,) int64. The last batch may be short. len(loader): batches an epoch.
+    augment: functions (images, rng) -> images on uint8 images, see augment.py.
     """
 
     def __init__(self, dataset, batch_size, *, shuffle=False, augment=(), seed=0, dtype=np.float32):
-        if batch_size < 1:
-            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
+            raise ConfigError(f"batch_size must be an int of at least 1, got {batch_size!r}")
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.augment, self.seed, self.dtype = tuple(augment), seed, dtype
 
     def __len__(self):
         return -(-len(self.dataset) // self.batch_size)
+
+    def __repr__(self):
+        order = "shuffled" if self.shuffle else "in order"
+        return f"Loader({self.dataset!r}, {len(self):,} batches of {self.batch_size} an epoch, {order})"
 
     def epoch(self, epoch=0, first=0):
         """The batches of an epoch from number `first` on, each prepared one ahead on a thread."""
@@ -41,8 +45,9 @@ class Loader:
 
     def _batch(self, order, epoch, number):
         indices = order[number * self.batch_size : (number + 1) * self.batch_size]
-        images = self.dataset.pictures(indices)
+        images = self.dataset.batch(indices)
         rng = np.random.default_rng((self.seed, epoch, number, 1))
         for function in self.augment:
             images = function(images, rng)
-        return normalize(images, self.dataset.mean, self.dataset.std, self.dtype), self.dataset.labels[indices]
+        labels = self.dataset.labels[indices].astype(np.int64, copy=False)
+        return normalize(images, self.dataset.mean, self.dataset.std, self.dtype), labels

@@ -1,0 +1,196 @@
+"""Image files: reading, resizing and cropping one, and finding those that cannot be read."""
+
+import contextlib
+import math
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from ..errors import ConfigError, DataError
+from .paths import open_file
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # no others: for EPS, Pillow would start Ghostscript
+_LAST_BYTES = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # of a file that is whole
+_MODES = {1: "L", 3: "RGB"}
+_UPRIGHT = {  # EXIF's orientation: what sets the image upright
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+_BAND = 1 << 20  # pixels that are converted at a time
+_LONGEST = 8  # times as long as the frame's shape
+_LONGEST_SIDE = (1 << 16) - 1  # as JPEG's; Pillow keeps a pointer for each row
+_ADVICE = "; remove or replace it"
+_CHECKERS = 8  # threads; they mostly wait for a disk or a network
+
+
+def read_image(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic"):
+    """An image file as (C, H, W) uint8: upright, in grey or RGB, its shorter side resized, the centre cropped.
+
+    crop_pct: the share of the resized image's shorter side that the crop keeps. Sizes and rounding are those of
+    torchvision's Resize and CenterCrop, by which timm prepares images. interpolation "squash" resizes both sides to
+    img_size with bilinear weights, as Hugging Face does for ViT. An image that EXIF says was taken with the camera
+    turned is set upright, which torchvision does not do; 16-bit grey values are scaled to 8 bits.
+    Errors: DataError for a file that is no image, is damaged, holds floating-point pixels, or is absurdly large.
+    """
+    from PIL import Image
+
+    if in_chans not in _MODES:
+        raise DataError(f"images can be read with 1 or 3 channels, the model wants {in_chans}")
+    mode, (height, width) = _MODES[in_chans], img_size
+    weights = _resampling("bilinear" if interpolation == "squash" else interpolation)
+    with _opened(path) as image:
+        image.load()
+        orientation = _orientation(image)
+        across, down = (height, width) if orientation >= 5 else (width, height)  # before it is set upright
+        if interpolation == "squash":
+            image = _resized(image, mode, (across, down), weights)
+        else:
+            frame = math.floor(across / crop_pct), math.floor(down / crop_pct)
+            image = _without_ends(image, *frame)
+            image = _resized(image, mode, _covering_size(image.size, *frame), weights)
+        if orientation in _UPRIGHT:
+            image = image.transpose(Image.Transpose[_UPRIGHT[orientation]])
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        pixels = np.asarray(image.crop((left, top, left + width, top + height)))
+    return pixels.reshape(height, width, in_chans).transpose(2, 0, 1)
+
+
+def find_broken(paths):
+    """{index: what is wrong} of the image files that cannot be read. Most are not decoded for it.
+
+    PNG and JPEG files are trusted whose header can be read and that end as a whole file does; others are decoded.
+    """
+    from tqdm import tqdm
+
+    with ThreadPoolExecutor(_CHECKERS) as pool:
+        faults = pool.map(_fault, paths)
+        shown = tqdm(faults, "checking images", len(paths), leave=False, unit="", delay=2, disable=None)
+        return {index: fault for index, fault in enumerate(shown) if fault is not None}
+
+
+def _fault(path):
+    try:
+        with _opened(path) as image:
+            if not _is_whole(image):
+                image.load()
+    except DataError as error:
+        return str(error).removesuffix(_ADVICE)
+    return None
+
+
+def _is_whole(image):
+    last = _LAST_BYTES.get(image.format)
+    if last is None:
+        return False
+    place = image.fp.tell()
+    image.fp.seek(-len(last), 2)
+    whole = image.fp.read() == last
+    image.fp.seek(place)  # where Pillow goes on to read
+    return whole
+
+
+# ---- decoding -------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """Pillow's image of a file. What it trips over in the block becomes a DataError that names the file."""
+    from PIL import Image, UnidentifiedImageError
+
+    with open_file(path) as file:
+        try:
+            with Image.open(file, formats=_FORMATS) as image:
+                _check_header(image)
+                yield image
+        except UnidentifiedImageError:
+            raise DataError(f"{path}: is no image of the kinds {', '.join(_FORMATS)}{_ADVICE}") from None
+        except MemoryError:
+            raise DataError(f"{path}: is no image that can be read (it needs too much memory){_ADVICE}") from None
+        except Exception as error:  # on damaged files Pillow raises nearly everything
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise DataError(f"{path}: is no image that can be read ({reason}){_ADVICE}") from None
+
+
+def _check_header(image):
+    if max(image.size) > _LONGEST_SIDE:
+        raise ValueError(f"{image.width}×{image.height} pixels, expected sides of at most {_LONGEST_SIDE}")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels of unknown range, convert them to 8 or 16 bits")
+
+
+def _orientation(image):
+    """1 to 8, see _UPRIGHT; 1 where EXIF says nothing, or nothing that can be understood."""
+    from PIL import ExifTags
+
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # damaged EXIF data makes Pillow raise nearly everything; the pixels are there all the same
+        return 1
+    return found if found in _UPRIGHT else 1
+
+
+# ---- pixels ---------------------------------------------------------------------------------------------------------
+
+
+def _resampling(name):
+    from PIL import Image
+
+    names = {filter.name.lower(): filter for filter in Image.Resampling}
+    if name not in names:
+        raise ConfigError(f"unknown interpolation {name!r}; there are {', '.join(names)} and squash")
+    return names[name]
+
+
+def _without_ends(image, width, height):
+    """The middle of an image that is far longer than a frame of this shape; the crop would drop the rest anyway."""
+    across = _middle(image.width, math.ceil(_LONGEST * image.height * width / height))
+    down = _middle(image.height, math.ceil(_LONGEST * image.width * height / width))
+    if across == (0, image.width) and down == (0, image.height):
+        return image
+    return image.crop((across[0], down[0], across[1], down[1]))
+
+
+def _middle(size, kept):
+    """Where the middle `kept` of `size` pixels begin and end; one more where that keeps the centre in its place."""
+    cut = max(0, (size - kept) // 2)
+    return cut, size - cut
+
+
+def _covering_size(size, width, height):
+    """(width, height) of an image scaled to just cover a frame, the longer side rounded down."""
+    if size[0] * height <= size[1] * width:  # the width decides
+        return width, max(height, int(size[1] * width / size[0]))
+    return max(width, int(size[0] * height / size[1])), height
+
+
+def _resized(image, mode, size, weights):
+    """`image.convert(mode).resize(size, weights)`, bit for bit, but in bands of rows: the converted image may be
+    larger than the one that was read. Pillow too resizes rows first, then columns."""
+    from PIL import Image
+
+    narrow = Image.new(mode, (size[0], image.height))
+    rows = max(1, _BAND // image.width)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        band = _converted(band, mode).resize((size[0], band.height), weights)
+        narrow.paste(band, (0, top))
+    return narrow.resize(size, weights)
+
+
+def _converted(image, mode):
+    """Pillow cuts 16-bit grey values off at 255 when it converts them; here they are scaled."""
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"grey values from {values.min()} to {values.max()}, expected 0 to 65535")
+        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    image.info.pop("transparency", None)  # Pillow would look for a colour that stands for it, and warn
+    return image if image.mode == mode else image.convert(mode)

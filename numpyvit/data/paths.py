@@ -1,0 +1,60 @@
+"""Files and folders of other people: what stands in the way of reading them is a DataError that names the path."""
+
+import contextlib
+import os
+import stat
+
+from ..errors import DataError
+
+
+@contextlib.contextmanager
+def naming(path):
+    """An OSError in the block becomes a DataError about `path`, in one line."""
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: there is no such file or folder") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def open_file(path):
+    """A file opened for reading bytes. Errors: DataError for a missing or unreadable file, a folder, pipe or device.
+
+    Opening a pipe would wait until somebody writes into it, so what lies there is looked at first.
+    """
+    with naming(path):
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise DataError(f"{path}: is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}, expected a file")
+        return open(path, "rb")
+
+
+def is_file(path):
+    """Whether a regular file lies there. Errors: DataError where the folder's permissions hide it."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path):
+    """Whether a folder lies there. Errors: DataError where the permissions of the folder above hide it."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path):
+    try:
+        return os.stat(path).st_mode
+    except PermissionError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    except (OSError, ValueError):  # nothing lies there, or nothing can: a name too long, a link to itself
+        return 0
+
+
+def listing(folder):
+    """What lies in a folder, as os.DirEntry by name; hidden files and folders are left out.
+
+    Errors: DataError where it cannot be listed.
+    """
+    with naming(folder), os.scandir(folder) as entries:
+        return sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
