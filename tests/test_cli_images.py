@@ -1,0 +1,100 @@
+"""`numpyvit evaluate` and `predict` on folders of image files."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from numpyvit import cli
+
+LEVELS = {"bright": 220, "dark": 20, "middle": 120}
+
+
+def numpyvit(*args):
+    return cli.main([str(arg) for arg in args])
+
+
+def fill(folder, number, **levels):
+    """folder/<class>/<i>.png of the brightness of one of LEVELS."""
+    rng = np.random.default_rng(number)
+    for name, level in levels.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(number):
+            noise = rng.integers(0, 30, (8, 8, 3))
+            Image.fromarray((LEVELS[level] + noise).astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint that tells bright, dark and middle images apart, and lies beside what it was trained on."""
+    root = tmp_path_factory.mktemp("trained")
+    fill(root / "images" / "train", 100, bright="bright", dark="dark", middle="middle")
+    fill(root / "images" / "val", 4, bright="bright", dark="dark", middle="middle")
+    args = ["--data", root / "images", "--model", "vit_micro_patch4_32", "--img-size", 8, "--epochs", 2]
+    args += ["--batch-size", 12, "--warmup-steps", 4, "--ema-decay", 0.5, "--lr", 0.003, "--no-augment"]
+    assert numpyvit("train", *args, "--out", root / "run") == 0
+    return root / "run" / "last.safetensors"
+
+
+@pytest.fixture
+def evaluate(trained, capsys):
+    """Scores of `numpyvit evaluate --json`, and what it said beside."""
+
+    def run(*args):
+        capsys.readouterr()
+        assert numpyvit("evaluate", "--checkpoint", trained, "--json", *args) == 0
+        out, err = capsys.readouterr()
+        return json.loads(out), err
+
+    return run
+
+
+def test_a_subset_and_a_permutation_of_the_classes_score_right(evaluate, tmp_path):
+    subset = fill(tmp_path / "subset", 3, dark="dark", middle="middle")
+    scores, notes = evaluate("--data", subset)
+    assert scores["accuracy"] == 1 and scores["images"] == 6 and scores["left_out"] == [] and notes == ""
+    wrong = fill(tmp_path / "wrong", 3, middle="dark", dark="middle")
+    assert evaluate("--data", wrong)[0]["accuracy"] == 0
+
+
+def test_a_class_of_another_name_is_left_out_and_said(evaluate, trained, tmp_path, capsys):
+    renamed = fill(tmp_path / "renamed", 3, dark="dark", zebra="bright")
+    scores, notes = evaluate("--data", renamed)
+    assert scores["accuracy"] == 1 and scores["images"] == 3 and scores["left_out"] == ["zebra"]
+    assert "note: left out 3 of 6 images" in notes and "zebra" in notes
+    other = fill(tmp_path / "other", 1, cat="dark", dog="bright")
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", other) == 2
+    assert "no class of the data (cat, dog)" in capsys.readouterr().err
+
+
+def test_a_folder_is_taken_as_it_is(evaluate, trained, tmp_path):
+    """Its val/, else its test/, else itself: however few images a class has, and all of them."""
+    folder = fill(tmp_path / "whole" / "test", 1, dark="dark").parent
+    assert evaluate("--data", folder)[0]["images"] == 1
+    fill(folder / "val", 2, dark="dark")
+    assert evaluate("--data", folder)[0]["images"] == 2
+    assert evaluate("--data", folder / "val")[0]["images"] == 2
+    assert evaluate("--data", fill(tmp_path / "flat", 7, dark="dark", bright="bright"))[0]["images"] == 14
+    assert evaluate("--data", trained.parent.parent / "images")[0]["images"] == 12
+
+
+def test_what_training_held_out_is_looked_at_by_itself(evaluate, tmp_path, trained):
+    assert evaluate()[0]["images"] == 12  # val/ of what it was trained on
+    unsplit = fill(tmp_path / "unsplit" / "train", 10, dark="dark").parent
+    assert evaluate("--data", unsplit)[0]["images"] == 2  # train/ alone: the fifth that training leaves out
+
+
+def test_figures_of_each_class_are_printed(evaluate, trained, tmp_path, capsys):
+    folder = fill(tmp_path / "some", 2, dark="dark", middle="bright")
+    rows = evaluate("--data", folder, "--per-class")[0]["per_class"]
+    assert [(row["class"], row["images"], row["accuracy"], row["mistaken_for"]) for row in rows] == [
+        ("dark", 2, 1.0, None),
+        ("middle", 2, 0.0, "bright"),
+    ]
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", folder, "--per-class") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "accuracy 50.00%" in lines[0] and "top-5" not in lines[0]  # of three classes all are in the top 5
+    assert lines[-2].split() == ["dark", "2", "100.00%", "100.00%"]
+    assert lines[-1].split() == ["middle", "2", "0.00%", "100.00%", "bright"]
