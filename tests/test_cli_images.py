@@ -1,6 +1,10 @@
 """`numpyvit evaluate` and `predict` on folders of image files."""
 
+import csv
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -98,3 +102,82 @@ def test_figures_of_each_class_are_printed(evaluate, trained, tmp_path, capsys):
     assert "accuracy 50.00%" in lines[0] and "top-5" not in lines[0]  # of three classes all are in the top 5
     assert lines[-2].split() == ["dark", "2", "100.00%", "100.00%"]
     assert lines[-1].split() == ["middle", "2", "0.00%", "100.00%", "bright"]
+
+
+@pytest.fixture
+def predict(trained, capsys):
+    """The exit code of `numpyvit predict`, what it printed, and its errors."""
+
+    def run(*args):
+        capsys.readouterr()
+        return numpyvit("predict", "--checkpoint", trained, *args), *capsys.readouterr()
+
+    return run
+
+
+def test_folders_and_files_are_predicted_in_order(predict, tmp_path):
+    folder = fill(tmp_path / "all", 5, bright="bright", dark="dark", middle="middle")
+    (folder / "dark" / "notes.txt").write_text("no image")
+    (folder / "dark" / "._0.png").write_text("what macOS leaves behind")
+    alone = fill(tmp_path / "more", 1, dark="dark") / "dark" / "0.png"
+    code, out, err = predict(folder, alone, "--json", "--top", 2)
+    found = [json.loads(line) for line in out.splitlines()]
+    names = [str(folder / name / f"{i}.png") for name in ("bright", "dark", "middle") for i in range(5)]
+    assert code == 0 and err == "" and [row["image"] for row in found] == [*names, str(alone)]
+    assert [row["classes"][0]["class"] for row in found] == ["bright"] * 5 + ["dark"] * 5 + ["middle"] * 5 + ["dark"]
+    best, second = found[0]["classes"]
+    assert best["index"] == 0 and 1 >= best["probability"] > second["probability"] > 0
+
+
+def test_the_same_is_printed_as_text_and_as_a_table(predict, tmp_path):
+    image = fill(tmp_path / "some", 1, dark="dark") / "dark" / "0.png"
+    text, table = (predict(image, *form)[1].splitlines() for form in ((), ("--csv",)))
+    assert text[0] == str(image) and text[1].split()[1] == "dark" and len(text) == 4
+    rows = list(csv.DictReader(table))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"] and rows[0]["class"] == "dark"
+    for row, line in zip(rows, text[1:]):
+        assert row["image"] == str(image) and f"{float(row['probability']):.2%}" == line.split()[0]
+
+
+def test_bad_files_are_reported_at_the_end_and_the_others_predicted(predict, tmp_path):
+    folder = fill(tmp_path / "some", 9, dark="dark")
+    (folder / "dark" / "3.png").write_bytes((folder / "dark" / "3.png").read_bytes()[:60])
+    code, out, err = predict(tmp_path / "none.png", folder, "--csv", "--top", 1)
+    assert code == 1 and len(out.splitlines()) == 1 + 8
+    assert "none.png" in err and "3.png" in err and "2 of 10 images could not be read" in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_without_images_is_an_error(predict, tmp_path):
+    code, _, err = predict(tmp_path)
+    assert code == 1 and "no images" in err
+
+
+def test_results_come_before_the_last_image_is_read(trained, tmp_path, monkeypatch, capsys):
+    """So that memory does not grow with the number of images, and one need not wait."""
+    from numpyvit.cli import predict
+
+    folder = fill(tmp_path / "many", 50, dark="dark")
+    ahead = []
+
+    def read(model, path, read=predict.prepare_picture):
+        ahead.append(len(ahead) - capsys_lines())
+        return read(model, path)
+
+    printed = []
+
+    def capsys_lines():
+        printed.extend(capsys.readouterr().out.splitlines())
+        return len(printed)
+
+    monkeypatch.setattr(predict, "prepare_picture", read)
+    assert numpyvit("predict", "--checkpoint", trained, folder, "--json") == 0
+    assert len(ahead) == 50 and max(ahead) < 16
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(trained, tmp_path):
+    image = fill(tmp_path / "été", 1, dark="dark") / "dark" / "0.png"
+    command = [sys.executable, "-m", "numpyvit", "predict", str(image), "--checkpoint", str(trained)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0 and result.stderr == "" and r"\xe9t\xe9" in result.stdout
