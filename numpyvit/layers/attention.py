@@ -62,6 +62,12 @@ class Attention(Layer):
         dq, dk = self.prepare_backward(dq, dk, tape)
         return self.project_backward(dq, dk, dv, tape)
 
+    @staticmethod
+    def values_and_probabilities(residuals):
+        """v (B, H, N, d) and p (B, H, tokens, N) of what forward pushed, for those who look at attention."""
+        _, _, v, p, _ = residuals
+        return v, p
+
     def by_tokens(self):
         """Whether it may be given some of the tokens as queries: no subclass or replaced layer has a say in it.
 
