@@ -158,7 +158,7 @@ def caption(model, image, title=""):
 
 def _map_tile(model, maps, layer, head=None):
     """The class token's attention to the patches, as multiples of what each token would get if all got the same."""
-    of = "mean" if head is None else f"head {head + 1}"
+    of = "mean of heads" if head is None else f"head {head + 1}"
     row = (maps[layer].mean(0) if head is None else maps[layer, head])[0]
     return Tile(f"block {layer + 1}, {of}", on_grid(model, row * len(row)))
 
