@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -12,6 +14,7 @@ from PIL import Image
 
 from numpyvit import cli
 
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 LEVELS = {"bright": 220, "dark": 20, "middle": 120}
 
 
@@ -181,3 +184,24 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(trained, tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0 and result.stderr == "" and r"\xe9t\xe9" in result.stdout
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the trained weights are not at hand")
+@pytest.mark.parametrize("names", [("n02124075", "n07920052"), ("Egyptian_cat", "espresso"), ("espresso", "n02124075")])
+def test_published_weights_score_photographs_as_they_predict_them(names, tmp_path, capsys):
+    right = ("Egyptian cat", "espresso") if names[0] != "espresso" else ("espresso", "Egyptian cat")
+    for photo, name in zip(("chelsea", "coffee"), names):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        shutil.copy(SHARED / "photos" / f"{photo}.png", tmp_path / "val" / name)
+    weights = ("--model", "vit_tiny_patch16_224", "--checkpoint", SHARED / "weights" / "vit_tiny_patch16_224_in1k.npz")
+    assert numpyvit("evaluate", "--data", tmp_path, *weights, "--json", "--per-class") == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert {row["model_class"] for row in scores["per_class"]} == set(right)
+    assert numpyvit("predict", tmp_path, *weights, "--json") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    by_photo = {os.path.basename(row["image"]): row["classes"] for row in found}
+    assert [by_photo[f"{photo}.png"][0]["class"] for photo in ("chelsea", "coffee")] == ["Egyptian cat", "espresso"]
+    assert scores["accuracy"] == (names[0] != "espresso")  # a folder that holds another class is scored as wrong
+    if scores["accuracy"]:
+        mean = np.mean([-np.log(classes[0]["probability"]) for classes in by_photo.values()])
+        assert scores["loss"] == pytest.approx(mean, rel=1e-4)
