@@ -30,7 +30,7 @@ _LAZY = {
     "train": None,
     "viz": None,
     "fit": "train",
-    "evaluate": "train",
+    "evaluate": "evaluation",
 }
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Training: `fit` on a set, `evaluate`, and what happens when a run is interrupted, killed or diverges."""
+"""Training: `fit` on a set, and what happens when a run is interrupted, killed or diverges."""
 
 import contextlib
 import shlex
@@ -9,14 +9,14 @@ import time
 import numpy as np
 
 from . import losses
-from .backend import array_module, on_host, to_host
+from .backend import array_module, on_host
 from .core import Tape, observing
 from .data.loader import Loader
 from .errors import ConfigError, NonFiniteError, NumpyvitError
+from .evaluation import check_images, check_number_of_classes, evaluate, home
 from .io import save_checkpoint
 from .optim import EMA, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
 from .run_directory import FREE, RunDirectory
-from .training.inference import infer
 from .training.step import TrainStep
 
 _READ_EVERY = 20  # steps between two looks at the loss on a device, where each look stalls it
@@ -24,25 +24,6 @@ _READ_EVERY = 20  # steps between two looks at the loss on a device, where each 
 
 class Interrupted(NumpyvitError):
     """Training was stopped by Ctrl-C after its state was saved."""
-
-
-def evaluate(model, dataset, *, batch_size=256, threads=None):
-    """{"loss", "accuracy" in 0..1, "images", "seconds", "images_per_second"} of a model on a set."""
-    _check_fit(model, dataset)
-    xp, dtype = _home(model)
-    start, loss, right = time.perf_counter(), 0.0, 0.0
-    for images, labels in Loader(dataset, batch_size, dtype=dtype).epoch():
-        logits = to_host(infer(model, xp.asarray(images), threads))
-        loss += float(losses.cross_entropy(logits, labels)[0]) * len(labels)
-        right += float(losses.accuracy(logits, labels)) * len(labels)
-    seconds, count = time.perf_counter() - start, len(dataset)
-    return {
-        "loss": loss / count,
-        "accuracy": right / count,
-        "images": count,
-        "seconds": seconds,
-        "images_per_second": count / seconds,
-    }
 
 
 def fit(
@@ -102,7 +83,8 @@ def fit(
     }
     _check_settings(settings)
     for dataset in (train, val):
-        _check_fit(model, dataset)
+        check_images(model, dataset)
+        check_number_of_classes(model, dataset)
     if freeze:
         model.freeze(*freeze)
     config = config or {}
@@ -134,9 +116,11 @@ class Trainer:
     def __init__(self, model, train, val, settings, augment, notes, threads, progress):
         self.model, self.val, self.settings = model, val, settings
         self.directory, self.threads, self.progress = None, threads, progress
-        self.notes = {"classes": list(val.classes), "mean": list(val.mean), "std": list(val.std), **notes}
-        self.notes |= getattr(val, "reading", {})
-        self.xp, dtype = _home(model)
+        preparation = {"classes": list(train.classes), "mean": list(train.mean), "std": list(train.std)}
+        preparation |= getattr(train, "reading", {})
+        model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), "crop_pct": 1.0, **preparation}
+        self.notes = {**preparation, **notes}  # from which a file gives a model the same pretrained_cfg
+        self.xp, dtype = home(model)
         self.loader = Loader(
             train, settings["batch_size"], shuffle=True, augment=augment, seed=settings["seed"], dtype=dtype
         )
@@ -355,32 +339,6 @@ def explain_non_finite(model, x):
 
 def _finite(array):
     return bool(array_module(array).isfinite(array).all())
-
-
-def _home(model):
-    """The namespace and dtype of a model's parameters."""
-    data = next(parameter.data for _, parameter in model.named_parameters())
-    return array_module(data), data.dtype
-
-
-def _check_fit(model, dataset):
-    """A set must suit the model before the first step: picture shape and number of classes."""
-    if len(dataset) == 0:
-        raise ConfigError("the data set is empty")
-    classes = getattr(model, "num_classes", None)
-    if classes is not None and len(dataset.classes) > classes:
-        raise ConfigError(
-            f"the data has {len(dataset.classes)} classes, the model {classes} outputs; "
-            f"create it with num_classes={len(dataset.classes)}"
-        )
-    embed = getattr(model, "patch_embed", None)
-    if embed is not None:
-        expected = (embed.proj.weight.data.shape[1], *embed.img_size)
-        if tuple(dataset.image_shape) != expected:
-            raise ConfigError(
-                f"the data has pictures of shape {tuple(dataset.image_shape)}, the model takes {expected}; "
-                f"create it with img_size={tuple(dataset.image_shape[1:])} and in_chans={dataset.image_shape[0]}"
-            )
 
 
 def _schedule(settings, total_steps):

@@ -7,7 +7,8 @@ from PIL import Image
 import numpyvit as nv
 from numpyvit import functional as F
 from numpyvit import viz
-from numpyvit.errors import ConfigError, ShapeError
+from numpyvit.errors import ConfigError, NonFiniteError, ShapeError
+from numpyvit.layers.attention import Attention, QKNormAttention
 from numpyvit.testing import randomize
 
 TINY = dict(img_size=(8, 12), patch_size=4, in_chans=3, num_classes=5, embed_dim=8, depth=2, num_heads=2, mlp_ratio=2.0)
@@ -90,3 +91,38 @@ def test_bad_images_and_classes_are_refused(image):
         viz.attention_maps(tiny(), np.stack([image, image]))
     with pytest.raises(ConfigError, match=r"0\.\.4"):
         viz.gradient_attention(tiny(), image, 5)
+    with pytest.raises(ConfigError, match=r"block 2 .* 0\.\.1"):
+        viz.draw_attention_map(tiny(), image, np.zeros((3, 8, 12), np.uint8), "never.png", layer=2)
+    with pytest.raises(ConfigError, match=r"head -3 .* 0\.\.1"):
+        viz.draw_attention_map(tiny(), image, np.zeros((3, 8, 12), np.uint8), "never.png", head=-3)
+
+
+def test_attention_that_is_not_finite_is_refused(image):
+    model = tiny()
+    model.blocks[1].attn.qkv.weight.data[0] = np.nan
+    with pytest.raises(NonFiniteError, match="weights"):
+        viz.attention_maps(model, image)
+
+
+@pytest.mark.parametrize("layer", [Attention(8, 2, dtype="float64"), QKNormAttention(8, 2, dtype="float64")])
+def test_values_and_probabilities_are_those_that_forward_used(layer, rng):
+    x = rng.standard_normal((2, 5, 8))
+    tape = nv.Tape(layer)
+    y = layer.forward(x, tape)
+    ((_, kept),) = [pair for pair in tape.residuals() if pair[0] is layer]
+    v, p = layer.values_and_probabilities(kept)
+    joined = (p @ v).transpose(0, 2, 1, 3).reshape(2, 5, 8)
+    np.testing.assert_allclose(joined @ layer.proj.weight.data.T + layer.proj.bias.data, y)
+
+
+def test_the_caption_names_the_likeliest_class_with_its_probability(image):
+    model = tiny()
+    model.pretrained_cfg = {"classes": list("abcde")}
+    p = F.softmax(model(image[None]))[0]
+    assert viz.attention.caption(model, image, "x.png") == f"x.png: {'abcde'[p.argmax()]}, {p.max():.1%}"
+    assert viz.attention.caption(tiny(num_classes=0), image, "x.png") == "x.png"
+
+
+def test_a_model_without_classes_has_a_sheet_too(image, tmp_path):
+    viz.draw_attention(tiny(num_classes=0), image, np.zeros((3, 8, 12), np.uint8), tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000

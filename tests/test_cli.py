@@ -119,6 +119,44 @@ def test_attention_draws_a_sheet(run, tmp_path, capsys):
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
 
 
+def test_attention_draws_one_map_or_writes_its_numbers(run, tmp_path, capsys):
+    pixels = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    Image.fromarray(pixels).save(tmp_path / "digit.png")
+
+    def attention(*args):
+        return numpyvit("attention", tmp_path / "digit.png", "--checkpoint", run / "best.safetensors", *args)
+
+    def written(*args):
+        assert attention("--out", tmp_path / "maps.npy", *args) == 0
+        return np.load(tmp_path / "maps.npy")
+
+    everything = written()
+    assert everything.shape == (4, 4, 17, 17)
+    np.testing.assert_allclose(everything.sum(-1), 1, rtol=1e-5)
+    assert np.array_equal(written("--layer", 2), everything[1])
+    assert np.array_equal(written("--layer", 2, "--head", 3), everything[1, 2])
+    assert np.array_equal(written("--npy", "--head", 3), everything[3, 2])  # of the last block
+
+    drawings = set()
+    for args in ((), ("--layer", 1), ("--layer", 1, "--head", 4), ("--head", 4)):
+        assert attention("--out", tmp_path / "map.png", *args) == 0
+        drawings.add((tmp_path / "map.png").read_bytes())
+    assert len(drawings) == 4 and "map.png: digit.png: " in (text := capsys.readouterr().out) and "%" in text
+    assert attention("--layer", 5) == attention("--head", 5) == 2
+    assert "--layer 5: the model has 4" in capsys.readouterr().err
+
+
+def test_attention_names_its_file_by_what_is_in_it(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save("digit.png")
+    args = ("attention", "digit.png", "--checkpoint", run / "best.safetensors")
+    for bad in (["--out", "a.txt"], ["--out", "a"], ["--npy", "--out", "a.png"]):
+        assert numpyvit(*args, *bad) == 2
+        assert f"--out {bad[-1]}: give it the ending" in capsys.readouterr().err
+    assert numpyvit(*args) == numpyvit(*args, "--npy") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["attention.npy", "attention.png", "digit.png"]
+
+
 def test_convert_writes_timms_names_once(run, tmp_path, capsys):
     arrays = load_checkpoint(run / "best.safetensors")
     np.savez(tmp_path / "w.npz", **{f"module.{name}": array for name, array in arrays.items()})

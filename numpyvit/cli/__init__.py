@@ -5,6 +5,7 @@ called, so that `--help` comes at once.
 """
 
 import argparse
+import io
 import sys
 import warnings
 
@@ -17,6 +18,9 @@ def main(argv=None):
     """Run one verb. Returns the exit code: 0, 1 for a failure, 2 for bad usage, 130 after Ctrl-C."""
     from ..train import Interrupted
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is no failure
     parser = build_parser()
     args = parser.parse_args(argv)
     try:

@@ -1,5 +1,8 @@
 """`numpyvit evaluate`: loss and accuracy of a checkpoint."""
 
+import pathlib
+import sys
+
 from ..errors import CheckpointError
 from .arguments import add_checkpoint, add_verb, count
 from .checkpoint import load_model
@@ -10,29 +13,72 @@ def add(verbs):
         verbs,
         "evaluate",
         run,
-        "Loss and accuracy of a checkpoint on the test part of a data set.",
-        "example:\n  numpyvit evaluate --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n",
+        "Loss, top-1 and top-5 accuracy of a checkpoint. Classes are matched by name, ImageNet's by WordNet id too.",
+        "examples:\n  numpyvit evaluate --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n"
+        "  numpyvit evaluate --data imagenet/val --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n",
     )
     add_checkpoint(verb)
-    verb.add_argument("--data", metavar="NAME|FOLDER", help="default: what it was trained on")
+    verb.add_argument(
+        "--data",
+        metavar="NAME|FOLDER",
+        help="a data set's name, or a folder: its val/, else its test/, else its own folders, one for each class "
+        "(default: what training held out)",
+    )
     verb.add_argument("--data-dir", metavar="DIR", help="where the files lie")
     verb.add_argument("--batch-size", type=count, default=256, metavar="N", help="default: 256")
+    verb.add_argument("--per-class", action="store_true", help="a line for each class as well")
+    verb.add_argument("--json", action="store_true", help="print one JSON object instead")
     return verb
 
 
 def run(args):
-    from .. import data as datasets
-    from ..train import evaluate as measure
+    from ..data import prepared_for
+    from ..evaluation import evaluate, known_classes
+    from ..files import to_json
 
     model, notes = load_model(args)
     data = args.data or notes.get("data")
     if data is None:
         raise CheckpointError(f"{args.checkpoint}: does not say what it was trained on; name the data with --data")
-    embed = model.patch_embed
-    _, test = datasets.load(data, args.data_dir, img_size=embed.img_size, in_chans=embed.proj.weight.data.shape[1])
-    test = datasets.prepared_for(test, model.pretrained_cfg)
-    scores = measure(model, test, batch_size=args.batch_size, threads=args.threads)
+    if known_classes(model) is None:
+        print("numpyvit: note: the weights do not name their classes; labels are taken by number", file=sys.stderr)
+    test = prepared_for(_load(args, data, model), model.pretrained_cfg)
+    scores = evaluate(model, test, batch_size=args.batch_size, threads=args.threads, per_class=args.per_class)
+    if args.json:
+        print(to_json({"data": str(data), **scores}))
+        return
+    top5 = f", top-5 {scores['top5_accuracy']:.2%}" if model.num_classes > 5 else ""
     print(
-        f"{data}: accuracy {scores['accuracy']:.2%}, loss {scores['loss']:.4f} on {scores['images']:,} pictures, "
+        f"{data}: accuracy {scores['accuracy']:.2%}{top5}, loss {scores['loss']:.4f} on {scores['images']:,} images, "
         f"{scores['images_per_second']:.0f} img/s"
     )
+    if args.per_class:
+        _print_classes(scores["per_class"])
+
+
+def _load(args, data, model):
+    """The set to look at. A folder that is typed is taken as it is; without one, it is what training held out."""
+    from ..data import FolderDataset, load
+    from ..data.pictures import find_classes
+
+    embed = model.patch_embed
+    options = {"img_size": embed.img_size, "in_chans": embed.proj.weight.data.shape[1]}
+    folder = pathlib.Path(data)
+    parts = [folder / part for part in ("val", "test") if (folder / part).is_dir()]
+    if args.data is None or not folder.is_dir() or (not parts and (folder / "train").is_dir()):
+        return load(data, args.data_dir, **options)[1]
+    classes, paths, labels = find_classes(parts[0] if parts else folder)
+    return FolderDataset(paths, labels, classes, **options)
+
+
+def _print_classes(rows):
+    names = [
+        row["class"] if row["class"] == row["model_class"] else f"{row['class']} ({row['model_class']})" for row in rows
+    ]
+    width = max(len("class"), *map(len, names))
+    print(f"\n{'class':{width}}  images    top-1    top-5  most often mistaken for")
+    for name, row in zip(names, rows):
+        print(
+            f"{name:{width}}  {row['images']:6,}  {row['accuracy']:7.2%}  {row['top5_accuracy']:7.2%}  "
+            f"{row['mistaken_for'] or ''}".rstrip()
+        )

@@ -71,6 +71,12 @@ class Attention(Layer):
         dq = self.q_norm.backward(dq, tape)
         return self.qkv.backward(F.join_heads((F.pad_tokens(dq, dk.shape[2]), dk, dv)), tape)
 
+    @staticmethod
+    def values_and_probabilities(residuals):
+        """v (B, H, N, d) and p (B, H, tokens, N) of what forward pushed, for those who look at attention."""
+        _, _, v, p, _ = residuals
+        return v, p
+
 
 class Block(Layer):
     """y = x + attn(norm1 x), then y + mlp(norm2 y); DropPath on both branches   (Dosovitskiy et al., arXiv:2010.11929).

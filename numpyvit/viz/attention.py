@@ -3,16 +3,15 @@
 Shapes: L blocks, H heads, T class and distillation tokens, N patches on a grid of rows and columns, D width.
 """
 
-import io
-import math
-
 import numpy as np
 
 from ..backend import array_module, to_host
 from ..core import Tape, observing
-from ..errors import ConfigError, ShapeError
-from ..files import write_atomically
+from ..errors import ConfigError, NonFiniteError, ShapeError
+from ..functional import softmax
 from ..layers import Attention
+from ..models import class_names
+from .sheet import Tile, draw_sheet
 
 
 def attention_maps(model, image):
@@ -20,7 +19,7 @@ def attention_maps(model, image):
 
     image: (C, H, W) or (1, C, H, W), prepared as for the model.
     """
-    return np.stack([p for _, p in _attention_on_tape(model, image)[1]])
+    return np.stack(_attention_on_tape(model, image)[1])
 
 
 def attention_rollout(maps):
@@ -42,7 +41,7 @@ def gradient_attention(model, image, class_index=None):
     backward. class_index: default the likeliest class. -> (T+N, T+N); the class token's row tells where the evidence
     is.
     """
-    tape, maps, logits = _attention_on_tape(model, image, with_logits=True)
+    tape, maps, logits = _attention_on_tape(model, image)
     heads = logits if isinstance(logits, tuple) else (logits,)
     class_index = int(sum(map(to_host, heads)).argmax()) if class_index is None else class_index
     if not 0 <= class_index < heads[0].shape[-1]:
@@ -52,7 +51,7 @@ def gradient_attention(model, image, class_index=None):
         gradient = array_module(head).zeros(head.shape, dtype=head.dtype)
         gradient[:, class_index] = 1 / len(heads)
         gradients.append(gradient)
-    values = {id(layer): residuals[2] for layer, residuals in tape.residuals() if isinstance(layer, Attention)}
+    values = {id(layer): layer.values_and_probabilities(kept)[0] for layer, kept in _kept_by_attention(tape)}
     projections = {f"{name}.proj": layer for name, layer in model.named_layers() if isinstance(layer, Attention)}
     found = []
 
@@ -65,20 +64,31 @@ def gradient_attention(model, image, class_index=None):
 
     with observing(model, look, "backward"):
         model.backward(tuple(gradients) if len(heads) > 1 else gradients[0], tape)
-    relevance = np.eye(maps[0][1].shape[-1])
-    for (_, p), dp in zip(maps, reversed(found)):
+    relevance = np.eye(maps[0].shape[-1])
+    for p, dp in zip(maps, reversed(found)):
         relevance = relevance + np.maximum(p * dp, 0).mean(0) @ relevance
     return relevance
 
 
-def _attention_on_tape(model, image, with_logits=False):
-    image = image[None] if image.ndim == 3 else image
-    if image.ndim != 4 or image.shape[0] != 1:
-        raise ShapeError(f"expected one image (C, H, W) or (1, C, H, W), got shape {image.shape}")
+def _attention_on_tape(model, image):
+    """-> the tape of a pass, the probabilities (H, T+N, T+N) of each block, and the logits."""
     tape = Tape(model, record_all=True)
-    logits = model.forward(image, tape)
-    maps = [(layer, to_host(r[3])[0]) for layer, r in tape.residuals() if isinstance(layer, Attention)]
-    return (tape, maps, logits) if with_logits else (tape, maps)
+    logits = model.forward(_one_image(image), tape)
+    maps = [to_host(layer.values_and_probabilities(kept)[1])[0] for layer, kept in _kept_by_attention(tape)]
+    if not all(np.isfinite(p).all() for p in maps):
+        raise NonFiniteError("the attention is not finite: the model's weights are too large, or hold NaN")
+    return tape, maps, logits
+
+
+def _kept_by_attention(tape):
+    return [(layer, kept) for layer, kept in tape.residuals() if isinstance(layer, Attention)]
+
+
+def _one_image(image):
+    batch = image[None] if image.ndim == 3 else image
+    if batch.ndim != 4 or batch.shape[0] != 1:
+        raise ShapeError(f"expected one image (C, H, W) or (1, C, H, W), got shape {image.shape}")
+    return batch
 
 
 def on_grid(model, row):
@@ -102,69 +112,62 @@ def patch_filters(model, count=28):
     return ((components - low) / np.maximum(high - low, 1e-12)).reshape(-1, *weight.shape[1:])
 
 
-# ---- the sheet ------------------------------------------------------------------------------------------------------
-
-_TILE, _GAP, _LINE = 224, 12, 26
+# ---- sheets ---------------------------------------------------------------------------------------------------------
 
 
-def draw_attention(model, image, picture, path, title="", class_index=None):
-    """A sheet as PNG: the picture, rollout and gradient-weighted attention over it, each head of the last block, and
-    the class token's mean attention block by block.
+def draw_attention(model, image, picture, path, title="", class_index=None, tile_size=224):
+    """A sheet as PNG: the image, rollout and gradient-weighted attention, each head of the last block, and the class
+    token's attention block by block. Heads and blocks share one scale; the predicted class stands above.
 
-    image: (C, H, W) prepared for the model; picture: (C, H, W) uint8, the same before it was normed.
+    image: (C, H, W) prepared for the model; picture: (C, H, W) uint8, the same before it was normalized.
+    class_index: whose gradient; default the likeliest class. tile_size: pixels of each map's longer side.
     """
     maps = attention_maps(model, image)
-    rows = [
-        [
-            ("picture", None),
-            ("attention rollout", on_grid(model, attention_rollout(maps)[0])),
-            ("weighted by gradient", on_grid(model, gradient_attention(model, image, class_index)[0])),
-        ],
-        [(f"block {len(maps)}, head {h + 1}", on_grid(model, p[0])) for h, p in enumerate(maps[-1])],
-        [(f"block {i + 1}, mean of heads", on_grid(model, p.mean(0)[0])) for i, p in enumerate(maps)],
-    ]
-    columns = max(3, min(6, max(map(len, rows))))
-    tiles = [tile for row in rows for tile in row + [("", False)] * (-len(row) % columns)]
-    buffer = io.BytesIO()
-    _sheet(picture, tiles, columns, title).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
+    rollout = on_grid(model, attention_rollout(maps)[0])
+    tiles = [Tile("image"), Tile("rollout", rollout, own_scale=True)]
+    if model.num_classes:
+        values = on_grid(model, gradient_attention(model, image, class_index)[0])
+        of = "" if class_index is None else f" of {class_names(model)[class_index]}"
+        tiles.append(Tile(f"by gradient{of}", values, own_scale=True))
+    tiles += [_map_tile(model, maps, len(maps) - 1, head) for head in range(maps.shape[1])]
+    tiles += [_map_tile(model, maps, layer) for layer in range(len(maps))]
+    draw_sheet(picture, tiles, path, caption(model, image, title), _unit(maps), tile_size)
 
 
-def _sheet(picture, tiles, columns, title):
-    """Tiles with their names on a white sheet. A tile is (name, map); map None is the picture, False is left empty."""
-    from PIL import Image, ImageDraw, ImageFont
+def draw_attention_map(model, image, picture, path, layer=-1, head=None, title=""):
+    """The class token's attention in one block as PNG, beside the image: the mean of the heads, or one of them.
 
-    height, width = picture.shape[1:]
-    scale = _TILE / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    base = Image.fromarray(np.broadcast_to(picture.transpose(1, 2, 0), (height, width, 3)).copy())
-    base = base.resize(size, Image.Resampling.NEAREST if scale > 4 else Image.Resampling.BICUBIC)
-    rows = math.ceil(len(tiles) / columns)
-    step = (_TILE + _GAP, size[1] + _LINE + _GAP)
-    top = _GAP + (_LINE if title else 0)
-    sheet = Image.new("RGB", (_GAP + columns * step[0], top + rows * step[1]), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
-    draw.text((_GAP, _GAP), title, fill=(0, 0, 0), font=font)
-    for i, (name, values) in enumerate(tiles):
-        if values is False:
-            continue
-        x, y = _GAP + i % columns * step[0], top + i // columns * step[1]
-        sheet.paste(base if values is None else _heat(base, values), (x, y))
-        draw.text((x, y + size[1] + 4), name, fill=(60, 60, 60), font=font)
-    return sheet
-
-
-def _heat(base, values):
-    """The picture darkened where attention is low and tinted where it is high.
-
-    The scale ends at the map's 95th percentile: a few patches often draw most of the attention and would hide the rest.
+    layer, head: counted from 0, negative ones from the end. Other arguments: see draw_attention.
+    Errors: ConfigError where the model has no such block or head.
     """
-    from PIL import Image
+    maps = attention_maps(model, image)
+    layer = _place("block", layer, len(maps))
+    head = None if head is None else _place("head", head, maps.shape[1])
+    tiles = [Tile("image"), _map_tile(model, maps, layer, head)]
+    draw_sheet(picture, tiles, path, caption(model, image, title), _unit(maps), tile_size=448)
 
-    low, high = values.min(), np.quantile(values, 0.95)
-    share = np.clip((values - low) / max(float(high - low), 1e-12), 0, 1)
-    mask = Image.fromarray((255 * share).astype(np.uint8)).resize(base.size, Image.Resampling.BICUBIC)
-    share = np.asarray(mask, np.float32)[..., None] / 255
-    warm = np.array([255, 140, 0], np.float32)
-    pixels = np.asarray(base, np.float32)
-    return Image.fromarray((pixels * (0.3 + 0.45 * share) + warm * 0.25 * share).clip(0, 255).astype(np.uint8))
+
+def caption(model, image, title=""):
+    """The title with the likeliest class and its probability:   cat.jpg: tabby, 53.1%."""
+    if model.num_classes == 0:
+        return title
+    probabilities = softmax(to_host(model(_one_image(image))))[0]
+    index = int(probabilities.argmax())
+    return f"{title}{': ' if title else ''}{class_names(model)[index]}, {probabilities[index]:.1%}"
+
+
+def _map_tile(model, maps, layer, head=None):
+    """The class token's attention to the patches, as multiples of what each token would get if all got the same."""
+    of = "mean of heads" if head is None else f"head {head + 1}"
+    row = (maps[layer].mean(0) if head is None else maps[layer, head])[0]
+    return Tile(f"block {layer + 1}, {of}", on_grid(model, row * len(row)))
+
+
+def _unit(maps):
+    return f"attention of the class token, in multiples of an even share (1/{maps.shape[-1]})"
+
+
+def _place(kind, index, count):
+    if not -count <= index < count:
+        raise ConfigError(f"{kind} {index} lies outside the model's 0..{count - 1}")
+    return index % count

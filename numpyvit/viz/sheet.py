@@ -1,0 +1,163 @@
+"""Sheets of maps over an image: tiles in rows, one scale for the maps that are to be compared, and its colour bar."""
+
+import bisect
+import io
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import ShapeError
+from ..files import write_atomically
+
+_GAP, _LINE, _FOOT = 12, 24, 66
+_NEAREST = 4  # images enlarged more than so many times keep their pixels' edges
+_OCTAVES = 6  # the longest scale goes from a value to 64 times that value
+_DARKEST = 0.65  # what the darkest pixels leave of a colour: the map is to be seen first, the image through it
+_GREY = (0.299, 0.587, 0.114)
+# from white through matplotlib's magma, reversed and without its darkest end: equal steps of lightness
+_COLOURS = np.array(
+    [(255, 255, 255), (254, 202, 141), (253, 150, 104), (241, 96, 93), (205, 64, 113), (158, 47, 127), (114, 31, 129)]
+)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A map (rows, columns) over the image, or the image itself where there are no values.
+
+    own_scale: shown from its lowest value to its 99th percentile instead of on the sheet's common scale, and starred.
+    """
+
+    name: str
+    values: np.ndarray | None = None
+    own_scale: bool = False
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A logarithmic scale from 2**low to 2**high."""
+
+    low: int
+    high: int
+
+    @classmethod
+    def over(cls, values):
+        """From a power of two below nearly all values to one above; of very different values the high ones decide."""
+        low, high = np.log2(np.maximum(np.quantile(values, [0.05, 0.995]), 1e-9))
+        high = max(math.ceil(high), math.floor(low) + 1)
+        return cls(max(math.floor(low), high - _OCTAVES), high)
+
+    def share(self, values):
+        """0 at the scale's beginning, 1 at its end."""
+        return (np.log2(np.maximum(values, 1e-9)) - self.low) / (self.high - self.low)
+
+    def ticks(self):
+        """(share, text) of each power of two."""
+        powers = range(self.low, self.high + 1)
+        return [((p - self.low) / (self.high - self.low), f"{2**p}" if p >= 0 else f"1/{2**-p}") for p in powers]
+
+
+def draw_sheet(picture, tiles, path, title="", unit="", tile_size=224):
+    """Write a PNG of tiles with their names, in rows that fill the sheet, above the colour bar of the common scale.
+
+    picture: (C, H, W) uint8, grey or RGB. unit: what is said about the numbers at the colour bar.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = _enlarged(picture, tile_size)
+    light = _lightened(image)
+    columns = _columns(len(tiles), image.width / image.height)
+    rows, step = -(-len(tiles) // columns), (image.width + _GAP, image.height + _LINE + _GAP)
+    top = _GAP + (_LINE + _GAP if title else 0)
+    sheet = Image.new("RGB", (_GAP + columns * step[0], top + rows * step[1] + _FOOT), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    _write(draw, (_GAP, _GAP), title, ImageFont.load_default(18), sheet.width - 2 * _GAP, "black")
+    common = [tile.values.ravel() for tile in tiles if tile.values is not None and not tile.own_scale]
+    scale = Scale.over(np.concatenate(common)) if common else None
+    for i, tile in enumerate(tiles):
+        x, y = _GAP + i % columns * step[0], top + i // columns * step[1]
+        sheet.paste(image if tile.values is None else _coloured(light, _share(tile, scale)), (x, y))
+        name = tile.name + (" *" if tile.own_scale else "")
+        _write(draw, (x, y + image.height + 4), name, font, image.width, "#333333")
+    if scale is not None:
+        starred = "   * from its lowest to its highest" if any(tile.own_scale for tile in tiles) else ""
+        _draw_scale(sheet, draw, font, scale, unit + starred, sheet.height - _FOOT)
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    write_atomically(path, buffer.getvalue())
+
+
+def _enlarged(picture, tile_size):
+    from PIL import Image
+
+    channels, height, width = picture.shape
+    if channels not in (1, 3):
+        raise ShapeError(f"an image to draw on has 1 or 3 channels, got shape {picture.shape}")
+    factor = tile_size / max(height, width)
+    image = Image.fromarray(np.broadcast_to(picture.transpose(1, 2, 0), (height, width, 3)).copy())
+    resample = Image.Resampling.NEAREST if factor > _NEAREST else Image.Resampling.BICUBIC
+    return image.resize((max(1, round(width * factor)), max(1, round(height * factor))), resample)
+
+
+def _lightened(image):
+    """(H, W, 1) in _DARKEST..1: the image in grey with its contrast spread out, light enough to be coloured."""
+    grey = np.asarray(image, np.float32) @ np.array(_GREY, np.float32)
+    low, high = np.quantile(grey, [0.01, 0.99])
+    return _DARKEST + (1 - _DARKEST) * np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1)[..., None]
+
+
+def _columns(count, aspect):
+    """How many tiles stand in a row: few places left empty, and a sheet half as wide again as high."""
+
+    def cost(columns):
+        rows = -(-count // columns)
+        return 1 - count / (rows * columns) + 0.05 * abs(math.log(columns * aspect / rows / 1.5))
+
+    return min(range(min(count, 3), min(count, 8) + 1), key=cost)
+
+
+def _share(tile, scale):
+    if not tile.own_scale:
+        return scale.share(tile.values)
+    low, high = tile.values.min(), np.quantile(tile.values, 0.99)
+    return (tile.values - low) / max(float(high - low), 1e-12)
+
+
+def _coloured(light, share):
+    """The grey image in the colours of a map; enlarged as floating point, so that no steps are seen."""
+    from PIL import Image
+
+    size = light.shape[1::-1]
+    share = Image.fromarray(np.asarray(share, np.float32)).resize(size, Image.Resampling.BICUBIC)
+    return Image.fromarray(np.rint(_colours(np.asarray(share)) * light).astype(np.uint8))
+
+
+def _colours(share):
+    """(..., 3) in 0..255 for values in 0..1; what lies outside gets the colour of the end."""
+    places = np.linspace(0, 1, len(_COLOURS))
+    return np.stack([np.interp(share, places, channel) for channel in _COLOURS.T], axis=-1)
+
+
+def _draw_scale(sheet, draw, font, scale, unit, y):
+    """The colour bar, above on light pixels of the image and below on dark ones, with its ticks."""
+    from PIL import Image
+
+    width, height = min(480, sheet.width - 4 * _GAP), 16
+    _write(draw, (_GAP, y), unit, font, sheet.width - 2 * _GAP, "#333333")
+    x, y = 2 * _GAP, y + 22
+    bar = _colours(np.linspace(0, 1, width))[None] * np.linspace(1, _DARKEST, height)[:, None, None]
+    sheet.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (x, y))
+    draw.rectangle((x - 1, y - 1, x + width, y + height), outline="#999999")
+    for share, text in scale.ticks():
+        place = x + share * (width - 1)
+        draw.line((place, y + height, place, y + height + 3), fill="#333333")
+        draw.text((place, y + height + 4), text, fill="#333333", font=font, anchor="ma")
+
+
+def _write(draw, place, text, font, width, colour):
+    """Text on one line, cut where it is too long; a ? for what is no character, as in names of broken encoding."""
+    text = text.replace("\n", " ").encode("utf-8", "replace").decode()
+    if draw.textlength(text, font) > width:
+        fitting = bisect.bisect(range(len(text)), width, key=lambda end: draw.textlength(text[:end] + "…", font))
+        text = text[: max(0, fitting - 1)] + "…"
+    draw.text(place, text, fill=colour, font=font)

@@ -1,0 +1,207 @@
+"""`numpyvit evaluate` and `predict` on folders of image files."""
+
+import csv
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from numpyvit import cli
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
+LEVELS = {"bright": 220, "dark": 20, "middle": 120}
+
+
+def numpyvit(*args):
+    return cli.main([str(arg) for arg in args])
+
+
+def fill(folder, number, **levels):
+    """folder/<class>/<i>.png of the brightness of one of LEVELS."""
+    rng = np.random.default_rng(number)
+    for name, level in levels.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(number):
+            noise = rng.integers(0, 30, (8, 8, 3))
+            Image.fromarray((LEVELS[level] + noise).astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint that tells bright, dark and middle images apart, and lies beside what it was trained on."""
+    root = tmp_path_factory.mktemp("trained")
+    fill(root / "images" / "train", 100, bright="bright", dark="dark", middle="middle")
+    fill(root / "images" / "val", 4, bright="bright", dark="dark", middle="middle")
+    args = ["--data", root / "images", "--model", "vit_micro_patch4_32", "--img-size", 8, "--epochs", 2]
+    args += ["--batch-size", 12, "--warmup-steps", 4, "--ema-decay", 0.5, "--lr", 0.003, "--no-augment"]
+    assert numpyvit("train", *args, "--out", root / "run") == 0
+    return root / "run" / "last.safetensors"
+
+
+@pytest.fixture
+def evaluate(trained, capsys):
+    """Scores of `numpyvit evaluate --json`, and what it said beside."""
+
+    def run(*args):
+        capsys.readouterr()
+        assert numpyvit("evaluate", "--checkpoint", trained, "--json", *args) == 0
+        out, err = capsys.readouterr()
+        return json.loads(out), err
+
+    return run
+
+
+def test_a_subset_and_a_permutation_of_the_classes_score_right(evaluate, tmp_path):
+    subset = fill(tmp_path / "subset", 3, dark="dark", middle="middle")
+    scores, notes = evaluate("--data", subset)
+    assert scores["accuracy"] == 1 and scores["images"] == 6 and scores["left_out"] == [] and notes == ""
+    wrong = fill(tmp_path / "wrong", 3, middle="dark", dark="middle")
+    assert evaluate("--data", wrong)[0]["accuracy"] == 0
+
+
+def test_a_class_of_another_name_is_left_out_and_said(evaluate, trained, tmp_path, capsys):
+    renamed = fill(tmp_path / "renamed", 3, dark="dark", zebra="bright")
+    scores, notes = evaluate("--data", renamed)
+    assert scores["accuracy"] == 1 and scores["images"] == 3 and scores["left_out"] == ["zebra"]
+    assert "note: left out 3 of 6 images" in notes and "zebra" in notes
+    other = fill(tmp_path / "other", 1, cat="dark", dog="bright")
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", other) == 2
+    assert "no class of the data (cat, dog)" in capsys.readouterr().err
+
+
+def test_a_folder_is_taken_as_it_is(evaluate, trained, tmp_path):
+    """Its val/, else its test/, else itself: however few images a class has, and all of them."""
+    folder = fill(tmp_path / "whole" / "test", 1, dark="dark").parent
+    assert evaluate("--data", folder)[0]["images"] == 1
+    fill(folder / "val", 2, dark="dark")
+    assert evaluate("--data", folder)[0]["images"] == 2
+    assert evaluate("--data", folder / "val")[0]["images"] == 2
+    assert evaluate("--data", fill(tmp_path / "flat", 7, dark="dark", bright="bright"))[0]["images"] == 14
+    assert evaluate("--data", trained.parent.parent / "images")[0]["images"] == 12
+
+
+def test_what_training_held_out_is_looked_at_by_itself(evaluate, tmp_path, trained):
+    assert evaluate()[0]["images"] == 12  # val/ of what it was trained on
+    unsplit = fill(tmp_path / "unsplit" / "train", 10, dark="dark").parent
+    assert evaluate("--data", unsplit)[0]["images"] == 2  # train/ alone: the fifth that training leaves out
+
+
+def test_figures_of_each_class_are_printed(evaluate, trained, tmp_path, capsys):
+    folder = fill(tmp_path / "some", 2, dark="dark", middle="bright")
+    rows = evaluate("--data", folder, "--per-class")[0]["per_class"]
+    assert [(row["class"], row["images"], row["accuracy"], row["mistaken_for"]) for row in rows] == [
+        ("dark", 2, 1.0, None),
+        ("middle", 2, 0.0, "bright"),
+    ]
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", folder, "--per-class") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "accuracy 50.00%" in lines[0] and "top-5" not in lines[0]  # of three classes all are in the top 5
+    assert lines[-2].split() == ["dark", "2", "100.00%", "100.00%"]
+    assert lines[-1].split() == ["middle", "2", "0.00%", "100.00%", "bright"]
+
+
+@pytest.fixture
+def predict(trained, capsys):
+    """The exit code of `numpyvit predict`, what it printed, and its errors."""
+
+    def run(*args):
+        capsys.readouterr()
+        return numpyvit("predict", "--checkpoint", trained, *args), *capsys.readouterr()
+
+    return run
+
+
+def test_folders_and_files_are_predicted_in_order(predict, tmp_path):
+    folder = fill(tmp_path / "all", 5, bright="bright", dark="dark", middle="middle")
+    (folder / "dark" / "notes.txt").write_text("no image")
+    (folder / "dark" / "._0.png").write_text("what macOS leaves behind")
+    alone = fill(tmp_path / "more", 1, dark="dark") / "dark" / "0.png"
+    code, out, err = predict(folder, alone, "--json", "--top", 2)
+    found = [json.loads(line) for line in out.splitlines()]
+    names = [str(folder / name / f"{i}.png") for name in ("bright", "dark", "middle") for i in range(5)]
+    assert code == 0 and err == "" and [row["image"] for row in found] == [*names, str(alone)]
+    assert [row["classes"][0]["class"] for row in found] == ["bright"] * 5 + ["dark"] * 5 + ["middle"] * 5 + ["dark"]
+    best, second = found[0]["classes"]
+    assert best["index"] == 0 and 1 >= best["probability"] > second["probability"] > 0
+
+
+def test_the_same_is_printed_as_text_and_as_a_table(predict, tmp_path):
+    image = fill(tmp_path / "some", 1, dark="dark") / "dark" / "0.png"
+    text, table = (predict(image, *form)[1].splitlines() for form in ((), ("--csv",)))
+    assert text[0] == str(image) and text[1].split()[1] == "dark" and len(text) == 4
+    rows = list(csv.DictReader(table))
+    assert [row["rank"] for row in rows] == ["1", "2", "3"] and rows[0]["class"] == "dark"
+    for row, line in zip(rows, text[1:]):
+        assert row["image"] == str(image) and f"{float(row['probability']):.2%}" == line.split()[0]
+
+
+def test_bad_files_are_reported_at_the_end_and_the_others_predicted(predict, tmp_path):
+    folder = fill(tmp_path / "some", 9, dark="dark")
+    (folder / "dark" / "3.png").write_bytes((folder / "dark" / "3.png").read_bytes()[:60])
+    code, out, err = predict(tmp_path / "none.png", folder, "--csv", "--top", 1)
+    assert code == 1 and len(out.splitlines()) == 1 + 8
+    assert "none.png" in err and "3.png" in err and "2 of 10 images could not be read" in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_without_images_is_an_error(predict, tmp_path):
+    code, _, err = predict(tmp_path)
+    assert code == 1 and "no images" in err
+
+
+def test_results_come_before_the_last_image_is_read(trained, tmp_path, monkeypatch, capsys):
+    """So that memory does not grow with the number of images, and one need not wait."""
+    from numpyvit.cli import predict
+
+    folder = fill(tmp_path / "many", 50, dark="dark")
+    ahead = []
+
+    def read(model, path, read=predict.prepare_picture):
+        ahead.append(len(ahead) - capsys_lines())
+        return read(model, path)
+
+    printed = []
+
+    def capsys_lines():
+        printed.extend(capsys.readouterr().out.splitlines())
+        return len(printed)
+
+    monkeypatch.setattr(predict, "prepare_picture", read)
+    assert numpyvit("predict", "--checkpoint", trained, folder, "--json") == 0
+    assert len(ahead) == 50 and max(ahead) < 16
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(trained, tmp_path):
+    image = fill(tmp_path / "été", 1, dark="dark") / "dark" / "0.png"
+    command = [sys.executable, "-m", "numpyvit", "predict", str(image), "--checkpoint", str(trained)]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0 and result.stderr == "" and r"\xe9t\xe9" in result.stdout
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the trained weights are not at hand")
+@pytest.mark.parametrize("names", [("n02124075", "n07920052"), ("Egyptian_cat", "espresso"), ("espresso", "n02124075")])
+def test_published_weights_score_photographs_as_they_predict_them(names, tmp_path, capsys):
+    right = ("Egyptian cat", "espresso") if names[0] != "espresso" else ("espresso", "Egyptian cat")
+    for photo, name in zip(("chelsea", "coffee"), names):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        shutil.copy(SHARED / "photos" / f"{photo}.png", tmp_path / "val" / name)
+    weights = ("--model", "vit_tiny_patch16_224", "--checkpoint", SHARED / "weights" / "vit_tiny_patch16_224_in1k.npz")
+    assert numpyvit("evaluate", "--data", tmp_path, *weights, "--json", "--per-class") == 0
+    scores = json.loads(capsys.readouterr().out)
+    assert {row["model_class"] for row in scores["per_class"]} == set(right)
+    assert numpyvit("predict", tmp_path, *weights, "--json") == 0
+    found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    by_photo = {os.path.basename(row["image"]): row["classes"] for row in found}
+    assert [by_photo[f"{photo}.png"][0]["class"] for photo in ("chelsea", "coffee")] == ["Egyptian cat", "espresso"]
+    assert scores["accuracy"] == (names[0] != "espresso")  # a folder that holds another class is scored as wrong
+    if scores["accuracy"]:
+        mean = np.mean([-np.log(classes[0]["probability"]) for classes in by_photo.values()])
+        assert scores["loss"] == pytest.approx(mean, rel=1e-4)

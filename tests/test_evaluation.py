@@ -1,0 +1,136 @@
+"""How a set is scored: classes found by name, top-1 and top-5, class by class."""
+
+import numpy as np
+import pytest
+
+import numpyvit as nv
+from numpyvit.class_names import imagenet_wnids, match_classes
+from numpyvit.core import FORGET, Layer, Parameter
+from numpyvit.data import Dataset
+from numpyvit.errors import ConfigError, InputError
+from numpyvit.metrics import label_ranks
+from numpyvit.pretrained import Notice, imagenet_classes
+
+ANIMALS = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
+
+
+class Reading(Layer):
+    """Reads its logits off the image, a pixel for each class."""
+
+    def __init__(self, classes=None):
+        self.weight, self.num_classes = Parameter(np.zeros(1, np.float32)), len(ANIMALS)
+        self.pretrained_cfg = {"classes": classes}
+
+    def forward(self, x, tape=FORGET):
+        return x[:, :, 0, 0]
+
+
+def images_of(order):
+    """An image for each row of class names, from the likeliest to the least likely for `Reading`."""
+    images = np.zeros((len(order), len(ANIMALS), 1, 1), np.uint8)
+    for image, names in zip(images, order):
+        for place, name in enumerate(names):
+            image[ANIMALS.index(name)] = 255 - place
+    return images
+
+
+def dataset(images, names, classes):
+    labels = np.array([classes.index(name) for name in names])
+    return Dataset(images, labels, tuple(classes), (0.0,), (1.0,))
+
+
+IMAGES = images_of([["fox"], ["fox", "bee"], ["bee"], ["dog"]])
+ARE = ["fox", "bee", "bee", "dog"]  # the second is mistaken for a fox
+
+
+@pytest.mark.parametrize("classes", [ANIMALS, ANIMALS[::-1], ["fox", "dog", "bee"], ["Dog", "BEE", "fox"]])
+def test_classes_are_matched_by_name_in_any_order_and_number(classes):
+    names = [next(c for c in classes if c.casefold() == name) for name in ARE]
+    scores = nv.evaluate(Reading(ANIMALS), dataset(IMAGES, names, classes))
+    assert scores["accuracy"] == 0.75 and scores["top5_accuracy"] == 1 and scores["left_out"] == []
+    assert scores["loss"] == nv.evaluate(Reading(ANIMALS), dataset(IMAGES, ARE, ANIMALS))["loss"]
+
+
+def test_a_model_without_names_takes_labels_by_number():
+    assert nv.evaluate(Reading(), dataset(IMAGES, ARE, ANIMALS))["accuracy"] == 0.75
+    stale = Reading(["cat", "dog"])  # names of a head for another number of classes
+    assert nv.evaluate(stale, dataset(IMAGES, ARE, ANIMALS))["accuracy"] == 0.75
+    with pytest.raises(ConfigError, match="num_classes=8"):
+        nv.evaluate(Reading(), dataset(IMAGES, ARE, [*ANIMALS, "yak"]))
+
+
+def test_what_the_model_does_not_know_is_left_out_and_said():
+    with pytest.warns(Notice, match="left out 2 of 4 images.*wasp"):
+        scores = nv.evaluate(Reading(ANIMALS), dataset(IMAGES, ["fox", "wasp", "wasp", "dog"], ["wasp", "dog", "fox"]))
+    assert scores["images"] == 2 and scores["accuracy"] == 1 and scores["left_out"] == ["wasp"]
+
+
+def test_a_set_of_other_classes_is_refused():
+    with pytest.raises(
+        ConfigError, match=r"no class of the data \(oak, elm\) is a class of the model \(ant, .* 7 in all"
+    ):
+        nv.evaluate(Reading(ANIMALS), dataset(IMAGES, ["oak", "elm", "oak", "elm"], ["oak", "elm"]))
+
+
+def test_labels_outside_the_classes_are_refused():
+    with pytest.raises(InputError, match="label 5 lies outside the 2 classes"):
+        nv.evaluate(Reading(ANIMALS), Dataset(IMAGES, np.array([0, 1, 0, 5]), ("fox", "bee"), (0.0,), (1.0,)))
+
+
+def test_top_5_holds_the_five_likeliest():
+    order = [ANIMALS, ANIMALS]
+    scores = nv.evaluate(Reading(ANIMALS), dataset(images_of(order), ["elk", "fox"], ANIMALS))
+    assert scores["accuracy"] == 0 and scores["top5_accuracy"] == 0.5  # fifth and sixth
+
+
+def test_figures_of_each_class_say_what_it_is_mistaken_for():
+    scores = nv.evaluate(
+        Reading(ANIMALS), dataset(IMAGES, ["FOX", *ARE[1:]], ["FOX", "bee", "dog", "elk"]), per_class=True
+    )
+    fox, bee, dog = scores["per_class"]  # there is no image of an elk
+    assert fox == {
+        "class": "FOX", "model_class": "fox", "images": 1, "accuracy": 1.0, "top5_accuracy": 1.0, "mistaken_for": None
+    }  # fmt: skip
+    assert bee["images"] == 2 and bee["accuracy"] == 0.5 and bee["mistaken_for"] == "fox"
+    assert dog["accuracy"] == 1
+
+
+def test_of_equal_logits_the_first_is_likelier_and_nan_is_never_right(rng):
+    logits = rng.integers(0, 3, (200, 4)).astype(np.float32)
+    labels = rng.integers(0, 4, 200)
+    order = np.argsort(-logits, axis=1, kind="stable")
+    ranks = label_ranks(logits, labels)
+    assert np.array_equal(np.take_along_axis(order, ranks[:, None], 1)[:, 0], labels)
+    assert np.array_equal(ranks == 0, logits.argmax(1) == labels)
+    assert label_ranks(np.full((2, 4), np.nan), np.array([0, 3])).min() > 0
+    assert label_ranks(np.array([[1.0, np.nan]]), np.array([0])) == 1
+
+
+def test_imagenets_classes_are_found_by_name_and_by_wordnet_id():
+    names, ids = imagenet_classes(), imagenet_wnids()
+    assert len(set(ids)) == 1000 and ids == sorted(ids)
+    assert match_classes(names, ids) == list(range(1000))
+    assert match_classes(names, names) == list(range(1000))
+    assert match_classes(names, ["n02124075", "Egyptian_cat", "golden retriever", "tench"]) == [285, 285, 207, 0]
+    assert match_classes(["espresso", "Egyptian cat"], ["n02124075", "n07920052"]) == [1, 0]
+    assert match_classes(["n07920052", "n02124075"], ["Egyptian cat"]) == [1]
+    assert match_classes(names, ["crane", "n02012849", "n03126707"]) == [None, 134, 517]  # the bird, the machine
+
+
+def test_names_are_found_exactly_before_they_are_found_loosely():
+    assert match_classes(["Cardigan", "cardigan"], ["cardigan", "Cardigan", "CARDIGAN"]) == [1, 0, None]
+    assert match_classes(["a b", "c"], ["C", "A_B", "d"]) == [1, 0, None]
+
+
+def test_fit_gives_the_model_the_names_of_its_training_set(tmp_path):
+    train, test = (part.take(slice(0, 64)) for part in nv.data.load("digits"))
+    model = nv.create_model("vit_micro_patch2_8", embed_dim=16, depth=1, num_heads=2)
+    model.pretrained_cfg["classes"] = [f"letter {c}" for c in "abcdefghij"]  # of a checkpoint, say, for other data
+    records = nv.fit(model, train, test, epochs=1, progress=False, out=tmp_path / "run")
+    again = nv.create_model(
+        "vit_micro_patch2_8", tmp_path / "run" / "last.safetensors", embed_dim=16, depth=1, num_heads=2
+    )
+    for fitted in (model, again):
+        assert nv.evaluate(fitted, test)["accuracy"] == records[-1]["val_accuracy"]
+        cfg = fitted.pretrained_cfg
+        assert cfg["classes"] == list("0123456789") and list(cfg["mean"]) == list(train.mean) and cfg["crop_pct"] == 1
