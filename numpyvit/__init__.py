@@ -6,59 +6,53 @@
     step = nv.TrainStep(model, nv.optim.AdamW(model, lr=1e-3))
     loss = step(images, labels)
 
-`data`, `io`, `testing`, `train` and `viz` are loaded on first use.
+Everything is loaded on first use, so that the command line answers at once, Ctrl-C included.
 """
 
 import importlib
 
-from . import errors, functional, layers, losses, models, optim
-from .core import FORGET, Checkpoint, Layer, Parameter, Tape
-from .errors import NumpyvitError
-from .inference import infer
-from .models import ModernVisionTransformer, VisionTransformer, create_model, list_models
-from .step import TrainStep
-
 __version__ = "0.1.0"
 
-_LAZY = {
-    "pretrained": None,
-    "load_checkpoint": "io",
+# public name: the module it is from, None for a module itself
+_HOMES = {
+    "FORGET": "core",
+    "Checkpoint": "core",
+    "Layer": "core",
+    "ModernVisionTransformer": "models",
+    "NumpyvitError": "errors",
+    "Parameter": "core",
+    "Tape": "core",
+    "TrainStep": "step",
+    "VisionTransformer": "models",
+    "core": None,
+    "create_model": "models",
     "data": None,
+    "errors": None,
+    "evaluate": "evaluation",
+    "fit": "train",
+    "functional": None,
+    "infer": "inference",
     "io": None,
+    "layers": None,
+    "list_models": "models",
+    "load_checkpoint": "io",
+    "losses": None,
+    "models": None,
+    "optim": None,
+    "pretrained": None,
+    "step": None,
     "testing": None,
     "train": None,
     "viz": None,
-    "fit": "train",
-    "evaluate": "train",
 }
 
-__all__ = [
-    "FORGET",
-    "Checkpoint",
-    "Layer",
-    "ModernVisionTransformer",
-    "NumpyvitError",
-    "Parameter",
-    "Tape",
-    "TrainStep",
-    "VisionTransformer",
-    "create_model",
-    "errors",
-    "functional",
-    "infer",
-    "layers",
-    "list_models",
-    "losses",
-    "models",
-    "optim",
-    *_LAZY,
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name):
-    if name not in _LAZY:
+    if name not in _HOMES:
         raise AttributeError(f"module 'numpyvit' has no attribute {name!r}")
-    home = _LAZY[name]
+    home = _HOMES[name]
     if home is None:
         return importlib.import_module(f"numpyvit.{name}")
     return getattr(importlib.import_module(f"numpyvit.{home}"), name)

@@ -40,7 +40,7 @@ class Dataset:
         return Dataset(self.images[indices], self.labels[indices], self.classes, self.mean, self.std)
 
 
-def load(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True):
+def load(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True, skip_bad=False):
     """-> (training set, test set) by the name of a set or the path of a folder `train/<class>/*.png`.
 
     data_dir: where the files lie or go; default NUMPYVIT_DATA, else a cache folder of the user's.
