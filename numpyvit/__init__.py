@@ -6,67 +6,62 @@
     step = nv.TrainStep(model, nv.optim.AdamW(model, lr=1e-3))
     loss = step(images, labels)
 
-`data`, `io`, `testing`, `train` and `viz` are loaded on first use.
+Everything is loaded on first use, so that the command line answers at once, Ctrl-C included.
 """
 
 import importlib
 
-from . import errors, functional, layers, losses, models, optim
-from .core import FORGET, Buffer, Layer, Parameter, Recompute, Tape
-from .errors import NumpyvitError
-from .kernels import kernels, plain
-from .models import ModernVisionTransformer, VisionTransformer, create_model, list_models
-from .training.inference import infer
-from .training.step import TrainStep
-
 __version__ = "0.1.0"
 
-_LAZY = {
-    "pretrained": None,
-    "load_checkpoint": "io",
+# public name: the module it is from, None for a module itself
+_HOMES = {
+    "FORGET": "core",
+    "Buffer": "core",
+    "Layer": "core",
+    "ModernVisionTransformer": "models",
+    "NumpyvitError": "errors",
+    "Parameter": "core",
+    "Recompute": "core",
+    "Tape": "core",
+    "TrainStep": "training.step",
+    "VisionTransformer": "models",
+    "backend": None,
+    "core": None,
+    "create_model": "models",
     "data": None,
+    "errors": None,
+    "evaluate": "evaluation",
+    "fit": "train",
+    "functional": None,
+    "infer": "training.inference",
     "io": None,
+    "kernels": None,
+    "layers": None,
+    "list_models": "models",
+    "load_checkpoint": "io",
+    "losses": None,
+    "metrics": None,
+    "models": None,
+    "optim": None,
+    "plain": "kernels",
+    "pretrained": None,
     "testing": None,
     "train": None,
+    "training": None,
     "viz": None,
-    "fit": "train",
-    "evaluate": "evaluation",
 }
 
-__all__ = [
-    "FORGET",
-    "Buffer",
-    "Layer",
-    "ModernVisionTransformer",
-    "NumpyvitError",
-    "Parameter",
-    "Recompute",
-    "Tape",
-    "TrainStep",
-    "VisionTransformer",
-    "create_model",
-    "errors",
-    "functional",
-    "infer",
-    "kernels",
-    "layers",
-    "list_models",
-    "losses",
-    "models",
-    "optim",
-    "plain",
-    *_LAZY,
-]
+__all__ = [*_HOMES]
 
 
 def __dir__():
-    return sorted([*globals(), *_LAZY])
+    return sorted([*globals(), *_HOMES])
 
 
 def __getattr__(name):
-    if name not in _LAZY:
+    if name not in _HOMES:
         raise AttributeError(f"module 'numpyvit' has no attribute {name!r}")
-    home = _LAZY[name]
+    home = _HOMES[name]
     if home is None:
         return importlib.import_module(f"numpyvit.{name}")
     return getattr(importlib.import_module(f"numpyvit.{home}"), name)

@@ -1,5 +1,7 @@
 """Every error that a user can cause. Each message names what was given, what was expected and what to do."""
 
+import signal
+
 
 class NumpyvitError(Exception):
     """The base of all errors below."""
@@ -43,3 +45,11 @@ class CheckpointError(NumpyvitError, ValueError):
 
 class RunError(NumpyvitError, OSError):
     """A run directory that cannot be written, or belongs to another run."""
+
+
+class Interrupted(NumpyvitError):
+    """Training was stopped by a signal, Ctrl-C or SIGTERM, after its state was saved."""
+
+    def __init__(self, message, signum=signal.SIGINT):
+        super().__init__(message)
+        self.exit_code = 128 + signum  # by which shells know such an end

@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
-import tempfile
+import secrets
 
 from .errors import ConfigError, RunError
 
@@ -24,31 +24,33 @@ def _plain_number(value):
 
 
 def write_atomically(path, data):
-    """Write bytes under `path`: into a temporary file beside it, to disk, then renamed over it in one step.
+    """Write bytes under `path`: into a new file beside it, to disk, then renamed over it in one step.
 
     A crash at any moment leaves the old file or the new one. Errors: RunError on a full or read-only disk, with
     the old file untouched.
     """
     path = pathlib.Path(path)
-    temporary = None
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-        temporary = None
+        try:
+            with open(part, "xb") as file:  # unlike those of tempfile, with the rights that any new file has
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}; free space or choose another place") from None
-    finally:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+    _sync_folder(path.parent)
 
 
-def _umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _sync_folder(folder):
+    """Bring a rename to disk. Where a folder cannot be synced a power cut may bring back the old file, whole."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,11 +1,15 @@
 """What `numpyvit train` does where nothing else is said: a model, a length and the augmentation for each data set.
 
 The rate stays constant and a moving average of the weights is what counts, so a run has no planned end: training 3
-epochs and then 2 more is the same as training 5.
+epochs and then 2 more is the same as training 5. So what follows from the size of a folder is counted in epochs, not
+in shares of the run.
 """
+
+import math
 
 from .data import SOURCES, random_affine, random_crop, random_flip
 from .errors import ConfigError
+from .settings import default_warmup
 
 _AUGMENTATIONS = {"affine": lambda o: random_affine(**o), "crop": random_crop, "flip": random_flip}
 
@@ -55,9 +59,35 @@ _BY_DATA = {
 }
 
 
-def recipe(data):
-    """The settings for a data set by name; a folder of pictures gets those of the photographs."""
-    return {**_COMMON, **_BY_DATA.get(data, _PHOTOS)}
+# for weights that are trained already: the head learns at the full rate, lower blocks slower and slower (BEiT's way)
+_FINE_TUNING = {"lr": 1e-3, "layer_decay": 0.75}
+
+
+def recipe(data, images=None, pretrained=False, batch_size=None):
+    """The settings for a data set by name, or for a folder of so many images to train on.
+
+    pretrained: for weights that are trained already. batch_size: the user's, from which a folder's warm-up follows.
+    """
+    settings = {**_COMMON, **(_BY_DATA[data] if data in _BY_DATA else _for_folder(images, batch_size))}
+    return {**settings, **_FINE_TUNING} if pretrained else settings
+
+
+def _for_folder(images, batch_size):
+    """The photographs' settings for a folder: enough updates an epoch, a warm-up and an average that fit into one."""
+    if batch_size is None:
+        batch_size = min(128, max(8, 2 ** int(math.log2(images / 10))))
+    batches = -(-images // batch_size)
+    return {
+        **_PHOTOS,
+        "batch_size": batch_size,
+        "warmup_steps": default_warmup(_COMMON["warmup_steps"], batches),
+        "ema_decay": min(_COMMON["ema_decay"], 1 - 1 / batches),
+    }
+
+
+def default_model(data):
+    """The preset that suits a data set."""
+    return _BY_DATA.get(data, _PHOTOS)["model"]
 
 
 def augmentation(spec):

@@ -103,7 +103,7 @@ def test_ctrl_c_in_any_step_loses_nothing(digits, tmp_path, monkeypatch, at):
     _, straight = run(digits, tmp_path / "peace", 2)
     with monkeypatch.context() as patch:
         patch.setattr(Interrupting, "at", at, raising=False)
-        patch.setattr("numpyvit.train.TrainStep", Interrupting)
+        patch.setattr("numpyvit.loop.TrainStep", Interrupting)
         with pytest.raises(Interrupted, match=f"after step {at} of 10; everything is saved.*resume=True"):
             run(digits, tmp_path / "run", 2)
     _, records = run(digits, tmp_path / "run", 2, resume=True)

@@ -5,39 +5,59 @@ called, so that `--help` comes at once.
 """
 
 import argparse
+import contextlib
 import io
 import sys
 import warnings
 
 from .. import __version__
-from ..errors import ConfigError, NumpyvitError
+from ..errors import ConfigError, Interrupted, NumpyvitError
+from ..progress import Tolerant
 from . import attention, convert, evaluate, gradcheck, models, predict, train
+from .streams import discard, settle
 
 
 def main(argv=None):
-    """Run one verb. Returns the exit code: 0, 1 for a failure, 2 for bad usage, 130 after Ctrl-C."""
-    from ..train import Interrupted
-
+    """Run one verb. Returns the exit code: 0, 1 for a failure, 2 for bad usage; after Ctrl-C 130, SIGTERM 143, and
+    141 where nobody reads the output any more."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is no failure
-    parser = build_parser()
-    args = parser.parse_args(argv)
+    stdout, stderr = sys.stdout, sys.stderr
     try:
+        with contextlib.redirect_stderr(Tolerant(stderr)):  # what it cannot show changes nothing
+            return _run_verb(argv)
+    finally:
+        settle(stdout)
+        settle(stderr)
+
+
+def _run_verb(argv):
+    args = None
+    try:
+        args = build_parser().parse_args(argv)
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
-            return args.run(args) or 0
-    except Interrupted as stop:
-        print(f"\nnumpyvit: {stop}", file=sys.stderr)
-        return 130
+            code = args.run(args) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        discard(sys.stdout)
+        return 141  # as of a program that SIGPIPE ended
     except KeyboardInterrupt:
         print("\nnumpyvit: stopped", file=sys.stderr)
         return 130
-    except (NumpyvitError, MemoryError) as error:
+    except Interrupted as stop:
+        print(f"\nnumpyvit: {stop}", file=sys.stderr)
+        return stop.exit_code
+    except (NumpyvitError, MemoryError, OSError) as error:
         if args.debug:
             raise
         print(f"numpyvit: error: {error or type(error).__name__}", file=sys.stderr)
+        for note in getattr(error, "__notes__", ()):
+            print(f"numpyvit: note: {note}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
 
 

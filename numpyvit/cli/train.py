@@ -5,9 +5,10 @@ import shlex
 
 from ..errors import ConfigError, RunError
 from .arguments import above_zero, add_verb, count, natural, rate
+from .streams import tolerant_stdout
 
 _TRAIN_EXAMPLES = """examples:
-  numpyvit train                                             the digits inside the package, under two minutes
+  numpyvit train                                             the digits inside the package, half a minute
   numpyvit train --data mnist --data-dir ~/mnist --epochs 5
   numpyvit train --data pictures/ --epochs 50                pictures/train/<class>/*.png, pictures/val/<class>/*.png
   numpyvit train --resume --out runs/digits-vit_micro_patch2_8
@@ -34,23 +35,39 @@ def add(verbs):
         "--epochs", type=count, metavar="N", help="default: 30 for digits, 5 for mnist, 10 for fashion-mnist, else 20"
     )
     option("--steps", type=count, metavar="N", help="stop after so many updates, if that comes first")
-    option("--batch-size", type=count, metavar="N", help="default: 64 for digits and mnist, else 128")
+    option(
+        "--batch-size",
+        type=count,
+        metavar="N",
+        help="default: 64 for digits, mnist and fashion-mnist, 128 for cifar; 8 to 128 by the size of a folder",
+    )
     option(
         "--lr",
         type=rate,
         metavar="X",
-        help="learning rate (default: 0.002 for digits, 0.003 for mnist, 0.001 for photographs)",
+        help="learning rate (default: 0.002 for digits, 0.003 for mnist and fashion-mnist, else and with "
+        "--pretrained 0.001)",
     )
     option("--weight-decay", type=rate, metavar="X", help="default: 0.05")
     option("--schedule", choices=("constant", "cosine", "step"), help="of the learning rate (default: constant)")
-    option("--warmup-steps", type=natural, metavar="N", help="default: 200; 100 for digits")
+    option(
+        "--warmup-steps",
+        type=natural,
+        metavar="N",
+        help="default: 200; 100 for digits; at most half an epoch of a folder",
+    )
     option("--label-smoothing", type=rate, metavar="X", help="default: 0")
     option("--clip-norm", type=above_zero, metavar="X", help="bound on the global norm of the gradients (default: 1)")
     option(
-        "--ema-decay", type=rate, metavar="X", help="of the weights' moving average; 0 is off (default: 0.99 to 0.999)"
+        "--ema-decay",
+        type=rate,
+        metavar="X",
+        help="of the weights' moving average; 0 is off (default: 0.99 to 0.999; about an epoch of a folder)",
     )
     option("--drop-rate", type=rate, metavar="X", help="dropout (default: 0)")
     option("--drop-path-rate", type=rate, metavar="X", help="stochastic depth (default: 0)")
+    option("--skip-bad", action="store_true", help="leave images of a folder out that cannot be read, with a note")
+    option("--quiet", action="store_true", help="say nothing but notes and errors")
     option("--no-augment", action="store_true", help="leave the pictures as they are")
     option("--seed", type=natural, metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
     option("--out", metavar="DIR", help="run directory (default: runs/DATA-MODEL, numbered where it exists)")
@@ -70,32 +87,47 @@ def add(verbs):
         help='leave parameters as they are, e.g. "[!h]*": all but the head',
     )
     option(
-        "--layer-decay", type=above_zero, metavar="X", help="factor by which lower blocks learn slower (default: none)"
+        "--layer-decay",
+        type=above_zero,
+        metavar="X",
+        help="factor by which lower blocks learn slower (default: none; 0.75 with --pretrained)",
     )
     return verb
 
 
 def run(args):
+    with tolerant_stdout():
+        _train(args)
+
+
+def _train(args):
     from .. import data, recipes
     from ..models import create_model
     from ..train import fit
 
-    settings = _train_settings(args)
-    out = settings.pop("out")
-    options = settings.pop("options")
+    stored, out = _stored_settings(args)
+    typed = _typed_settings(args, stored, out)
+    options = {**stored.pop("options", {}), **typed.pop("options")}
     train_set, val_set = data.load(
-        settings["data"], settings["data_dir"], img_size=options.get("img_size"), in_chans=options.get("in_chans", 3)
+        typed["data"],
+        {**stored, **typed}.get("data_dir"),
+        img_size=options.get("img_size"),
+        in_chans=options.get("in_chans", 3),
+        skip_bad=args.skip_bad,
     )
+    recipe = recipes.recipe(
+        typed["data"], len(train_set), bool({**stored, **typed}.get("pretrained")), typed.get("batch_size")
+    )
+    settings = {"data_dir": None, "pretrained": None, "preparation": None, **recipe, **stored, **typed}
     options |= {
         "img_size": list(train_set.image_shape[1:]),
         "in_chans": train_set.image_shape[0],
         "num_classes": len(train_set.classes),
     }
     begun = args.resume and (out / "state.safetensors").exists()  # then the state holds the weights
-    pretrained = None if begun else settings["pretrained"]
     model = create_model(
         settings.pop("model"),
-        pretrained,
+        None if begun else settings["pretrained"],
         seed=settings["seed"],
         device=args.device,
         grad_checkpointing=args.grad_checkpointing,
@@ -108,7 +140,8 @@ def run(args):
         train_set, val_set = (part.prepared(settings["preparation"]) for part in (train_set, val_set))
     keys = ("data", "data_dir", "augment", "pretrained", "preparation")
     config = {key: settings.pop(key) for key in keys}
-    print(
+    say = print if not args.quiet else lambda text: None
+    say(
         f"{config['data']}: {len(train_set):,} pictures to train on, {len(val_set):,} to test; "
         f"{model._recipe['model']} with {model.num_parameters():,} parameters -> {out}"
     )
@@ -121,62 +154,70 @@ def run(args):
         out=out,
         resume=args.resume,
         threads=args.threads,
+        progress=not args.quiet,
         config=config,
     )
-    _report(out, records, config)
+    say(_report(out, records, config))
 
 
 def _report(out, records, config):
-    best = max(records, key=lambda record: record["val_accuracy"])
+    from ..records import best_record
+
+    best = best_record(records)
     data_dir = f" --data-dir {shlex.quote(str(config['data_dir']))}" if config["data_dir"] else ""
-    print(
-        f"\ntest accuracy  {records[-1]['val_accuracy']:.2%} (best {best['val_accuracy']:.2%}, epoch {best['epoch']})"
+    return (
+        f"\ntest accuracy  {records[-1]['val_accuracy']:.2%} (best {best['val_accuracy']:.2%}, epoch {best['epoch']})\n"
+        f"checkpoint     {out / 'last.safetensors'} (best: {out / 'best.safetensors'})\n"
+        f"curves         {out / 'curves.png'}\n"
+        f"next           numpyvit evaluate --checkpoint {shlex.quote(str(out / 'best.safetensors'))}{data_dir}"
     )
-    print(f"checkpoint     {out / 'last.safetensors'} (best: {out / 'best.safetensors'})")
-    print(f"curves         {out / 'curves.png'}")
-    print(f"next           numpyvit evaluate --checkpoint {shlex.quote(str(out / 'best.safetensors'))}{data_dir}")
 
 
-def _train_settings(args):
-    """The recipe of the data, under the stored settings of a resumed run, under what the user typed."""
+def _stored_settings(args):
+    """-> what config.json of a resumed run holds, checked, else nothing; and the run directory."""
+    from .. import recipes
+    from ..run_directory import config_to_resume
+    from ..settings import check_stored
+
+    if not args.resume:
+        data = args.data or "digits"
+        return {}, _new_run(args.out, data, args.model or recipes.default_model(data))
+    out = pathlib.Path(args.out) if args.out else _latest_run()
+    stored = config_to_resume(out)
+    check_stored(stored, out / "config.json")
+    return stored, out
+
+
+def _typed_settings(args, stored, out):
+    """The settings of the command line, checked before any data is read, also against those of a resumed run."""
     from .. import recipes
     from ..models import VARIANTS
-    from ..run_directory import config_to_resume
+    from ..run_directory import check_same_run
+    from ..settings import SETTINGS, check_settings
 
-    stored = {}
-    if args.resume:
-        out = pathlib.Path(args.out) if args.out else _latest_run()
-        stored = config_to_resume(out)
-    data = args.data or stored.get("data", "digits")
-    names = ("model", "epochs", "steps", "batch_size", "lr", "weight_decay", "schedule", "warmup_steps")
-    names += ("label_smoothing", "clip_norm", "ema_decay", "seed", "data_dir", "pretrained")
-    names += ("freeze", "layer_decay")
+    names = [*SETTINGS, "model", "data_dir", "pretrained"]
     typed = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    stored_options = stored.pop("options", {})
-    settings = {
-        "data_dir": None,
-        "pretrained": None,
-        "preparation": None,
-        **recipes.recipe(data),
-        **stored,
-        **typed,
-        "data": data,
-    }
+    check_settings({name: typed[name] for name in SETTINGS if name in typed})
+    typed["data"] = args.data or stored.get("data", "digits")
+    typed["model"] = args.model or stored.get("model") or recipes.default_model(typed["data"])
     if args.no_augment:
-        settings["augment"] = {}
-    settings["options"] = dict(stored_options)
-    for option in ("drop_rate", "drop_path_rate"):
-        if getattr(args, option) is not None:
-            settings["options"][option] = getattr(args, option)
-    if args.img_size and not recipes.is_folder(data):
-        raise ConfigError(f"--img-size is for folders of pictures; those of {data} have a size of their own")
-    if recipes.is_folder(data):
-        own = VARIANTS[settings["model"]].options if settings["model"] in VARIANTS else {}
-        size = args.img_size or settings["options"].get("img_size") or own.get("img_size", 224)
-        settings["options"]["img_size"] = (size, size) if isinstance(size, int) else tuple(size)
-        settings["options"]["in_chans"] = own.get("in_chans", 3)
-    settings["out"] = out if args.resume else _new_run(args.out, data, settings["model"])
-    return settings
+        typed["augment"] = {}
+    typed["options"] = {
+        name: getattr(args, name) for name in ("drop_rate", "drop_path_rate") if getattr(args, name) is not None
+    }
+    folder = recipes.is_folder(typed["data"])
+    if args.img_size and not folder:
+        raise ConfigError(f"--img-size is for folders of pictures; those of {typed['data']} have a size of their own")
+    if args.img_size:
+        typed["options"]["img_size"] = [args.img_size, args.img_size]
+    if stored:
+        options = {**stored.get("options", {}), **typed["options"]}
+        check_same_run(out, {**stored, **typed, "options": options}, stored)
+    elif folder:
+        own = VARIANTS[typed["model"]].options if typed["model"] in VARIANTS else {}
+        size = own.get("img_size", 224)
+        typed["options"] = {"img_size": [size, size], "in_chans": own.get("in_chans", 3), **typed["options"]}
+    return typed
 
 
 def _new_run(out, data, model):

@@ -7,6 +7,8 @@ states how far it may be off and what it gained; tests compare every kernel with
 
 import contextvars
 import functools
+import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -57,7 +59,7 @@ def accelerated(formula):
     return run
 
 
-class kernels:
+class choose:
     """Choose a set of kernels: "numpy", or "plain" for the formulas alone.
 
     nv.kernels("numpy")                from now on, in this thread and those that share its work
@@ -78,7 +80,17 @@ class kernels:
 
 def plain():
     """`with plain():` every formula as it is written, without kernels."""
-    return kernels("plain")
+    return choose("plain")
 
 
 from . import cpu as cpu  # noqa: E402  (it registers its kernels in the table above)
+
+
+class _Callable(types.ModuleType):
+    """nv.kernels is this module, and nv.kernels("numpy") chooses a set."""
+
+    def __call__(self, name: str):
+        return choose(name)
+
+
+sys.modules[__name__].__class__ = _Callable

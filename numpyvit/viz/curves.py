@@ -1,6 +1,5 @@
 """The curves of a training run."""
 
-import importlib.util
 import io
 import math
 
@@ -12,12 +11,13 @@ _BLUE, _ORANGE, _GREY, _DARK = (31, 119, 180), (255, 127, 14), (215, 215, 215), 
 def draw_curves(records, path):
     """Loss and accuracy over the epochs, training and validation, as a PNG. records: what `fit` returns.
 
-    By matplotlib where it is installed, else by Pillow alone.
+    By matplotlib where it works, else by Pillow alone.
     """
     buffer = io.BytesIO()
-    if importlib.util.find_spec("matplotlib"):
+    try:
         _curves_by_matplotlib(records, buffer)
-    else:
+    except Exception:  # there is none, or one that does not work with the other packages
+        buffer = io.BytesIO()
         _curves_by_pillow(records, buffer)
     write_atomically(path, buffer.getvalue())
 

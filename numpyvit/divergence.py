@@ -1,0 +1,34 @@
+"""Where the numbers of a run stopped being finite."""
+
+import numpy as np
+
+from .backend import array_module
+from .core import Tape, observing
+
+
+def overflowed_parameter(model):
+    """The name of the first parameter that is not finite, else None."""
+    return next((name for name, parameter in model.named_parameters() if not _finite(parameter.data)), None)
+
+
+def explain_non_finite(model, x):
+    """Name the first parameter or layer output that is not finite, for the message of a diverged run."""
+    name = overflowed_parameter(model)
+    if name is not None:
+        return f"the parameter {name} is not finite: the last update overflowed; lower lr or clip the gradients"
+    found = []
+
+    def look(name, layer, output):
+        if not found and not all(map(_finite, output if isinstance(output, tuple) else (output,))):
+            found.append(f"{name or 'the model'} ({type(layer).__name__})")
+
+    with observing(model, look), np.errstate(all="ignore"):
+        tape = Tape(model)
+        model.forward(x, tape)
+    if found:
+        return f"the first layer whose output is not finite is {found[0]}; lower lr, clip the gradients, check the data"
+    return "every layer's output is finite, so the loss itself overflowed; check the labels and the loss"
+
+
+def _finite(array):
+    return bool(array_module(array).isfinite(array).all())
