@@ -16,6 +16,7 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -39,7 +40,7 @@ TARGETS = {
     "functional": ("formulas", "functional", "layers"),
     "core": ("core", "models", "step"),
     "layers": ("layer_formulas", "initial_values", "defaults", "layers"),
-    "models": ("golden", "initial_values", "defaults", "models", "layers"),
+    "models": ("golden", "registry", "initial_values", "defaults", "models", "layer_formulas", "layers"),
     "losses": ("losses", "golden", "defaults"),
     "optim": ("optim", "defaults", "step"),
     "resample": ("resample", "golden", "pretrained"),
@@ -57,7 +58,7 @@ EQUIVALENT = ()
 def main():
     options = arguments()
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
-    drawn = draw(options.files, options.seed)[: options.count]
+    drawn = draw(options.files, options.seed, options.count)
     results = known_results(options.out)
     rest = [(file, mutant) for file, mutant in drawn if key(file, mutant) not in results]
     print(f"{len(drawn)} mutants drawn, {len(drawn) - len(rest)} of them known", flush=True)
@@ -89,11 +90,13 @@ def arguments():
 # ---- what is drawn --------------------------------------------------------------------------------------------------
 
 
-def draw(globs, seed):
-    """(file, mutant) pairs of all target files in an order that follows from the seed."""
-    found = [(file, mutant) for file in target_files(globs) for mutant in mutants((ROOT / file).read_bytes())]
+def draw(globs, seed, count):
+    """(file, mutant) pairs, as many as asked for; those of a smaller count come first in those of a larger one."""
+    sources = {file: (ROOT / file).read_bytes() for file in target_files(globs)}
+    found = [(file, mutant) for file, source in sources.items() for mutant in mutants(source)]
     random.Random(seed).shuffle(found)
-    return found
+    programs = ((file, mutant) for file, mutant in found if mutant.is_another_program(sources[file]))
+    return list(itertools.islice(programs, count))
 
 
 def target_files(globs):

@@ -55,25 +55,25 @@ class Mutant:
     def apply(self, source):
         return source[: self.start] + self.text.encode() + source[self.stop :]
 
+    def is_another_program(self, source):
+        """Whether the change is one, and leaves the file one that Python can read."""
+        try:
+            return ast.dump(ast.parse(self.apply(source))) != ast.dump(ast.parse(source))
+        except SyntaxError:  # such as x[(a, :b)]
+            return False
+
 
 def mutants(source):
-    """Every mutant of a source file (bytes) that is another program, in the order of its lines."""
-    tree = ast.parse(source)
+    """Every mutant of a source file (bytes), in the order of its lines; a few may not be programs."""
     starts = [0, *itertools.accumulate(map(len, source.splitlines(keepends=True)))]
-    seen = {ast.dump(tree)}
-    for node, text in _changes(tree, _Place()):
+    seen = set()
+    for node, text in _changes(ast.parse(source), _Place()):
         first, last = starts[node.lineno - 1], starts[node.end_lineno]
         start, stop = first + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
-        head, tail = source[first:start], source[stop:last]
-        changed = source[:first] + head + text.encode() + tail + source[last:]
-        try:
-            program = ast.dump(ast.parse(changed))
-        except SyntaxError:  # such as x[(a, :b)]
-            continue
-        if program not in seen:
-            seen.add(program)
-            before, after = source[first:last].decode(), (head + text.encode() + tail).decode()
-            yield Mutant(node.lineno, start, stop, text, " ".join(before.split()), " ".join(after.split()))
+        if (start, stop, text) not in seen:
+            seen.add((start, stop, text))
+            lines = source[first:last], source[first:start] + text.encode() + source[stop:last]
+            yield Mutant(node.lineno, start, stop, text, *(" ".join(line.decode().split()) for line in lines))
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _changes(node, place):
     for change in _KINDS.get(type(node), ()):
         for replaced, new in change(node, place):
             yield replaced, new if isinstance(new, str) else _source(new)
-    if not (place.index and isinstance(node, ast.UnaryOp)):  # the 1 of an axis −1 is no index by itself
+    if not _is_negative_int(node):
         for child, inside in _children(node, place):
             yield from _changes(child, inside)
 
@@ -211,8 +211,13 @@ def _and_or(node, place):
         yield value, _negated(value)
 
 
+def _is_negative_int(node):
+    """An axis or a length to be found, such as −1: one number in two nodes."""
+    return isinstance(node, ast.UnaryOp) and isinstance(getattr(node.operand, "value", None), int)
+
+
 def _sign(node, place):
-    if isinstance(node.op, ast.USub) and place.index and isinstance(node.operand, ast.Constant):
+    if place.index and _is_negative_int(node):
         yield node, ast.Constant(-node.operand.value - 1)
     elif not isinstance(node.op, ast.Invert):
         yield node, node.operand
@@ -228,10 +233,8 @@ def _result(node, place):
 
 
 def _assignment(node, place):
-    for part in (*node.targets, node.value):
-        if isinstance(part, ast.Tuple):
-            yield from ((part, new) for new in _swaps(part.elts, lambda elts: ast.Tuple(elts, ast.Load())))
-            break
+    if isinstance(node.targets[0], ast.Tuple):
+        yield from ((node.targets[0], new) for new in _swaps(node.targets[0].elts, lambda elts: ast.Tuple(elts)))
 
 
 def _constant(node, place):
@@ -241,9 +244,9 @@ def _constant(node, place):
     elif isinstance(value, int) and place.index:
         yield node, ast.Constant(value + 1)
     elif isinstance(value, (int, float)):
-        percent = round(value * 1.01) if isinstance(value, int) and value > 50 else value * 1.01
-        yield node, ast.Constant(percent if value else value + 1)
-        yield node, ast.Constant(value * 2)
+        yield node, ast.Constant(value * 2 if value else 1)
+        if isinstance(value, float) or 0 < value <= 50:  # a larger int is a size or a bound, which 1% hardly moves
+            yield node, ast.Constant(value * 1.01)
 
 
 def _call(node, place):

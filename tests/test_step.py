@@ -1,3 +1,4 @@
+import gc
 import itertools
 import os
 import subprocess
@@ -301,11 +302,36 @@ def test_work_within_a_shard_stays_on_its_thread(watched, images):
     np.testing.assert_allclose(found, watched(images), atol=1e-5)
 
 
-def test_the_default_is_a_thread_for_each_processor(watched, images):
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    calls = watched.watch(min(count, 8))
+@pytest.mark.parametrize("affinity, processors, threads", [(3, 6, 3), (None, 2, 2), (None, None, 1)])
+def test_the_default_is_a_thread_for_each_processor(monkeypatch, watched, images, affinity, processors, threads):
+    """Each that this process may use, where the system tells; else each that there is, or one."""
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    if affinity:
+        own = {0: set(range(affinity))}
+        monkeypatch.setattr(os, "sched_getaffinity", own.__getitem__, raising=False)
+    calls = watched.watch(threads)
     nv.infer(watched, images)
-    assert len(threads_of(calls)) == min(count, 8)
+    assert len(threads_of(calls)) == threads
+
+
+@pytest.mark.parametrize("count, trained, inferred", [(2, [2], [1, 1]), (3, [3], [1, 2]), (5, [2, 3], [2, 3])])
+def test_a_shard_has_two_images_in_training_and_one_in_inference(watched, images, count, trained, inferred):
+    calls = watched.watch()
+    nv.TrainStep(watched, optim.AdamW(watched), threads=1)(images[:count], np.zeros(count, int))
+    assert [length for _, length in calls] == trained
+    calls = watched.watch()
+    nv.infer(watched, images[:count], threads=1)
+    assert [length for _, length in calls] == inferred
+
+
+def test_a_step_keeps_one_tape_for_each_shard_of_the_largest_batch(watched, images):
+    watched.watch()
+    step = nv.TrainStep(watched, optim.AdamW(watched))
+    for count in (32, 32, 2, 32):
+        step(images[:count], np.zeros(count, int))
+    tapes = [o for o in gc.get_objects() if isinstance(o, nv.Tape) and o.model is watched]
+    assert len(tapes) == 8
 
 
 @pytest.mark.parametrize("width, threads", [(100, 1), (700, 2)])
