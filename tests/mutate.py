@@ -12,6 +12,7 @@ about the same mutant of the same tree is not tried again.
 """
 
 import argparse
+import compileall
 import concurrent.futures
 import contextlib
 import functools
@@ -20,6 +21,7 @@ import itertools
 import json
 import os
 import pathlib
+import py_compile
 import queue
 import random
 import resource
@@ -52,7 +54,12 @@ TARGETS = {
 LAST = ("inference", "attention_maps", "viz", "data", "pretrained", "cli", "train")  # the tests that take longest
 
 # Mutants that no test can tell from the package: a part of the line before, a part of it after, and why.
-EQUIVALENT = ()
+EQUIVALENT = (
+    ("if decay:", "if True:", "without decay the weights are multiplied by 1"),
+    ("if label_smoothing:", "if True:", "without smoothing the targets are multiplied by 1"),
+    ("if rate < 1 else 0.0", "if rate < 1 else", "at rate 1 nothing is kept that would be scaled"),
+    ("if step < warmup_steps", "step <= warmup_steps", "at the end of the warm-up both formulas give the full rate"),
+)
 
 
 def main():
@@ -164,12 +171,11 @@ def run_tests(tree, tests):
     if not tests:
         return "passed"
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]
-    # no bytecode is written: Python would take that of another mutant of equal size and second for this one's
-    quiet = {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "OPENBLAS_NUM_THREADS": "1"}
+    settings = {"PYTHONPATH": str(tree), "OPENBLAS_NUM_THREADS": "1"}
     patience = PATIENCE * len(tests)
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(
-            command, cwd=tree, env=os.environ | quiet, stdout=printed, stderr=printed, start_new_session=True
+            command, cwd=tree, env=os.environ | settings, stdout=printed, stderr=printed, start_new_session=True
         )
         try:
             process.wait(patience)
@@ -198,7 +204,10 @@ def check_that_the_suite_passes(trees):
 
 
 def copy_of_tree(folder):
+    """Its bytecode is told by the hash of the source: by size and time one mutant would be taken for another."""
     shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", "*.egg-info", ".venv"))
+    by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(folder / "numpyvit", quiet=1, invalidation_mode=by_hash)
     return folder
 
 

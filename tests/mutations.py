@@ -38,6 +38,7 @@ _EXTREMES = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minim
 _SYMMETRIC = {*_EXTREMES, "multiply", "isinstance", "array_equal"}  # swapped arguments change nothing, or crash
 _LOOKS = {"array_module", "on_host", "isinstance", "hasattr"}  # where an array lives is where all of a call live
 _AXES = {"sum", "mean", "max", "min", "argmax", "swapaxes", "transpose", "concatenate", "stack", "split", "softmax"}
+_WAYS = {"optimize", "copy"}  # keywords that say how the work is done, not what comes out
 _NO_ARRAYS = {"self", "tape", "xp", "np", "rng", "seed", "dtype", "name", "cls", "model"}
 
 
@@ -104,6 +105,7 @@ def _left_out(node):
     return (
         isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom))
         or (isinstance(node, ast.FunctionDef) and node.name == "__repr__")
+        or (isinstance(node, ast.keyword) and node.arg in _WAYS)
         or (isinstance(node, ast.ExceptHandler) and isinstance(node.body[-1], ast.Raise))
     )
 
