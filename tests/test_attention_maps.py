@@ -8,7 +8,7 @@ import numpyvit as nv
 from numpyvit import functional as F
 from numpyvit import viz
 from numpyvit.errors import ConfigError, NonFiniteError, ShapeError
-from numpyvit.layers.attention import Attention, QKNormAttention
+from numpyvit.layers.attention import Attention
 from numpyvit.testing import randomize
 
 TINY = dict(img_size=(8, 12), patch_size=4, in_chans=3, num_classes=5, embed_dim=8, depth=2, num_heads=2, mlp_ratio=2.0)
@@ -104,7 +104,7 @@ def test_attention_that_is_not_finite_is_refused(image):
         viz.attention_maps(model, image)
 
 
-@pytest.mark.parametrize("layer", [Attention(8, 2, dtype="float64"), QKNormAttention(8, 2, dtype="float64")])
+@pytest.mark.parametrize("layer", [Attention(8, 2, dtype="float64"), Attention(8, 2, qk_norm=True, dtype="float64")])
 def test_values_and_probabilities_are_those_that_forward_used(layer, rng):
     x = rng.standard_normal((2, 5, 8))
     tape = nv.Tape(layer)

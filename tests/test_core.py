@@ -331,3 +331,169 @@ def test_features_have_gradients(rng):
     model.freeze("norm.*", "head.*")
     errors = gradcheck(trunk, x)
     assert "body.pos_embed" in errors and "input 0" in errors
+
+
+# ---- what tapes and layers promise ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_a_tape_draws_on_as_without_checkpointing(rng, seed):
+    """Forward, backward and forward again on one tape: recomputing leaves no trace in the random stream."""
+    x, found = rng.standard_normal((4, 1, 8, 8)), []
+    for checkpointing in (False, True):
+        model = tiny(drop_rate=0.3, attn_drop_rate=0.2, drop_path_rate=0.4, dtype="float64")
+        model.set_grad_checkpointing(checkpointing)
+        tape = nv.Tape(model, seed=seed)
+        first = model.forward(x, tape)
+        model.backward(first, tape)
+        second = model.forward(x, tape)
+        found.append((first, second, model.backward(second, tape), tape.flat))
+    assert all(map(np.array_equal, *found))
+    assert np.array_equal(first, second) == (seed is None)
+
+
+def test_what_was_saved_last_comes_first_and_all_can_be_seen_and_dropped():
+    a, b = Linear(2, 2), Linear(2, 2)
+    tape = nv.Tape(a)
+    tape.push(a, 1, 2)
+    tape.push(b)
+    tape.push(a, 3)
+    assert tape.pending == 3 and tape.residuals() == [(a, (1, 2)), (b, ()), (a, (3,))]
+    assert tape.pop(a) == (3,) and tape.pop(b) == () and tape.pop(a) == (1, 2) and tape.pending == 0
+    tape.push(a, 1)
+    tape.discard()
+    assert tape.pending == 0 and tape.residuals() == []
+
+
+def test_gradients_lie_one_after_another_in_the_order_of_the_layout():
+    model = tiny(dtype="float64")
+    tape = nv.Tape(model)
+    tape.flat[...] = np.arange(tape.flat.size)
+    found, parameters = tape.gradients(), dict(model.named_parameters())
+    assert list(found) == list(parameters)
+    flat = np.concatenate([found[name].ravel() for name in tape.layout.names])
+    assert np.array_equal(flat, np.arange(sum(p.data.size for p in parameters.values())))
+    for name, parameter in parameters.items():
+        assert found[name].shape == parameter.data.shape and tape.wants(parameter)
+        assert tape.gradient(parameter) is found[name]
+
+
+def test_gradients_add_up_and_frozen_parameters_get_none():
+    layer = Linear(2, 3, dtype="float64")
+    tape = nv.Tape(layer)
+    tape.add(layer.weight, np.arange(6.0).reshape(3, 2))
+    tape.add(layer.weight, np.full((3, 2), 5.0))
+    assert tape.gradients()["weight"].tolist() == [[5, 6], [7, 8], [9, 10]]
+    layer.weight.trainable = False
+    tape = nv.Tape(layer)
+    tape.add(layer.weight, np.ones((3, 2)))
+    assert not tape.wants(layer.weight) and list(tape.gradients()) == ["bias"]
+
+
+def test_matrices_decay_unless_told_otherwise():
+    decays = [nv.Parameter(np.zeros(shape)).decay for shape in ((), (3,), (2, 3), (1, 2, 3))]
+    assert decays == [False, False, True, True]
+    assert nv.Parameter(np.zeros(3), decay=True).decay and not nv.Parameter(np.zeros((2, 2)), decay=False).decay
+    assert nv.Parameter(np.zeros(3)).trainable and not nv.Parameter(np.zeros(3), False).trainable
+
+
+def test_the_tape_and_the_optimizer_know_decayed_parameters_by_their_place():
+    layer = Linear(2, 3)
+    layer.extra = nv.Parameter(np.zeros(5, np.float32), decay=True)
+    layout = Layout(layer)
+    assert layout.names == ["weight", "extra", "bias"] and layout.sizes == [6, 5, 3]
+    assert layout.decayed == 11 and layout.size == 14
+    assert layout.zeros().shape == (14,) and layout.zeros().dtype == layout.dtype == np.float32
+
+
+def test_children_are_parameters_and_layers_in_the_order_of_their_attributes():
+    class Holder(nv.Layer):
+        def __init__(self):
+            self.b = Linear(2, 2, bias=False)
+            self._hidden = Linear(2, 2)
+            self.number, self.numbers, self.words = 3, [1, 2], {"a": "b"}
+            self.a = [nv.Parameter(np.zeros(2)), "text", Dropout()]
+
+    holder = Holder()
+    assert [name for name, _ in holder.children()] == ["b", "a.0", "a.2"]
+    assert [name for name, _ in holder.named_parameters()] == ["b.weight", "a.0"]
+    assert list(holder.named_layers()) == [("", holder), ("b", holder.b), ("a.2", holder.a[2])]
+
+
+def test_freezing_and_unfreezing_by_pattern():
+    model = tiny()
+    trained = lambda: {name for name, p in model.named_parameters() if p.trainable}  # noqa: E731
+    every, size = trained(), model.num_parameters()
+    assert model.freeze("blocks.[0-5].*", "cls_token") is model
+    assert trained() == {name for name in every if not name.startswith("blocks.") and name != "cls_token"}
+    model.unfreeze("blocks.1.*")
+    assert trained() == {name for name in every if not name.startswith("blocks.0.") and name != "cls_token"}
+    model.freeze()
+    assert trained() == set() and model.num_parameters() == size == sum(
+        p.data.size for _, p in model.named_parameters()
+    )
+    model.unfreeze()
+    assert trained() == every
+
+
+def test_a_model_is_converted_and_moved_whole():
+    model = tiny()
+    before = model.state_dict()
+    assert model.astype("float64") is model and model.to("cpu") is model
+    for name, parameter in model.named_parameters():
+        assert parameter.data.dtype == np.float64 and np.array_equal(parameter.data, before[name])
+
+
+def test_a_state_dict_is_taken_with_the_models_type_and_leaves_its_arrays_alone():
+    model, state = tiny(), tiny(seed=1, dtype="float64").state_dict()
+    arrays = {name: parameter.data for name, parameter in model.named_parameters()}
+    model.load_state_dict(state)
+    for name, parameter in model.named_parameters():
+        assert parameter.data is arrays[name] and parameter.data.dtype == np.float32
+        assert np.array_equal(parameter.data, state[name].astype(np.float32))
+
+
+def test_observing_backward_sees_the_gradients_in_reverse(rng):
+    layer, seen = Mlp(4, 6, dtype="float64"), []
+    tape = nv.Tape(layer)
+    y = layer.forward(rng.standard_normal((3, 4)), tape)
+    with observing(layer, lambda name, part, dx: seen.append((name, part, dx.shape)), "backward"):
+        layer.backward(y, tape)
+    assert [name for name, _, _ in seen] == ["drop2", "fc2", "drop1", "act", "fc1", ""]
+    assert seen[1] == ("fc2", layer.fc2, (3, 6)) and seen[-1] == ("", layer, (3, 4))
+    assert "backward" not in vars(layer.fc1)
+
+
+def test_parameters_under_an_optimizer_are_views_of_one_buffer():
+    layer = Linear(3, 2)
+    before = layer.state_dict()
+    optimizer = nv.optim.SGD(layer)
+    assert all(np.shares_memory(p.data, optimizer.weights.flat) for _, p in layer.named_parameters())
+    assert all(np.array_equal(before[name], p.data) for name, p in layer.named_parameters())
+    tape = nv.Tape(layer)
+    for wrong in (np.zeros((2, 3)), np.zeros((3, 2), np.float32)):
+        layer.weight.data = wrong
+        with pytest.raises(ConfigError, match="make a new optimizer"):
+            optimizer.step(tape)
+
+
+def test_a_tape_for_looking_keeps_what_checkpointing_would_leave_out(rng):
+    block, x = nv.Recompute(Block(8, 2, dtype="float64")), rng.standard_normal((2, 5, 8))
+    short, whole = nv.Tape(block), nv.Tape(block, record_all=True)
+    assert np.array_equal(block.forward(x, short), block.forward(x, whole))
+    assert short.pending == 1 < whole.pending
+    assert np.array_equal(block.backward(x, short), block.backward(x, whole))
+    assert np.array_equal(short.flat, whole.flat) and short.pending == whole.pending == 0
+
+
+def test_a_stream_can_be_put_back_and_started_again():
+    tape = nv.Tape(Linear(2, 2), seed=(1, 2))
+    state = tape.random.state
+    first = tape.random.random((3, 2))
+    assert first.shape == (3, 2) and not np.array_equal(first, tape.random.random((3, 2)))
+    tape.random.state = state
+    assert np.array_equal(first, tape.random.random((3, 2)))
+    tape.reseed((1, 2))
+    assert np.array_equal(first, tape.random.random((3, 2)))
+    tape.reseed(None)
+    assert tape.random is None

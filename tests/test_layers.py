@@ -15,6 +15,7 @@ from numpyvit.layers import (
     Dropout,
     DropPath,
     LayerNorm,
+    LayerScale,
     Linear,
     PatchEmbed,
     ReLU,
@@ -114,6 +115,27 @@ def test_frozen_parameters_get_no_slot_and_the_others_keep_their_gradient(case):
     assert np.array_equal(dx, dx_frozen)
     for name, gradient in tape.gradients().items():
         assert np.array_equal(gradient, expected[name])
+
+
+class Adds(nv.Tape):
+    """Tells what backward worked out."""
+
+    def add(self, parameter, *gradient):
+        self.added = [*getattr(self, "added", []), parameter]
+        super().add(parameter, *gradient)
+
+
+@pytest.mark.parametrize("build", [partial(Linear, 8, 6), partial(LayerScale, 8), partial(PatchEmbed, 4, 2, 3, 8)])
+def test_no_gradient_is_worked_out_for_a_frozen_parameter(rng, build):
+    layer, x = build(), rng.standard_normal((2, 3, 4, 4)).astype(np.float32)
+    x = x if isinstance(layer, PatchEmbed) else x.reshape(2, 6, 8)
+    parameters = [parameter for _, parameter in layer.named_parameters()]
+    for frozen in parameters:
+        layer.unfreeze()
+        frozen.trainable = False
+        tape = Adds(layer)
+        layer.backward(layer.forward(x, tape), tape)
+        assert getattr(tape, "added", []) == [p for p in parameters if p is not frozen]
 
 
 @pytest.mark.parametrize("case", ALL)
@@ -274,6 +296,8 @@ def test_patch_embed_is_a_convolution(rng):
         (lambda: Dropout(1.5), "must lie in 0..1"),
         (lambda: Linear(2, 2, dtype="float16"), "float32"),
         (lambda: Linear(2, 2, dtype="nonsense"), "nonsense"),
+        (lambda: GELU(dtype="float16"), "float32"),
+        (lambda: DropPath(-0.1), "must lie in 0..1"),
     ],
 )
 def test_bad_options_are_named(build, message):

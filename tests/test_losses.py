@@ -23,6 +23,21 @@ def test_cross_entropy_gradient(logits, targets, smoothing, weight):
     gradcheck_loss(losses.cross_entropy, logits, targets, smoothing, weight)
 
 
+@pytest.mark.parametrize("targets", [LABELS, SOFT], ids=["indices", "soft"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("weight", [None, WEIGHT], ids=["unweighted", "weighted"])
+def test_cross_entropy_is_the_published_formula(logits, targets, smoothing, weight):
+    """Z is the labels' weight for indices and the batch for soft targets."""
+    w = np.ones(4) if weight is None else weight
+    t = (1 - smoothing) * (np.eye(4)[targets] if targets.ndim == 1 else targets) + smoothing / 4
+    z = w[targets].sum() if targets.ndim == 1 else 5
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    loss, gradient = losses.cross_entropy(logits, targets, smoothing, weight)
+    assert loss == pytest.approx(-(w * t * np.log(p)).sum() / z, rel=1e-12)
+    expected = (p * (w * t).sum(-1, keepdims=True) - w * t) / z
+    np.testing.assert_allclose(gradient, expected, rtol=1e-10, atol=1e-14)
+
+
 def test_cross_entropy_of_equal_logits_is_log_k():
     loss, gradient = losses.cross_entropy(np.zeros((3, 4)), np.array([0, 1, 2]))
     assert loss == pytest.approx(np.log(4))
@@ -57,10 +72,11 @@ def test_logits_of_ten_thousand_are_stable(dtype):
 
 def test_a_pair_of_logits_gives_the_mean_of_both(logits, rng):
     other = rng.standard_normal((5, 4))
-    loss, (ga, _) = losses.cross_entropy((logits, other), LABELS)
+    loss, (ga, gb) = losses.cross_entropy((logits, other), LABELS)
     a, b = losses.cross_entropy(logits, LABELS), losses.cross_entropy(other, LABELS)
     assert loss == pytest.approx((a[0] + b[0]) / 2)
     np.testing.assert_allclose(ga, a[1] / 2)
+    np.testing.assert_allclose(gb, b[1] / 2)
     gradcheck_loss(losses.cross_entropy, (logits, other), LABELS)
 
 
@@ -77,6 +93,25 @@ def test_distillation_gradients(logits, rng, alpha):
     gradcheck_loss(losses.soft_distillation, pair, LABELS, teacher, alpha, 3.0, 0.1)
 
 
+def test_hard_distillation_learns_the_teachers_largest_class(logits, rng):
+    other, teacher = rng.standard_normal((2, 5, 4))
+    loss, (gradient, gradient_dist) = losses.hard_distillation((logits, other), LABELS, teacher, 0.3, 0.1)
+    own, taught = losses.cross_entropy(logits, LABELS, 0.1), losses.cross_entropy(other, teacher.argmax(1))
+    assert loss == pytest.approx(0.7 * own[0] + 0.3 * taught[0])
+    np.testing.assert_allclose(gradient, 0.7 * own[1])
+    np.testing.assert_allclose(gradient_dist, 0.3 * taught[1])
+
+
+def test_soft_distillation_learns_the_teachers_shares(logits, rng):
+    other, teacher = rng.standard_normal((2, 5, 4))
+    p, q = (np.exp(x / 3) / np.exp(x / 3).sum(-1, keepdims=True) for x in (other, teacher))
+    loss, (gradient, gradient_dist) = losses.soft_distillation((logits, other), LABELS, teacher, 0.3, 3.0, 0.1)
+    own = losses.cross_entropy(logits, LABELS, 0.1)
+    assert loss == pytest.approx(0.7 * own[0] + 0.3 * 9 / 20 * (q * np.log(q / p)).sum())
+    np.testing.assert_allclose(gradient, 0.7 * own[1])
+    np.testing.assert_allclose(gradient_dist, 0.3 * 3 / 20 * (p - q))
+
+
 def test_soft_distillation_divides_by_the_number_of_elements(logits, rng):
     teacher, tau = rng.standard_normal((5, 4)), 2.0
     p, q = (np.exp(x / tau) / np.exp(x / tau).sum(-1, keepdims=True) for x in (logits, teacher))
@@ -87,6 +122,18 @@ def test_soft_distillation_divides_by_the_number_of_elements(logits, rng):
 def test_accuracy_counts_rows():
     logits = np.array([[1.0, 0], [0, 1], [1, 0], [1, 0]])
     assert losses.accuracy(logits, np.array([0, 1, 1, 0])) == 0.75
+
+
+def test_accuracy_of_soft_targets_asks_for_their_largest_class():
+    logits = np.array([[0.0, 2, 1], [0, 2, 1], [3, 2, 1], [0, 1, 5]])
+    soft = np.array([[0.3, 0.6, 0.1], [0.6, 0.3, 0.1], [0.4, 0.3, 0.3], [0.0, 0.1, 0.9]])
+    assert losses.accuracy(logits, soft) == 0.75
+
+
+def test_accuracy_of_a_pair_of_logits_is_that_of_their_sum():
+    heads = np.array([[1.0, 0], [0, 3]]), np.array([[0, 2.0], [0, 3]])
+    assert losses.accuracy(heads, np.array([1, 1])) == 1
+    assert losses.accuracy(heads, np.array([0, 1])) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -114,6 +161,20 @@ def test_other_bad_calls(logits):
         losses.hard_distillation(logits, LABELS, logits)
     with pytest.raises(ShapeError, match="equal"):
         losses.mse(logits, logits[:2])
+
+
+def test_no_loss_changes_an_array_it_was_given(logits, rng):
+    arrays = [logits, rng.standard_normal((5, 4)), LABELS.copy(), SOFT.copy(), WEIGHT.copy(), logits[::-1].copy()]
+    before = [array.copy() for array in arrays]
+    a, b, labels, soft, weight, teacher = arrays
+    for targets in (labels, soft):
+        losses.cross_entropy(a, targets, 0.1, weight)
+        losses.cross_entropy((a, b), targets, 0.1)
+        losses.hard_distillation((a, b), targets, teacher)
+        losses.soft_distillation((a, b), targets, teacher)
+        losses.accuracy(a, targets)
+    losses.mse(a, b)
+    assert all(map(np.array_equal, arrays, before))
 
 
 def test_numbers_and_targets_of_other_types_leave_float32_alone():

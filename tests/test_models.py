@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -102,6 +104,11 @@ def test_list_models_filters_and_sorts():
         (lambda: tiny(global_pool="max"), "'token', or 'avg'"),
         (lambda: tiny(global_pool="avg", distilled=True), "not distilled"),
         (lambda: tiny(depth=0), "depth must be an int of at least 1"),
+        (lambda: tiny(representation_size=-1), "representation_size must be an int of at least 1"),
+        (lambda: tiny(embed_dim=0), "embed_dim must be an int of at least 1"),
+        (lambda: tiny(in_chans=1.5), "in_chans must be an int of at least 1"),
+        (lambda: tiny(num_classes=-1), "num_classes must be an int of at least 0"),
+        (lambda: tiny(mlp_ratio=0.1), "mlp_ratio must leave"),
         (lambda: tiny(drop_rate=-0.1), "0..1"),
     ],
 )
@@ -165,6 +172,39 @@ def test_images_of_another_float_type_are_taken(rng):
     model, x = tiny(), rng.standard_normal((2, 1, 8, 8))
     assert model(x).dtype == np.float32
     np.testing.assert_allclose(model(x), model(x.astype(np.float32)), atol=1e-6)
+
+
+@pytest.mark.parametrize("case", MODELS, ids=lambda case: case.name)
+def test_each_layer_of_a_new_model_knows_its_dotted_name(case):
+    for name, layer in case.build().named_layers():
+        kind = type(layer).__name__
+        if kind != "Identity":  # one may stand in two places and has the name of the first
+            assert layer.path == (f"{name} ({kind})" if name else kind)
+
+
+def test_a_norm_of_ones_own_stands_at_every_place():
+    own = partial(nv.layers.LayerNorm, eps=1e-3)
+    options = dict(norm_layer=own, pre_norm=True, qk_norm=True)
+    for pool in ("token", "avg"):
+        model = nv.ModernVisionTransformer(**TINY, **options, global_pool=pool)
+        norms = {name: layer.eps for name, layer in model.named_layers() if isinstance(layer, nv.layers.LayerNorm)}
+        assert {"norm_pre", "norm" if pool == "token" else "fc_norm", "blocks.1.norm2"} <= norms.keys()
+        assert {eps for name, eps in norms.items() if not name.endswith(("q_norm", "k_norm"))} == {1e-3}
+
+
+def test_an_activation_of_ones_own_stands_in_every_block():
+    model = tiny(act_layer=nv.layers.ReLU)
+    assert all(isinstance(block.mlp.act, nv.layers.ReLU) for block in model.blocks)
+
+
+def test_a_dynamic_model_resizes_its_position_embedding_to_the_images(rng):
+    model = nv.ModernVisionTransformer(**TINY, dynamic_img_size=True, dtype="float64", seed=1)
+    x = rng.standard_normal((2, 1, 8, 12))
+    fixed = nv.ModernVisionTransformer(**{**TINY, "img_size": (8, 12)}, dtype="float64")
+    state = model.state_dict()
+    resized = nv.resample.resize_pos_embed(state["pos_embed"], 1, (2, 2), (2, 3), "timm")
+    fixed.load_state_dict({**state, "pos_embed": resized})
+    np.testing.assert_allclose(model(x), fixed(x), rtol=1e-10)
 
 
 # ---- frozen parts, features -----------------------------------------------------------------------------------------

@@ -105,6 +105,73 @@ def test_clipping_scales_to_the_global_norm():
     assert np.array_equal(tape.flat, clipped)
 
 
+def test_clipping_of_tiny_gradients_divides_by_no_zero():
+    """The norm is taken 1e-6 larger, as in PyTorch."""
+    for start, expected in ((1e-6, 0.5e-6), (0.0, 0.0), (3e-6, 0.75e-6)):
+        layer = Linear(1, 1, bias=False, dtype="float64")
+        tape = nv.Tape(layer)
+        tape.flat[...] = start
+        assert optim.clip_global_norm(tape, 1e-6) == pytest.approx(start)
+        assert tape.flat[0] == pytest.approx(expected)
+
+
+def test_the_state_holds_the_moments_under_their_names():
+    layer = Linear(3, 2, dtype="float64")
+    g = with_gradient(layer)
+    for optimizer, expected in (
+        (optim.AdamW(layer, betas=(0.8, 0.9)), {"m": 0.2 * g.flat, "v": 0.1 * g.flat**2}),
+        (optim.SGD(layer, momentum=0.9), {"u": g.flat}),
+    ):
+        optimizer.step(g)
+        state = optimizer.state_dict()
+        assert state.pop("step") == 1 and state.keys() == expected.keys()
+        for name, moment in state.items():
+            np.testing.assert_allclose(moment, expected[name], rtol=1e-12)
+
+
+def test_the_moving_average_is_the_published_formula(rng):
+    layer = Linear(4, 3, dtype="float64")
+    ema, expected = optim.EMA(layer, decay=0.3), layer.weight.data.copy()
+    for t in range(1, 8):
+        layer.weight.data[...] = rng.standard_normal((3, 4))
+        beta = min(0.3, (1 + t) / (10 + t))
+        expected = beta * expected + (1 - beta) * layer.weight.data
+        ema.update()
+    assert ema.state_dict()["step"] == 7
+    ema.copy_to_model()
+    np.testing.assert_allclose(layer.weight.data, expected, rtol=1e-12)
+
+
+def test_schedules_are_their_formulas_at_every_step():
+    constant = optim.constant_schedule(0.5, warmup_steps=4)
+    cosine = optim.cosine_schedule(0.5, 30, warmup_steps=4, min_lr=0.1)
+    falling = optim.step_schedule(0.5, 7, 0.3, warmup_steps=4)
+    for step in range(40):
+        warm = min(1, (step + 1) / 5)
+        assert constant(step) == pytest.approx(0.5 * warm)
+        share = min(1, (step - 4) / 26)
+        expected = 0.1 + 0.4 * (1 + math.cos(math.pi * share)) / 2 if step >= 4 else 0.5 * warm
+        assert cosine(step) == pytest.approx(expected)
+        assert falling(step) == pytest.approx(0.5 * warm * 0.3 ** (step // 7))
+    short = optim.cosine_schedule(1.0, 5, warmup_steps=4)
+    assert [short(4), short(5), short(6)] == [1, 0, 0]
+    assert [optim.cosine_schedule(1.0, 5, warmup_steps=5)(step) for step in (5, 6)] == [1, 0]
+    assert optim.step_schedule(1.0, 3)(3) == pytest.approx(0.1)
+    assert optim.constant_schedule(1.0)(0) == optim.step_schedule(1.0, 3)(0) == optim.cosine_schedule(1.0, 3)(0) == 1
+
+
+def test_layer_decay_names_every_parameter_below_the_head():
+    model = nv.VisionTransformer(8, 4, 1, 3, embed_dim=8, depth=3, num_heads=2, distilled=True)
+    factors = optim.layer_decay(model, 0.5)
+    for name, _ in model.named_parameters():
+        if name.startswith("blocks."):
+            assert factors[name] == 0.5 ** (3 - int(name[7]))
+        elif name.startswith(("norm.", "head")):
+            assert factors.get(name, 1) == 1
+        else:
+            assert factors[name] == 0.5**4
+
+
 def test_a_copy_of_model_and_optimizer_goes_on_by_itself():
     import copy
     import pickle
@@ -154,6 +221,17 @@ def test_the_moving_average_follows_and_is_put_on_and_off():
     assert np.array_equal(layer.weight.data, own)
 
 
+def test_pieces_of_an_update_cover_all_weights_once_and_tell_what_decays(xp):
+    layer = Linear(600, 500)
+    optimizer = optim.AdamW(layer.to(xp if xp is not np else "cpu"), weight_decay=0.3)
+    pieces = list(optimizer.chunks())
+    assert [start for start, _, _ in pieces] == [0, *(stop for _, stop, _ in pieces[:-1])]
+    assert pieces[-1][1] == 300_500
+    assert [decay for _, stop, decay in pieces if stop <= 300_000] == [0.3] * (len(pieces) - 1) and pieces[-1][2] == 0
+    # short pieces stay near the processor; on a device one of each kind saves calls
+    assert len(pieces) > 2 if xp is np else len(pieces) == 2
+
+
 def test_states_round_trip_and_foreign_ones_are_refused():
     layer, other = LayerNorm(4), LayerNorm(5)
     optimizer, ema = optim.AdamW(layer), optim.EMA(layer)
@@ -181,6 +259,8 @@ def test_states_round_trip_and_foreign_ones_are_refused():
         lambda layer: optim.SGD(layer, momentum=-1),
         lambda layer: optim.clip_global_norm(nv.Tape(layer), 0.0),
         lambda layer: optim.cosine_schedule(1.0, 10, warmup_steps=-1),
+        lambda layer: optim.constant_schedule(1.0, warmup_steps=-1),
+        lambda layer: optim.step_schedule(1.0, 10, warmup_steps=-1),
         lambda layer: nv.TrainStep(layer, None, clip_norm=-1.0),
         lambda layer: nv.Tape(layer, seed=-1),
         lambda layer: Linear(2, 2, seed=-1),

@@ -1,6 +1,11 @@
+import gc
+import itertools
 import os
 import subprocess
 import sys
+import threading
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -194,3 +199,167 @@ def test_a_model_that_is_frozen_whole_still_tells_its_loss(batch):
     before = model.state_dict()
     assert np.isfinite(nv.TrainStep(model, optim.AdamW(model))(*batch))
     assert all(np.array_equal(before[name], p.data) for name, p in model.named_parameters())
+
+
+# ---- against a plain loop, and on which threads ---------------------------------------------------------------------
+
+OPTIMIZERS = [partial(optim.AdamW, lr=0.01, weight_decay=0.2), partial(optim.SGD, lr=0.1, momentum=0.9)]
+
+
+@pytest.mark.parametrize("make", OPTIMIZERS, ids=["AdamW", "SGD"])
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+@pytest.mark.parametrize("distilled", [False, True])
+def test_steps_are_those_of_a_plain_loop(rng, make, clip_norm, distilled):
+    """Five steps over several shards on two threads, and the same written out with one tape."""
+    model, plain = (tiny(distilled=distilled, dtype="float64") for _ in range(2))
+    optimizer, plain_optimizer, tape = make(model), make(plain), nv.Tape(plain)
+    step = nv.TrainStep(model, optimizer, threads=2, clip_norm=clip_norm)
+    for number in range(5):
+        x, labels = rng.standard_normal((13 + number, 1, 8, 8)), rng.integers(0, 3, 13 + number)
+        loss = step(x, labels)
+        logits = plain.forward(x, tape)
+        expected, gradient = nv.losses.cross_entropy(logits, labels)
+        plain.backward(gradient, tape)
+        if clip_norm is not None:
+            assert optim.clip_global_norm(tape, clip_norm) > clip_norm
+        plain_optimizer.step(tape)
+        tape.zero()
+        assert loss == pytest.approx(expected, rel=1e-10) and step.steps == optimizer.steps == number + 1
+        np.testing.assert_allclose(np.array(step.logits), np.array(logits), rtol=1e-8, atol=1e-10)
+    for (name, a), (_, b) in zip(model.named_parameters(), plain.named_parameters()):
+        np.testing.assert_allclose(a.data, b.data, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+def test_each_step_and_each_shard_draws_masks_of_its_own(rng):
+    x, labels = np.repeat(rng.standard_normal((1, 1, 8, 8)), 16, axis=0), np.zeros(16, int)
+    seen = {}
+    for seed in (0, 1, None):
+        model = tiny(drop_rate=0.5, dtype="float64")
+        step = nv.TrainStep(model, optim.SGD(model, lr=0.0), seed=seed)
+        rows = []
+        for _ in range(2):
+            step(x, labels)
+            rows += [tuple(row) for row in step.logits]
+        seen[seed] = set(rows)
+    assert len(seen[0]) == len(seen[1]) == 32 and not seen[0] & seen[1]
+    assert len(seen[None]) == 1 or np.ptp(list(seen[None]), axis=0).max() < 1e-12
+
+
+def meeting(threads):
+    """To be called by so many threads at least: the first calls wait for each other, the others a moment."""
+    barrier, turns = threading.Barrier(threads), itertools.count()
+    return lambda: barrier.wait(timeout=60) if next(turns) < threads else time.sleep(0.01)
+
+
+class Watched(nv.VisionTransformer):
+    """Tells which threads called it, with how many images each."""
+
+    def forward(self, x, tape=nv.FORGET):
+        self._meet()
+        self._calls.append((threading.get_ident(), len(x)))
+        return super().forward(x, tape)
+
+    def watch(self, threads=1):
+        self._calls, self._meet = [], meeting(threads)
+        return self._calls
+
+
+@pytest.fixture
+def watched():
+    return Watched(**{**TINY, "img_size": 112, "patch_size": 28})
+
+
+@pytest.fixture
+def images(rng):
+    """So many and so large that there are eight shards of four."""
+    return rng.standard_normal((32, 1, 112, 112)).astype(np.float32)
+
+
+def threads_of(calls):
+    return {thread for thread, _ in calls}
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_shards_run_on_as_many_threads_as_asked_for_the_callers_among_them(watched, images, threads):
+    step = nv.TrainStep(watched, optim.AdamW(watched), threads=threads)
+    for work in (lambda: nv.infer(watched, images, threads=threads), lambda: step(images, np.zeros(32, int))):
+        calls = watched.watch(threads)
+        work()
+        assert [length for _, length in calls] == [4] * 8
+        assert len(threads_of(calls)) == threads and threading.get_ident() in threads_of(calls)
+
+
+def test_work_within_a_shard_stays_on_its_thread(watched, images):
+    """Otherwise it would wait for threads that wait for it."""
+
+    class Outer(nv.Layer):
+        def forward(self, x, tape=nv.FORGET):
+            return nv.infer(watched, x, threads=2)
+
+    calls = watched.watch()
+    found = nv.infer(Outer(), images, threads=1)
+    assert threads_of(calls) == {threading.get_ident()}
+    np.testing.assert_allclose(found, watched(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("affinity, processors, threads", [(3, 6, 3), (None, 2, 2), (None, None, 1)])
+def test_the_default_is_a_thread_for_each_processor(monkeypatch, watched, images, affinity, processors, threads):
+    """Each that this process may use, where the system tells; else each that there is, or one."""
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    if affinity:
+        own = {0: set(range(affinity))}
+        monkeypatch.setattr(os, "sched_getaffinity", own.__getitem__, raising=False)
+    calls = watched.watch(threads)
+    nv.infer(watched, images)
+    assert len(threads_of(calls)) == threads
+
+
+@pytest.mark.parametrize("count, trained, inferred", [(2, [2], [1, 1]), (3, [3], [1, 2]), (5, [2, 3], [2, 3])])
+def test_a_shard_has_two_images_in_training_and_one_in_inference(watched, images, count, trained, inferred):
+    calls = watched.watch()
+    nv.TrainStep(watched, optim.AdamW(watched), threads=1)(images[:count], np.zeros(count, int))
+    assert [length for _, length in calls] == trained
+    calls = watched.watch()
+    nv.infer(watched, images[:count], threads=1)
+    assert [length for _, length in calls] == inferred
+
+
+def test_a_step_keeps_one_tape_for_each_shard_of_the_largest_batch(watched, images):
+    watched.watch()
+    step = nv.TrainStep(watched, optim.AdamW(watched))
+    for count in (32, 32, 2, 32):
+        step(images[:count], np.zeros(count, int))
+    tapes = [o for o in gc.get_objects() if isinstance(o, nv.Tape) and o.model is watched]
+    assert len(tapes) == 8
+
+
+@pytest.mark.parametrize("width, threads", [(100, 1), (700, 2)])
+def test_updates_of_large_models_alone_are_shared_among_threads(monkeypatch, width, threads):
+    monkeypatch.undo()
+    seen, meet = [], meeting(threads)
+
+    class Watching(optim.SGD):
+        def update(self, chunk, gradient):
+            meet()
+            seen.append(threading.get_ident())
+            super().update(chunk, gradient)
+
+    class Mean(nv.layers.Linear):
+        def forward(self, x, tape=nv.FORGET):
+            return super().forward(x.reshape(len(x), -1), tape)
+
+    model = Mean(width, width)
+    step = nv.TrainStep(model, Watching(model), loss=lambda y, _: (y.mean(), np.ones_like(y)), threads=2)
+    step(np.ones((4, 1, 1, width), np.float32), None)
+    assert len(set(seen)) == threads
+
+
+def test_a_batch_of_real_images_is_divided_and_one_that_is_tiny_is_not(monkeypatch, watched):
+    monkeypatch.undo()
+    for images, size, model_options, count in ((64, 28, {}, 2), (16, 8, {}, 1), (128, 32, {"in_chans": 3}, 8)):
+        model = Watched(**{**TINY, "img_size": size, **model_options})
+        calls = model.watch()
+        x = np.ones((images, model_options.get("in_chans", 1), size, size), np.float32)
+        nv.TrainStep(model, optim.AdamW(model), threads=1)(x, np.zeros(images, int))
+        assert [length for _, length in calls] == [images // count] * count

@@ -1,0 +1,257 @@
+"""How many wrong lines the tests notice: random mutants of the package, and the suite on each.
+
+Draws changes of one expression or statement each (tests/mutations.py tells which kinds) in the arithmetic, the layers,
+models, losses, optimizers, the tape and the step, runs the suite on every one of them in a copy of the tree, and prints
+those that pass all tests, then the share that was caught. A mutant at which the tests do not end counts as caught.
+
+    python tests/mutate.py --count 300 --seed 1 --jobs 2 --out mutants.jsonl
+    python tests/mutate.py --count 50 --files 'numpyvit/losses.py' 'numpyvit/layers/*.py'
+
+With --out each result is appended as a line of JSON, and a run that was stopped goes on where it was: what is known
+about the same mutant of the same tree is not tried again.
+"""
+
+import argparse
+import compileall
+import concurrent.futures
+import contextlib
+import functools
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import py_compile
+import queue
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+from mutations import mutants
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MEMORY = 16 << 30  # bytes of address space for one run of the tests: a mutant may ask for all there is
+PATIENCE = 30  # seconds for each file of tests: a mutant may wait for itself
+
+# What is mutated, NAME for numpyvit/NAME.py and all of numpyvit/NAME/, and the tests that run first on it.
+TARGETS = {
+    "functional": ("formulas", "functional", "layers"),
+    "core": ("core", "models", "step"),
+    "layers": ("layer_formulas", "initial_values", "defaults", "layers"),
+    "models": ("golden", "registry", "initial_values", "defaults", "models", "layer_formulas", "layers"),
+    "losses": ("losses", "golden", "defaults"),
+    "optim": ("optim", "defaults", "step"),
+    "resample": ("resample", "golden", "pretrained"),
+    "weights/resampling": ("resample", "golden", "pretrained"),
+    "step": ("step", "inference"),
+    "training/step": ("step", "inference"),
+    "training/shards": ("step", "inference"),
+}
+LAST = ("inference", "attention_maps", "viz", "data", "pretrained", "cli", "train")  # the tests that take longest
+
+# Mutants that no test can tell from the package: a part of the line before, a part of it after, and why.
+EQUIVALENT = (
+    ("if decay:", "if True:", "without decay the weights are multiplied by 1"),
+    ("if label_smoothing:", "if True:", "without smoothing the targets are multiplied by 1"),
+    ("if rate < 1 else 0.0", "if rate < 1 else", "at rate 1 nothing is kept that would be scaled"),
+    ("if step < warmup_steps", "step <= warmup_steps", "at the end of the warm-up both formulas give the full rate"),
+)
+
+
+def main():
+    options = arguments()
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    drawn = draw(options.files, options.seed, options.count)
+    results = known_results(options.out)
+    rest = [(file, mutant) for file, mutant in drawn if key(file, mutant) not in results]
+    print(f"{len(drawn)} mutants drawn, {len(drawn) - len(rest)} of them known", flush=True)
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        trees = queue.Queue()
+        for i in range(options.jobs):
+            trees.put(copy_of_tree(pathlib.Path(folder, str(i))))
+        if rest:
+            check_that_the_suite_passes(trees)
+        for number, record in enumerate(tried(rest, trees, options.jobs), 1):
+            if options.out:
+                with options.out.open("a") as file:
+                    file.write(json.dumps(record) + "\n")
+            results[record["key"]] = record
+            print(f"[{number}/{len(rest)}] {record['file']}:{record['line']} {record['outcome']}", flush=True)
+    report([results[key(file, mutant)] for file, mutant in drawn])
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=300, help="how many mutants to draw (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the draw (default %(default)s)")
+    parser.add_argument("--files", nargs="+", metavar="GLOB", help="mutate these files only, from the top of the tree")
+    parser.add_argument("--jobs", type=int, default=2, help="how many suites at a time (default %(default)s)")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON-lines file that each result is appended to")
+    return parser.parse_args()
+
+
+# ---- what is drawn --------------------------------------------------------------------------------------------------
+
+
+def draw(globs, seed, count):
+    """(file, mutant) pairs, as many as asked for; those of a smaller count come first in those of a larger one."""
+    sources = {file: (ROOT / file).read_bytes() for file in target_files(globs)}
+    found = [(file, mutant) for file, source in sources.items() for mutant in mutants(source)]
+    random.Random(seed).shuffle(found)
+    programs = ((file, mutant) for file, mutant in found if mutant.is_another_program(sources[file]))
+    return list(itertools.islice(programs, count))
+
+
+def target_files(globs):
+    """Paths from the top of the tree. Targets that this tree does not have are left out with a note."""
+    if globs:
+        found = {path for pattern in globs for path in ROOT.glob(pattern) if path.suffix == ".py"}
+        if not found:
+            sys.exit(f"no Python file matches {' '.join(globs)}; patterns begin at {ROOT}")
+        return sorted(str(path.relative_to(ROOT)) for path in found)
+    files = []
+    for target in TARGETS:
+        found = files_of(target)
+        if not found:
+            print(f"note: there is no numpyvit/{target}.py and no numpyvit/{target}/; left out")
+        files += found
+    return files
+
+
+def files_of(target):
+    base = ROOT / "numpyvit" / target
+    paths = [base.with_suffix(".py"), *sorted(base.rglob("*.py"))]
+    return [str(path.relative_to(ROOT)) for path in paths if path.exists()]
+
+
+@functools.cache
+def test_files(file):
+    """The test files in two parts: those that look at a source file first, and all others."""
+    every = {path.stem.removeprefix("test_"): str(path.relative_to(ROOT)) for path in ROOT.glob("tests/test_*.py")}
+    first = next((tests for target, tests in TARGETS.items() if file in files_of(target)), ())
+    first = [name for name in first if name in every]
+    others = sorted(every.keys() - set(first), key=lambda name: (LAST.index(name) if name in LAST else -1, name))
+    return [[every[name] for name in names] for names in (first, others)]
+
+
+# ---- how it is tried ------------------------------------------------------------------------------------------------
+
+
+def tried(pairs, trees, jobs):
+    """The records of all pairs, as they come."""
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(try_one, file, mutant, trees) for file, mutant in pairs]
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def try_one(file, mutant, trees):
+    """Run the tests on one mutant in a copy of the tree that is free. -> its record."""
+    tree = trees.get()
+    source = (ROOT / file).read_bytes()
+    try:
+        (tree / file).write_bytes(mutant.apply(source))
+        outcome = next((o for tests in test_files(file) if (o := run_tests(tree, tests)) != "passed"), "survived")
+    finally:
+        (tree / file).write_bytes(source)
+        trees.put(tree)
+    place = {"key": key(file, mutant), "file": file, "line": mutant.line}
+    return {**place, "before": mutant.before, "after": mutant.after, "outcome": outcome}
+
+
+def run_tests(tree, tests):
+    """'passed', or what caught it: the first failing test, or the time."""
+    if not tests:
+        return "passed"
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]
+    settings = {"PYTHONPATH": str(tree), "OPENBLAS_NUM_THREADS": "1"}
+    patience = PATIENCE * len(tests)
+    with tempfile.TemporaryFile("w+") as printed:
+        process = subprocess.Popen(
+            command, cwd=tree, env=os.environ | settings, stdout=printed, stderr=printed, start_new_session=True
+        )
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return f"caught by time: {patience} s"
+        finally:  # together with what the tests started
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        printed.seek(0)
+        output = printed.read()
+    if process.returncode == 0:
+        return "passed"
+    failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    return f"caught by {failed[0].split(' - ')[0].split(maxsplit=1)[1] if failed else f'exit {process.returncode}'}"
+
+
+def check_that_the_suite_passes(trees):
+    """A test that fails by itself would catch everything."""
+    tree = trees.get()
+    first, others = test_files("")
+    outcome = run_tests(tree, first + others)
+    trees.put(tree)
+    if outcome != "passed":
+        sys.exit(f"the tests fail before anything is changed ({outcome}); mend that first")
+
+
+def copy_of_tree(folder):
+    """Its bytecode is told by the hash of the source: by size and time one mutant would be taken for another."""
+    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", "*.egg-info", ".venv"))
+    by_hash = py_compile.PycInvalidationMode.CHECKED_HASH
+    compileall.compile_dir(folder / "numpyvit", quiet=1, invalidation_mode=by_hash)
+    return folder
+
+
+# ---- what is known --------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def fingerprint():
+    """Of the package and its tests: results of another tree tell nothing about this one."""
+    digest = hashlib.sha256()
+    for path in sorted([*ROOT.glob("numpyvit/**/*.py"), *ROOT.glob("tests/**/*.py")]):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def key(file, mutant):
+    return f"{fingerprint()} {file} {mutant.start}-{mutant.stop} {mutant.text}"
+
+
+def known_results(out):
+    """{key: record} of a file of earlier results."""
+    if not out or not out.exists():
+        return {}
+    lines = out.read_text().splitlines()
+    return {record["key"]: record for record in map(json.loads, lines)}
+
+
+def reason(record):
+    """Why a mutant does the same as the package, or None where that is not known."""
+    return next((why for a, b, why in EQUIVALENT if a in record["before"] and b in record["after"]), None)
+
+
+def report(records):
+    survivors = [record for record in records if record["outcome"] == "survived"]
+    equal = [record for record in survivors if reason(record)]
+    missed = [record for record in survivors if not reason(record)]
+    for title, some in (("equivalent", equal), ("survived", missed)):
+        for record in some:
+            why = f" ({reason(record)})" if some is equal else ""
+            print(f"\n{record['file']}:{record['line']} {title}{why}\n- {record['before']}\n+ {record['after']}")
+    judged = len(records) - len(equal)
+    share = 100 * (judged - len(missed)) / max(judged, 1)
+    print(f"\ncaught {judged - len(missed)} of {judged}, {share:.1f}%; {len(equal)} more are known to be equivalent")
+
+
+if __name__ == "__main__":
+    main()

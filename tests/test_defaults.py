@@ -1,0 +1,95 @@
+"""The documented defaults: scripts that name no value count on them."""
+
+import inspect
+
+import pytest
+
+import numpyvit as nv
+from numpyvit import layers, losses, optim
+
+VISION_TRANSFORMER = dict(
+    img_size=224,
+    patch_size=16,
+    in_chans=3,
+    num_classes=1000,
+    embed_dim=768,
+    depth=12,
+    num_heads=12,
+    mlp_ratio=4.0,
+    qkv_bias=True,
+    qk_scale=None,
+    representation_size=None,
+    distilled=False,
+    drop_rate=0.0,
+    attn_drop_rate=0.0,
+    drop_path_rate=0.0,
+    norm_layer=None,
+    act_layer=None,
+    global_pool="token",
+    dtype="float32",
+    seed=0,
+)
+MODERN = dict(
+    init_values=None,
+    qk_norm=False,
+    reg_tokens=0,
+    no_embed_class=False,
+    class_token=True,
+    pre_norm=False,
+    dynamic_img_size=False,
+    dtype="float32",
+    seed=0,
+)
+ATTENTION = dict(num_heads=8, qkv_bias=False, qk_scale=None, attn_drop=0.0, proj_drop=0.0)
+BLOCK = dict(mlp_ratio=4.0, qkv_bias=False, qk_scale=None, drop=0.0, attn_drop=0.0, drop_path=0.0)
+PATCHES = dict(img_size=224, patch_size=16, in_chans=3, embed_dim=768, norm_layer=None)
+
+DEFAULTS = [
+    (nv.VisionTransformer, VISION_TRANSFORMER),
+    (nv.ModernVisionTransformer, MODERN),
+    (nv.create_model, dict(pretrained=None, seed=0, dtype="float32", device="cpu", grad_checkpointing=False)),
+    (nv.VisionTransformer.set_grad_checkpointing, dict(enable=True)),
+    (nv.VisionTransformer.forward_intermediates, dict(indices=None, norm=False)),
+    (layers.Linear, dict(bias=True)),
+    (layers.LayerNorm, dict(eps=1e-6)),
+    (layers.Softmax, dict(axis=-1)),
+    (layers.Dropout, dict(p=0.5)),
+    (layers.DropPath, dict(p=0.0)),
+    (layers.LayerScale, dict(init_values=1e-5)),
+    (layers.Mlp, dict(hidden_features=None, out_features=None, act_layer=layers.GELU, drop=0.0)),
+    (layers.Attention, ATTENTION),
+    (
+        layers.Block,
+        {**BLOCK, "act_layer": layers.GELU, "norm_layer": layers.LayerNorm, "init_values": None, "qk_norm": False},
+    ),
+    (layers.PatchEmbed, PATCHES),
+    (layers.DynamicPatchEmbed, PATCHES),
+    (losses.cross_entropy, dict(label_smoothing=0.0, weight=None)),
+    (losses.hard_distillation, dict(alpha=0.5, label_smoothing=0.0)),
+    (losses.soft_distillation, dict(alpha=0.5, tau=1.0, label_smoothing=0.0)),
+    (optim.AdamW, dict(lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05, lr_scale=None)),
+    (optim.SGD, dict(lr=1e-2, momentum=0.0, nesterov=False, weight_decay=0.0, lr_scale=None)),
+    (optim.EMA, dict(decay=0.999)),
+    (optim.constant_schedule, dict(warmup_steps=0)),
+    (optim.cosine_schedule, dict(warmup_steps=0, min_lr=0.0)),
+    (optim.step_schedule, dict(gamma=0.1, warmup_steps=0)),
+    (nv.Tape, dict(seed=None, input_gradient=True, record_all=False)),
+    (nv.TrainStep, dict(loss=losses.cross_entropy, threads=None, seed=0, clip_norm=None, sharding=None)),
+    (nv.infer, dict(threads=None, sharding=None)),
+    (nv.Parameter, dict(trainable=True, decay=None)),
+    (nv.Layer.load_state_dict, dict(strict=True)),
+]
+
+
+@pytest.mark.parametrize("function, expected", DEFAULTS, ids=lambda value: getattr(value, "__qualname__", ""))
+def test_the_documented_defaults_hold(function, expected):
+    parameters = inspect.signature(function).parameters
+    assert {name: parameters[name].default for name in expected} == expected
+
+
+@pytest.mark.parametrize("name", layers.__all__)
+def test_every_layer_is_float32_and_of_seed_0_unless_told(name):
+    if name in ("FORGET", "Buffer", "Parameter", "Recompute", "Sequence"):
+        pytest.skip("no layer that is made by its sizes")
+    parameters = inspect.signature(getattr(layers, name)).parameters
+    assert parameters["dtype"].default == "float32" and parameters["seed"].default == 0

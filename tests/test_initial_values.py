@@ -1,0 +1,120 @@
+"""Initial values: a wrong scale trains badly and passes every check of gradients."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.special import ndtr
+
+import numpyvit as nv
+from numpyvit.layers import Attention, LayerNorm, LayerScale, Linear, Mlp, PatchEmbed
+
+SIZES = dict(img_size=16, patch_size=4, in_chans=3, num_classes=200, embed_dim=128, depth=2, num_heads=4)
+
+
+def weights(layer):
+    return {name: parameter.data for name, parameter in layer.named_parameters()}
+
+
+def check_normal(values, std):
+    """Mean, deviation and the share within one deviation of a normal distribution, each at five standard errors."""
+    n = values.size
+    assert abs(values.mean()) < 5 * std / math.sqrt(n)
+    assert abs(values.std() / std - 1) < 5 / math.sqrt(2 * n)
+    assert abs((np.abs(values) < std).mean() - 0.6827) < 5 * 0.466 / math.sqrt(n)
+
+
+def test_matrices_of_linear_layers_have_deviation_002_and_biases_are_0():
+    layer = Linear(512, 512)
+    check_normal(layer.weight.data, 0.02)
+    assert abs(layer.weight.data.std() / 0.02 - 1) < 0.005
+    assert not layer.bias.data.any()
+
+
+@pytest.mark.parametrize("build", [lambda: Attention(256, 4, qkv_bias=True), lambda: Mlp(256)])
+def test_attention_and_mlp_start_as_linear_layers(build):
+    for name, values in weights(build()).items():
+        if name.endswith("bias"):
+            assert not values.any()
+        else:
+            check_normal(values, 0.02)
+
+
+def test_norms_start_as_1_and_0_and_scales_at_their_initial_value():
+    norm = LayerNorm(5)
+    assert (norm.weight.data == 1).all() and (norm.bias.data == 0).all()
+    assert (LayerScale(5).gamma.data == np.float32(1e-5)).all()
+    assert (LayerScale(5, 0.25).gamma.data == 0.25).all()
+
+
+@pytest.mark.parametrize("channels, patch", [(3, (4, 4)), (1, (2, 6)), (2, (5, 3))])
+def test_patches_start_uniform_within_the_root_of_their_numbers(channels, patch):
+    """As PyTorch's convolutions: ±1/√(C·Ph·Pw) for weight and bias."""
+    bound = 1 / math.sqrt(channels * patch[0] * patch[1])
+    layer = PatchEmbed((patch[0] * 2, patch[1] * 2), patch, channels, 2048)
+    for values in weights(layer).values():
+        assert 0.99 * bound < values.max() <= bound and -bound <= values.min() < -0.99 * bound
+        assert abs(values.mean()) < 5 * bound / math.sqrt(3 * values.size)
+        assert abs(values.std() / (bound / math.sqrt(3)) - 1) < 5 / math.sqrt(values.size)
+
+
+def test_a_vision_transformer_starts_as_timms():
+    model = nv.VisionTransformer(**{**SIZES, "embed_dim": 512, "img_size": 32}, distilled=True, representation_size=256)
+    state = weights(model)
+    for name in ("blocks.0.attn.qkv.weight", "blocks.1.mlp.fc1.weight", "head.weight", "head_dist.weight"):
+        check_normal(state[name], 0.02)
+    check_normal(state["pos_embed"], 0.02)
+    check_normal(state["dist_token"], 0.02)
+    check_normal(state["cls_token"], 1e-6)
+    assert all(values.any() == name.startswith("patch_embed") for name, values in state.items() if "bias" in name)
+    assert abs(state["pos_embed"].std() / 0.02 - 1) < 0.01
+
+
+def test_the_hidden_layer_before_the_head_starts_as_a_linear_layer():
+    state = weights(nv.VisionTransformer(**SIZES, representation_size=300))
+    check_normal(state["pre_logits.fc.weight"], 0.02)
+    assert not state["pre_logits.fc.bias"].any()
+
+
+def test_register_tokens_start_near_0():
+    state = weights(nv.ModernVisionTransformer(**SIZES, reg_tokens=64))
+    check_normal(state["reg_token"], 1e-6)
+    assert abs(state["reg_token"].std() / 1e-6 - 1) < 0.05
+
+
+def test_layer_scale_starts_at_the_value_given_in_every_block():
+    state = weights(nv.ModernVisionTransformer(**SIZES, init_values=0.125))
+    scales = [values for name, values in state.items() if "gamma" in name]
+    assert len(scales) == 4 and all((values == 0.125).all() for values in scales)
+
+
+@pytest.mark.parametrize("name", [name for name in nv.list_models("vit_m*") if not name.endswith("224")])
+def test_narrow_models_start_with_matrices_of_one_over_root_of_width(name):
+    model = nv.create_model(name)
+    for parameter_name, values in weights(model).items():
+        if parameter_name.startswith("blocks.") and values.ndim == 2:
+            check_normal(values, values.shape[1] ** -0.5)
+        elif parameter_name.startswith("blocks.") and "norm" in parameter_name:
+            assert (values == (1 if parameter_name.endswith("weight") else 0)).all()
+    check_normal(model.pos_embed.data, 1)
+    check_normal(model.head.weight.data, 0.02)
+
+
+def test_draws_beyond_2_are_drawn_again():
+    """An absolute bound, as in torch.nn.init.trunc_normal_: it shows where the deviation is not small."""
+    from numpyvit.layers.init import trunc_normal
+
+    values = trunc_normal(np.random.default_rng(0), (100_000,), 1.5, "float64")
+    assert values.dtype == np.float64
+    assert 1.99 < values.max() <= 2 and -2 <= values.min() < -1.99
+    share = np.histogram(values, [-2, -1, 0, 1, 2])[0] / values.size
+    expected = np.diff(ndtr(np.array([-2, -1, 0, 1, 2]) / 1.5))
+    np.testing.assert_allclose(share, expected / expected.sum(), atol=0.006)
+
+
+def test_no_two_parameters_start_alike_and_another_seed_changes_each_that_is_drawn():
+    first, other = (weights(nv.VisionTransformer(**SIZES, distilled=True, seed=seed)) for seed in (0, 1))
+    drawn = {name: values for name, values in first.items() if values.std() > 0}
+    flat = {tuple(values.ravel()[:8]) for values in drawn.values()}
+    assert len(flat) == len(drawn)
+    assert all(not np.array_equal(values, other[name]) for name, values in drawn.items())

@@ -1,0 +1,118 @@
+"""The presets: sizes as published, preparation of images as in timm, and what a checkpoint remembers."""
+
+import re
+
+import pytest
+
+import numpyvit as nv
+from numpyvit.models import class_names, count_parameters
+
+# (width, depth, heads): Dosovitskiy et al. 2020, table 1; Touvron et al. 2020, table 1; timm for tiny and small
+ARCHITECTURES = {
+    "tiny": (192, 12, 3),
+    "small": (384, 12, 6),
+    "base": (768, 12, 12),
+    "large": (1024, 24, 16),
+    "huge": (1280, 32, 16),
+}
+# our own for small images: (image, patch, channels), (width, depth, heads), hidden width of the MLP
+OWN = {
+    "vit_micro_patch2_8": ((8, 2, 1), (64, 4, 4), 128),
+    "vit_micro_patch7_28": ((28, 7, 1), (64, 4, 4), 256),
+    "vit_micro_patch4_28": ((28, 4, 1), (64, 6, 4), 128),
+    "vit_micro_patch4_32": ((32, 4, 3), (96, 6, 4), 192),
+    "vit_mini_patch4_32": ((32, 4, 3), (192, 6, 3), 768),
+}
+PUBLISHED = [name for name in nv.list_models() if name not in OWN]
+
+
+def sizes(model):
+    """(image, patch, channels), (width, depth, heads), hidden width of the MLP."""
+    embed, block = model.patch_embed, model.blocks[0]
+    assert embed.img_size[0] == embed.img_size[1] and embed.patch_size[0] == embed.patch_size[1]
+    width, channels = embed.proj.weight.data.shape[:2]
+    images = embed.img_size[0], embed.patch_size[0], channels
+    return images, (width, len(model.blocks), block.attn.num_heads), block.mlp.fc1.weight.data.shape[0]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_presets_for_small_images(name):
+    model = nv.create_model(name)
+    assert sizes(model) == OWN[name]
+    assert model.num_classes == 10 and isinstance(model, nv.models.NarrowVisionTransformer)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_presets_are_told_by_their_names(name):
+    """Except for their depth, of which one block stands for all; count_parameters is held to the published figures."""
+    size, patch, image = re.search(r"_(tiny|small|base|large|huge)_.*patch(\d+)_(?:reg4_)?(\d+|dinov2)", name).groups()
+    width, depth, heads = ARCHITECTURES[size]
+    model = nv.create_model(name, depth=1)
+    image = 518 if image == "dinov2" else int(image)
+    assert sizes(model) == ((image, int(patch), 3), (width, 1, heads), 4 * width)
+    per_block = sum(p.data.size for _, p in model.blocks[0].named_parameters())
+    assert count_parameters(name) - model.num_parameters() == (depth - 1) * per_block
+    names = dict(model.named_parameters())
+    assert model.num_classes == (0 if "dinov2" in name else 1000)
+    assert ("head_dist.weight" in names) == ("distilled" in name)
+    assert "blocks.0.attn.qkv.bias" in names
+    gammas = {"deit3": 1e-6, "dinov2": 1e-5}
+    gamma = next((value for part, value in gammas.items() if part in name), None)
+    found = names.get("blocks.0.ls1.gamma")
+    assert found is None if gamma is None else (abs(found.data / gamma - 1) < 1e-6).all()
+    assert names["reg_token"].data.shape[1] == 4 if "reg4" in name else "reg_token" not in names
+    places = (image // int(patch)) ** 2 + (0 if "deit3" in name or "reg4" in name else 1 + ("distilled" in name))
+    assert model.pos_embed.data.shape == (1, places, width)
+
+
+@pytest.mark.parametrize(
+    "name, mean, std, crop",
+    [
+        ("vit_tiny_patch16_224", 0.5, 0.5, 0.9),
+        ("deit_tiny_patch16_224", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.9),
+        ("deit_tiny_distilled_patch16_224", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 0.9),
+        ("vit_small_patch14_dinov2", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 1.0),
+        ("vit_base_patch16_384", 0.5, 0.5, 1.0),
+        ("vit_micro_patch4_32", 0.5, 0.5, 1.0),
+    ],
+)
+def test_images_are_prepared_as_in_timm(name, mean, std, crop):
+    expected = {
+        "mean": mean if isinstance(mean, tuple) else (mean,) * 3,
+        "std": std if isinstance(std, tuple) else (std,) * 3,
+        "interpolation": "bicubic",
+        "crop_pct": crop,
+        "classes": None,
+    }
+    assert nv.create_model(name, depth=1).pretrained_cfg == expected
+
+
+def test_images_of_one_channel_are_prepared_with_one_mean():
+    for name in ("vit_micro_patch2_8", "deit_tiny_patch16_224"):
+        found = nv.create_model(name, depth=1, in_chans=1).pretrained_cfg
+        assert found["mean"] == found["std"] == (0.5,)
+
+
+def test_classes_are_named_by_the_checkpoint_and_then_by_number():
+    model = nv.create_model("vit_micro_patch2_8", num_classes=4)
+    assert class_names(model) == ["class 0", "class 1", "class 2", "class 3"]
+    model.pretrained_cfg["classes"] = ["cat", "dog"]
+    assert class_names(model) == ["cat", "dog", "class 2", "class 3"]
+
+
+def test_options_of_a_preset_may_be_those_of_its_class_and_of_the_class_below():
+    model = nv.create_model("deit3_small_patch16_224", depth=1, reg_tokens=2, qk_norm=True, drop_path_rate=0.1)
+    assert model.num_prefix_tokens == 3 and "blocks.0.attn.q_norm.weight" in dict(model.named_parameters())
+    for option in ("reg_tokens", "options", "args"):
+        with pytest.raises(nv.errors.ConfigError, match=f"no option '{option}'"):
+            nv.create_model("vit_tiny_patch16_224", **{option: 1})
+
+
+def test_seed_type_and_checkpointing_reach_the_model():
+    model = nv.create_model("vit_micro_patch2_8", seed=3, dtype="float64", grad_checkpointing=True)
+    same = nv.models.NarrowVisionTransformer(8, 2, 1, 10, 64, 4, 4, 2.0, seed=3, dtype="float64")
+    assert all((p.data == q.data).all() for (_, p), (_, q) in zip(model.named_parameters(), same.named_parameters()))
+    assert model.pos_embed.data.dtype == "float64"
+    tape = nv.Tape(model)
+    model.forward(model.pos_embed.data[:, :8, :8][:, None], tape)
+    assert sum("blocks" in layer.path or isinstance(layer, nv.Recompute) for layer, _ in tape.residuals()) == 4
