@@ -202,7 +202,7 @@ def test_a_dynamic_model_resizes_its_position_embedding_to_the_images(rng):
     x = rng.standard_normal((2, 1, 8, 12))
     fixed = nv.ModernVisionTransformer(**{**TINY, "img_size": (8, 12)}, dtype="float64")
     state = model.state_dict()
-    resized = nv.resample.resize_pos_embed(state["pos_embed"], 1, (2, 2), (2, 3), "timm")
+    resized = nv.functional.resample.resize_pos_embed(state["pos_embed"], 1, (2, 2), (2, 3), "timm")
     fixed.load_state_dict({**state, "pos_embed": resized})
     np.testing.assert_allclose(model(x), fixed(x), rtol=1e-10)
 
