@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 import numpyvit as nv
-from numpyvit import recipes
+from numpyvit.training import recipes
 from numpyvit.data import Loader, load
 
 _MOST_EPOCHS = 60

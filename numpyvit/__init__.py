@@ -30,8 +30,8 @@ _HOMES = {
     "create_model": "models",
     "data": None,
     "errors": None,
-    "evaluate": "evaluation",
-    "fit": "train",
+    "evaluate": "training.evaluation",
+    "fit": "training.fit",
     "functional": None,
     "infer": "training.inference",
     "io": None,
@@ -46,7 +46,6 @@ _HOMES = {
     "plain": "kernels",
     "pretrained": None,
     "testing": None,
-    "train": None,
     "training": None,
     "viz": None,
 }

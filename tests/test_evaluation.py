@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
-from numpyvit.class_names import imagenet_wnids, match_classes
 from numpyvit.core import FORGET, Layer, Parameter
 from numpyvit.data import Dataset
 from numpyvit.errors import ConfigError, InputError
 from numpyvit.metrics import label_ranks
 from numpyvit.pretrained import Notice, imagenet_classes
+from numpyvit.training.class_names import imagenet_wnids, match_classes
 
 ANIMALS = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
 

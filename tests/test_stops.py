@@ -13,7 +13,7 @@ from stopped_run import STEPS, Fault, train
 
 from numpyvit.errors import Interrupted, RunError
 from numpyvit.io import load_tensors
-from numpyvit.run_directory import TIMINGS
+from numpyvit.training.run_directory import TIMINGS
 
 pytestmark = pytest.mark.filterwarnings("ignore:curves.png was not drawn")  # a full disk there is only noted
 KINDS = ("kill", "int", "term", "error", "memory", "full")

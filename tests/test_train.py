@@ -12,7 +12,7 @@ import numpyvit as nv
 from numpyvit import data
 from numpyvit.errors import CheckpointError, ConfigError, NonFiniteError, RunError
 from numpyvit.io import load_checkpoint, read_notes, save_tensors
-from numpyvit.train import Interrupted, evaluate, explain_non_finite, fit
+from numpyvit.training.fit import Interrupted, evaluate, explain_non_finite, fit
 
 SMALL = dict(embed_dim=16, depth=2, num_heads=2)
 
@@ -103,7 +103,7 @@ def test_ctrl_c_in_any_step_loses_nothing(digits, tmp_path, monkeypatch, at):
     _, straight = run(digits, tmp_path / "peace", 2)
     with monkeypatch.context() as patch:
         patch.setattr(Interrupting, "at", at, raising=False)
-        patch.setattr("numpyvit.loop.TrainStep", Interrupting)
+        patch.setattr("numpyvit.training.loop.TrainStep", Interrupting)
         with pytest.raises(Interrupted, match=f"after step {at} of 10; everything is saved.*resume=True"):
             run(digits, tmp_path / "run", 2)
     _, records = run(digits, tmp_path / "run", 2, resume=True)

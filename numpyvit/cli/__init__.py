@@ -12,7 +12,7 @@ import warnings
 
 from .. import __version__
 from ..errors import ConfigError, Interrupted, NumpyvitError
-from ..progress import Tolerant
+from ..training.progress import Tolerant
 from . import attention, convert, evaluate, gradcheck, models, predict, train
 from .streams import discard, settle
 

@@ -33,8 +33,8 @@ def add(verbs):
 
 def run(args):
     from ..data import prepared_for
-    from ..evaluation import evaluate, known_classes
     from ..files import to_json
+    from ..training.evaluation import evaluate, known_classes
 
     model, notes = load_model(args)
     data = args.data or notes.get("data")

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 
-from ..progress import Tolerant
+from ..training.progress import Tolerant
 
 
 @contextlib.contextmanager

@@ -101,9 +101,10 @@ def run(args):
 
 
 def _train(args):
-    from .. import data, recipes
+    from .. import data
     from ..models import create_model
-    from ..train import fit
+    from ..training import recipes
+    from ..training.fit import fit
 
     stored, out = _stored_settings(args)
     typed = _typed_settings(args, stored, out)
@@ -161,7 +162,7 @@ def _train(args):
 
 
 def _report(out, records, config):
-    from ..records import best_record
+    from ..training.records import best_record
 
     best = best_record(records)
     data_dir = f" --data-dir {shlex.quote(str(config['data_dir']))}" if config["data_dir"] else ""
@@ -175,9 +176,9 @@ def _report(out, records, config):
 
 def _stored_settings(args):
     """-> what config.json of a resumed run holds, checked, else nothing; and the run directory."""
-    from .. import recipes
-    from ..run_directory import config_to_resume
-    from ..settings import check_stored
+    from ..training import recipes
+    from ..training.run_directory import config_to_resume
+    from ..training.settings import check_stored
 
     if not args.resume:
         data = args.data or "digits"
@@ -190,10 +191,10 @@ def _stored_settings(args):
 
 def _typed_settings(args, stored, out):
     """The settings of the command line, checked before any data is read, also against those of a resumed run."""
-    from .. import recipes
     from ..models import VARIANTS
-    from ..run_directory import check_same_run
-    from ..settings import SETTINGS, check_settings
+    from ..training import recipes
+    from ..training.run_directory import check_same_run
+    from ..training.settings import SETTINGS, check_settings
 
     names = [*SETTINGS, "model", "data_dir", "pretrained"]
     typed = {name: getattr(args, name) for name in names if getattr(args, name) is not None}

@@ -7,8 +7,8 @@ in shares of the run.
 
 import math
 
-from .data import SOURCES, random_affine, random_crop, random_flip
-from .errors import ConfigError
+from ..data import SOURCES, random_affine, random_crop, random_flip
+from ..errors import ConfigError
 from .settings import default_warmup
 
 _AUGMENTATIONS = {"affine": lambda o: random_affine(**o), "crop": random_crop, "flip": random_flip}

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from .backend import array_module
-from .core import Tape, observing
+from ..backend import array_module
+from ..core import Tape, observing
 
 
 def overflowed_parameter(model):

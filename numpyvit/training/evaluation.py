@@ -5,15 +5,15 @@ import warnings
 
 import numpy as np
 
-from . import losses
-from .backend import array_module, to_host
+from .. import losses
+from ..backend import array_module, to_host
+from ..data.loader import Loader
+from ..errors import ConfigError, InputError
+from ..metrics import class_figures, label_ranks, top_k
+from ..models import class_names
+from ..pretrained import Notice
 from .class_names import match_classes
-from .data.loader import Loader
-from .errors import ConfigError, InputError
-from .metrics import class_figures, label_ranks, top_k
-from .models import class_names
-from .pretrained import Notice
-from .training.inference import infer
+from .inference import infer
 
 
 def evaluate(model, dataset, *, batch_size=256, threads=None, per_class=False):

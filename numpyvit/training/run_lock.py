@@ -6,7 +6,7 @@ import pathlib
 import socket
 import warnings
 
-from .errors import RunError
+from ..errors import RunError
 
 try:
     import fcntl

@@ -3,7 +3,7 @@
 import math
 import numbers
 
-from .errors import ConfigError, RunError
+from ..errors import ConfigError, RunError
 
 
 def _is_int(value):

@@ -7,18 +7,18 @@ import warnings
 
 import numpy as np
 
-from . import losses
-from .backend import on_host
-from .data.loader import Loader
+from .. import losses
+from ..backend import on_host
+from ..data.loader import Loader
+from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
+from ..io import save_checkpoint
+from ..optim import EMA, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
 from .divergence import explain_non_finite, overflowed_parameter
-from .errors import Interrupted, NonFiniteError, NumpyvitError, RunError
 from .evaluation import evaluate, home
-from .io import save_checkpoint
-from .optim import EMA, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
 from .progress import Progress
 from .records import Clock, Sums, best_record, describe
+from .step import TrainStep
 from .stopping import catch_signals
-from .training.step import TrainStep
 
 _READ_EVERY = 20  # steps between two looks at the loss on a device, where each look stalls it
 
@@ -169,7 +169,7 @@ class Trainer:
 
     def _draw(self):
         """The curves. Whatever goes wrong there, the run goes on."""
-        from .viz import draw_curves
+        from ..viz import draw_curves
 
         try:
             draw_curves(self.records, self.directory.file("curves.png"))

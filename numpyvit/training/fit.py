@@ -1,7 +1,7 @@
 """`fit`: train a model on a set."""
 
+from ..errors import ConfigError, Interrupted
 from .divergence import explain_non_finite
-from .errors import ConfigError, Interrupted
 from .evaluation import check_images, check_number_of_classes, evaluate
 from .loop import Trainer
 from .run_directory import FREE, open_run
@@ -103,7 +103,7 @@ def _dataset(data, like=None):
         return data
     if len(data) != 2:
         raise ConfigError(f"data is a set of numpyvit.data or a pair (images, labels), got {len(data)} arrays")
-    from .data import Dataset
+    from ..data import Dataset
 
     shared = {} if like is None else {"classes": like.classes, "mean": like.mean, "std": like.std}
     return Dataset.from_arrays(*data, **shared)

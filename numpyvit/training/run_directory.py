@@ -10,9 +10,9 @@ import contextlib
 import json
 import pathlib
 
-from .errors import CheckpointError, RunError
-from .files import to_json, write_atomically
-from .io import load_tensors, save_tensors
+from ..errors import CheckpointError, RunError
+from ..files import to_json, write_atomically
+from ..io import load_tensors, save_tensors
 from .run_lock import hold
 
 FREE = ("epochs", "steps", "threads", "device", "data_dir")  # settings in which a resumed run may differ
