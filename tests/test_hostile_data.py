@@ -125,7 +125,7 @@ def test_members_behind_links_folders_and_extensions_are_found(tmp_path):
     path = tmp_path / "set.tar"
     link, folder = ("c/link", tarfile.LNKTYPE, 700, b""), ("c", tarfile.DIRTYPE, 0, b"")
     extension = ("pax", tarfile.XHDTYPE, 12, b"11 mtime=1.5")
-    path.write_bytes(tar(folder, link, extension, ("c/train", tarfile.REGTYPE, 3, b"abc")))
+    path.write_bytes(tar(extension, folder, link, ("c/train", tarfile.REGTYPE, 3, b"abc")))
     assert formats.read_archive(path, ["train", "test"]) == {"train": b"abc"}
 
 

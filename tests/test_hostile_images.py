@@ -61,7 +61,7 @@ def kibibytes(name):
         return next(int(line.split()[1]) for line in status if line.startswith(name))
 
 warnings.simplefilter("ignore")
-folder, count, crop = sys.argv[1], int(sys.argv[2]), dict(img_size=(16, 16), in_chans=3)
+folder, count, crop = sys.argv[1], int(sys.argv[2]), dict(img_size=(64, 64), in_chans=3)
 watched = sys.platform == "linux"
 for number in range(count):
     path = f"{folder}/{number}.png"
@@ -71,7 +71,7 @@ for number in range(count):
         before = kibibytes("VmRSS")
     faulthandler.dump_traceback_later(10, exit=True)
     try:
-        assert data.read_image(path, **crop).shape == (3, 16, 16)
+        assert data.read_image(path, **crop).shape == (3, 64, 64)
         outcome = "read"
     except errors.NumpyvitError as error:
         outcome = "refused" if str(error).startswith(f"{path}: ") and chr(10) not in str(error) else repr(error)
@@ -153,6 +153,17 @@ def test_the_formats_are_written_and_those_of_the_package_read(tmp_path):
 def test_mutated_images_are_read_or_refused(tmp_path):
     outcomes, worst = fuzz(400, 1, tmp_path)
     assert set(outcomes) == {"read", "refused"} and worst <= 64
+
+
+def test_large_images_take_their_own_size_in_memory(tmp_path):
+    contents = []
+    for mode, size in (("L", (1, 60_000)), ("RGB", (60_000, 1)), ("P", (6000, 6000)), ("RGBA", (6000, 6000))):
+        buffer = io.BytesIO()
+        Image.new(mode, size).save(buffer, "PNG", compress_level=1)
+        contents.append(buffer.getvalue())
+    Image.new("RGB", (6000, 6000)).save(buffer := io.BytesIO(), "JPEG", exif=EXIF)
+    outcomes, worst = read_all([*contents, buffer.getvalue()], tmp_path)
+    assert outcomes == {"read": 5} and worst <= 64
 
 
 @pytest.mark.slow

@@ -246,7 +246,7 @@ def damage(pictures):
         (val / name).mkdir(parents=True)
         for ending in ("png", "jpg", "bmp", "gif", "webp", "ppm", "tif"):
             photo(40, 30).save(val / name / f"image.{ending}")
-    cut = [train / "3.png", val / "bright" / "image.webp", val / "dark" / "image.jpg"]
+    cut = [train / "3.png", val / "bright" / "image.bmp", val / "dark" / "image.jpg"]
     for path in cut:
         path.write_bytes(path.read_bytes()[:-30])
     (train / "4.png").write_bytes(b"")

@@ -47,10 +47,10 @@ def _unzip(file, limit):
             packed = packed.lstrip(b"\0")
             inflate = zlib.decompressobj(wbits=31) if packed else None  # 31: with gzip's header and checksum
             continue
-        content += inflate.decompress(packed, limit + 1 - len(content))
+        content += inflate.decompress(packed)  # a thousand times as much at most
         if len(content) > limit:
             raise OverflowError(f"unpacks to more than {limit:,} bytes, which is no set of images")
-        packed = inflate.unconsumed_tail or inflate.unused_data
+        packed = inflate.unused_data
         inflate = None if inflate.eof else inflate
     if inflate is not None:
         raise EOFError("it ends within its data")
