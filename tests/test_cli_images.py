@@ -94,6 +94,13 @@ def test_what_training_held_out_is_looked_at_by_itself(evaluate, tmp_path, train
     assert evaluate("--data", unsplit)[0]["images"] == 2  # train/ alone: the fifth that training leaves out
 
 
+def test_a_name_of_a_data_set_comes_before_a_folder_of_that_name(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(fill(tmp_path / "digits", 1, dark="dark").parent)
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", "digits") == 2
+    assert "(1, 8, 8)" in capsys.readouterr().err
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", "./digits") == 0
+
+
 def test_of_a_flat_folder_what_training_held_out_or_all(trained, tmp_path, capsys):
     flat = fill(tmp_path / "flat", 10, dark="dark", bright="bright")
     arrays, notes, _ = read_checkpoint(trained)

@@ -135,6 +135,7 @@ def test_names_are_found_exactly_before_they_are_found_loosely():
     assert match_classes(["a b", "c"], ["C", "A_B", "d"]) == [1, 0, None]
     assert match_classes(["a", "a"], ["a", "a"]) == [0, 1]  # the same list, as of a set that the model was trained on
     assert match_classes(["a", "a", "b"], ["a", "b"]) == [None, 2]
+    assert match_classes([7, 8], ("8", "9", 7)) == [1, None, 0]  # names may be numbers
 
 
 def test_fit_gives_the_model_the_names_of_its_training_set(tmp_path):
