@@ -123,6 +123,25 @@ def test_the_caption_names_the_likeliest_class_with_its_probability(image):
     assert viz.attention.caption(tiny(num_classes=0), image, "x.png") == "x.png"
 
 
+def test_maps_are_multiples_of_an_even_share(image, tmp_path, monkeypatch):
+    """So that 1 is what the token would get, in every model and block, if attention were spread evenly."""
+    drawn = []
+    monkeypatch.setattr(viz.attention, "draw_sheet", lambda picture, tiles, *rest, **options: drawn.extend(tiles))
+    viz.draw_attention(tiny(), image, None, tmp_path / "sheet.png")
+    viz.draw_attention_map(tiny(), image, None, tmp_path / "sheet.png", layer=0, head=1)
+    maps = viz.attention_maps(tiny(), image)[:, :, 0, 1:].reshape(2, 2, 2, 3) * 7  # the class token's; six patches
+    tiles = {tile.name: tile.values for tile in drawn}
+    for name, expected in {
+        "block 2, head 1": maps[1, 0],
+        "block 2, head 2": maps[1, 1],
+        "block 1, mean of heads": maps[0].mean(0),
+        "block 2, mean of heads": maps[1].mean(0),
+        "block 1, head 2": maps[0, 1],
+    }.items():
+        np.testing.assert_allclose(tiles[name], expected)
+    assert sum(tile.own_scale for tile in drawn) == 2 and len(drawn) == 3 + 2 + 2 + 2
+
+
 def test_a_model_without_classes_has_a_sheet_too(image, tmp_path):
     viz.draw_attention(tiny(num_classes=0), image, np.zeros((3, 8, 12), np.uint8), tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 1000

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from numpyvit import cli
+from numpyvit import cli, create_model
+from numpyvit.io import read_checkpoint, save_checkpoint, save_tensors
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 LEVELS = {"bright": 220, "dark": 20, "middle": 120}
@@ -91,6 +92,22 @@ def test_what_training_held_out_is_looked_at_by_itself(evaluate, tmp_path, train
     assert evaluate()[0]["images"] == 12  # val/ of what it was trained on
     unsplit = fill(tmp_path / "unsplit" / "train", 10, dark="dark").parent
     assert evaluate("--data", unsplit)[0]["images"] == 2  # train/ alone: the fifth that training leaves out
+
+
+def test_a_name_of_a_data_set_comes_before_a_folder_of_that_name(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(fill(tmp_path / "digits", 1, dark="dark").parent)
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", "digits") == 2
+    assert "(1, 8, 8)" in capsys.readouterr().err
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", "./digits") == 0
+
+
+def test_of_a_flat_folder_what_training_held_out_or_all(trained, tmp_path, capsys):
+    flat = fill(tmp_path / "flat", 10, dark="dark", bright="bright")
+    arrays, notes, _ = read_checkpoint(trained)
+    save_tensors(tmp_path / "w.safetensors", arrays, {**notes, "data": str(flat)})
+    for args, images in (([], 4), (["--data", flat], 20)):
+        assert numpyvit("evaluate", "--checkpoint", tmp_path / "w.safetensors", "--json", *args) == 0
+        assert json.loads(capsys.readouterr().out)["images"] == images
 
 
 def test_figures_of_each_class_are_printed(evaluate, trained, tmp_path, capsys):
@@ -205,3 +222,16 @@ def test_published_weights_score_photographs_as_they_predict_them(names, tmp_pat
     if scores["accuracy"]:
         mean = np.mean([-np.log(classes[0]["probability"]) for classes in by_photo.values()])
         assert scores["loss"] == pytest.approx(mean, rel=1e-4)
+
+
+def test_weights_without_names_or_classes_are_said(tmp_path, capsys):
+    folder = fill(tmp_path / "some", 1, dark="dark")
+    options = dict(img_size=8, embed_dim=8, depth=1, num_heads=2)
+    for number in (3, 0):
+        save_checkpoint(
+            tmp_path / f"{number}.safetensors", create_model("vit_micro_patch4_32", num_classes=number, **options)
+        )
+    assert numpyvit("evaluate", "--checkpoint", tmp_path / "3.safetensors", "--data", folder) == 0
+    assert "labels are taken by number" in capsys.readouterr().err
+    assert numpyvit("predict", "--checkpoint", tmp_path / "0.safetensors", folder) == 2
+    assert "no classes to predict" in capsys.readouterr().err

@@ -65,6 +65,19 @@ def test_what_the_model_does_not_know_is_left_out_and_said():
     assert scores["images"] == 2 and scores["accuracy"] == 1 and scores["left_out"] == ["wasp"]
 
 
+def test_a_class_without_images_is_not_left_out():
+    scores = nv.evaluate(Reading(ANIMALS), dataset(IMAGES, ARE, ["wasp", *ANIMALS]))
+    assert scores["images"] == 4 and scores["left_out"] == []
+
+
+def test_the_loss_is_the_mean_over_all_images():
+    logits = IMAGES[:, :, 0, 0] / 255
+    labels = [ANIMALS.index(name) for name in ARE]
+    expected = np.log(np.exp(logits).sum(1)) - logits[np.arange(4), labels]
+    scores = nv.evaluate(Reading(ANIMALS), dataset(IMAGES, ARE, ANIMALS), batch_size=3)
+    assert scores["loss"] == pytest.approx(expected.mean(), rel=1e-6) and scores["images"] == 4
+
+
 def test_a_set_of_other_classes_is_refused():
     with pytest.raises(
         ConfigError, match=r"no class of the data \(oak, elm\) is a class of the model \(ant, .* 7 in all"
@@ -120,6 +133,9 @@ def test_imagenets_classes_are_found_by_name_and_by_wordnet_id():
 def test_names_are_found_exactly_before_they_are_found_loosely():
     assert match_classes(["Cardigan", "cardigan"], ["cardigan", "Cardigan", "CARDIGAN"]) == [1, 0, None]
     assert match_classes(["a b", "c"], ["C", "A_B", "d"]) == [1, 0, None]
+    assert match_classes(["a", "a"], ["a", "a"]) == [0, 1]  # the same list, as of a set that the model was trained on
+    assert match_classes(["a", "a", "b"], ["a", "b"]) == [None, 2]
+    assert match_classes([7, 8], ("8", "9", 7)) == [1, None, 0]  # names may be numbers
 
 
 def test_fit_gives_the_model_the_names_of_its_training_set(tmp_path):
@@ -134,3 +150,15 @@ def test_fit_gives_the_model_the_names_of_its_training_set(tmp_path):
         assert nv.evaluate(fitted, test)["accuracy"] == records[-1]["val_accuracy"]
         cfg = fitted.pretrained_cfg
         assert cfg["classes"] == list("0123456789") and list(cfg["mean"]) == list(train.mean) and cfg["crop_pct"] == 1
+
+
+def test_validation_finds_its_classes_in_another_order():
+    train, test = (part.take(slice(0, 64)) for part in nv.data.load("digits"))
+    options = dict(epochs=1, progress=False, batch_size=16, warmup_steps=0)
+    backwards = Dataset(test.images, 9 - test.labels, test.classes[::-1], test.mean, test.std)
+    records = []
+    for val in (test, backwards):
+        model = nv.create_model("vit_micro_patch2_8", embed_dim=16, depth=1, num_heads=2)
+        records += nv.fit(model, train, val, **options)
+        assert model.pretrained_cfg["classes"] == list("0123456789")
+    assert records[0]["val_loss"] == records[1]["val_loss"]

@@ -60,12 +60,14 @@ def _load(args, data, model):
     """The set to look at. A folder that is typed is taken as it is; without one, it is what training held out."""
     from ..data import FolderDataset, load
     from ..data.pictures import find_classes
+    from ..recipes import is_folder
 
     embed = model.patch_embed
     options = {"img_size": embed.img_size, "in_chans": embed.proj.weight.data.shape[1]}
     folder = pathlib.Path(data)
     parts = [folder / part for part in ("val", "test") if (folder / part).is_dir()]
-    if args.data is None or not folder.is_dir() or (not parts and (folder / "train").is_dir()):
+    typed = args.data is not None and is_folder(data) and folder.is_dir()
+    if not typed or (not parts and (folder / "train").is_dir()):
         return load(data, args.data_dir, **options)[1]
     classes, paths, labels = find_classes(parts[0] if parts else folder)
     return FolderDataset(paths, labels, classes, **options)
@@ -73,7 +75,7 @@ def _load(args, data, model):
 
 def _print_classes(rows):
     names = [
-        row["class"] if row["class"] == row["model_class"] else f"{row['class']} ({row['model_class']})" for row in rows
+        f"{row['class']}" + (f" ({row['model_class']})" if row["model_class"] != row["class"] else "") for row in rows
     ]
     width = max(len("class"), *map(len, names))
     print(f"\n{'class':{width}}  images    top-1    top-5  most often mistaken for")

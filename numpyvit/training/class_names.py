@@ -12,7 +12,8 @@ def match_classes(known, given):
     A name is looked for as it is, then without case and with blanks for underscores ("golden_retriever"), then by its
     WordNet id: one of ImageNet's classes may go by its name on one side and by its id ("n02099601") on the other.
     """
-    if list(known) == list(given):
+    known, given = list(map(str, known)), list(map(str, given))
+    if known == given:
         return list(range(len(known)))
     found = [None] * len(given)
     for spell in (list, _loosely, _wordnet_ids):
@@ -33,7 +34,7 @@ def _loosely(names):
 def _wordnet_ids(names):
     """Ids instead of ImageNet's names. "crane" is a bird and a machine: only its place in the full list tells which."""
     classes, ids = imagenet_classes(), imagenet_wnids()
-    if list(names) == classes:
+    if names == classes:
         return ids
     index = _index_once(_loosely(classes))
     return [ids[index[name]] if name in index else name for name in _loosely(names)]

@@ -101,7 +101,7 @@ def _named(figures, classes, outputs, names):
 
 
 def _few(names):
-    shown = ", ".join(names[:5])
+    shown = ", ".join(map(str, names[:5]))
     return f"{shown}, … {len(names)} in all" if len(names) > 5 else shown
 
 
@@ -129,7 +129,7 @@ def check_images(model, dataset):
         expected = (embed.proj.weight.data.shape[1], *embed.img_size)
         if tuple(dataset.image_shape) != expected:
             raise ConfigError(
-                f"the data has pictures of shape {tuple(dataset.image_shape)}, the model takes {expected}; "
+                f"the data has images of shape {tuple(dataset.image_shape)}, the model takes {expected}; "
                 f"create it with img_size={tuple(dataset.image_shape[1:])} and in_chans={dataset.image_shape[0]}"
             )
 
