@@ -1,5 +1,8 @@
 """What a run leaves on disk, who may write there, and what somebody may have done to it since."""
 
+import errno
+import fcntl
+import itertools
 import json
 import os
 import stat
@@ -117,6 +120,29 @@ def test_of_many_that_want_a_folder_at_once_one_holds_it_at_a_time(tmp_path):
     for thread in threads:
         thread.join()
     assert max(most) == 1 and len(entered) > 4 and not list(tmp_path.iterdir())
+
+
+def test_a_lock_file_that_its_last_holder_removes_meanwhile_is_not_taken_for_the_lock(tmp_path, monkeypatch):
+    flock, turns = fcntl.flock, itertools.count()
+
+    def late(descriptor, operation):
+        if next(turns) == 0:
+            (tmp_path / ".lock").unlink()
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with hold(tmp_path), pytest.raises(RunError, match=f"process {os.getpid()} on"), hold(tmp_path):
+        pass
+
+
+def test_where_nothing_can_be_locked_a_run_is_told_so_and_goes_on(digits, tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="cannot be locked"):
+        run(digits, tmp_path)
+    assert (tmp_path / "last.safetensors").exists()
 
 
 def test_the_file_that_a_live_process_writes_is_left_alone(digits, held):
