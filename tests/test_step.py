@@ -31,6 +31,7 @@ def test_a_tiny_batch_is_one_shard_and_a_larger_one_several(monkeypatch):
     count = lambda *shape: len(split_batch(np.empty(shape, np.float32), model))  # noqa: E731
     assert [count(16, 1, 8, 8), count(64, 1, 8, 8), count(64, 1, 28, 28), count(128, 3, 32, 32)] == [1, 2, 2, 8]
     assert [count(1, 3, 224, 224), count(4, 3, 224, 224), count(16, 3, 224, 224)] == [1, 2, 4]
+    assert [count(40, 1, 8, 8), count(4, 1, 64, 64), count(2, 3, 64, 64)] == [2, 2, 1]  # work, numbers, least
 
 
 @pytest.fixture
@@ -256,7 +257,7 @@ class Watched(nv.VisionTransformer):
 
     def forward(self, x, tape=nv.FORGET):
         self._meet()
-        self._calls.append((threading.get_ident(), len(x)))
+        self._calls.append((threading.current_thread(), len(x)))
         return super().forward(x, tape)
 
     def watch(self, threads=1):
@@ -286,7 +287,34 @@ def test_shards_run_on_as_many_threads_as_asked_for_the_callers_among_them(watch
         calls = watched.watch(threads)
         work()
         assert [length for _, length in calls] == [4] * 8
-        assert len(threads_of(calls)) == threads and threading.get_ident() in threads_of(calls)
+        assert len(threads_of(calls)) == threads and threading.current_thread() in threads_of(calls)
+
+
+def test_threads_are_kept_for_the_next_batch(watched, images):
+    calls = watched.watch(2)
+    nv.infer(watched, images, threads=2)
+    first = threads_of(calls)
+    calls = watched.watch(2)
+    nv.infer(watched, images, threads=2)
+    assert threads_of(calls) == first
+
+
+def test_no_step_works_out_the_gradient_of_its_images(monkeypatch, watched, images):
+    found = []
+
+    def backward(self, dy, tape):
+        found.append(nv.VisionTransformer.backward(self, dy, tape))
+
+    watched.watch()
+    monkeypatch.setattr(Watched, "backward", backward, raising=False)
+    nv.TrainStep(watched, optim.AdamW(watched))(images, np.zeros(32, int))
+    assert found == [None] * 8
+
+
+def test_there_are_eight_shards_at_most(watched, images):
+    calls = watched.watch()
+    nv.infer(watched, np.concatenate([images, images, images]))
+    assert [length for _, length in calls] == [12] * 8
 
 
 def test_work_within_a_shard_stays_on_its_thread(watched, images):
@@ -298,7 +326,7 @@ def test_work_within_a_shard_stays_on_its_thread(watched, images):
 
     calls = watched.watch()
     found = nv.infer(Outer(), images, threads=1)
-    assert threads_of(calls) == {threading.get_ident()}
+    assert threads_of(calls) == {threading.current_thread()}
     np.testing.assert_allclose(found, watched(images), atol=1e-5)
 
 
@@ -342,7 +370,7 @@ def test_updates_of_large_models_alone_are_shared_among_threads(monkeypatch, wid
     class Watching(optim.SGD):
         def update(self, chunk, gradient):
             meet()
-            seen.append(threading.get_ident())
+            seen.append(threading.current_thread())
             super().update(chunk, gradient)
 
     class Mean(nv.layers.Linear):
