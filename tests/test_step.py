@@ -247,9 +247,15 @@ def test_each_step_and_each_shard_draws_masks_of_its_own(rng):
 
 
 def meeting(threads):
-    """To be called by so many threads at least: the first calls wait for each other, the others a moment."""
+    """To be called by so many threads: the first calls wait for each other, and each leaves others time to come."""
     barrier, turns = threading.Barrier(threads), itertools.count()
-    return lambda: barrier.wait(timeout=60) if next(turns) < threads else time.sleep(0.01)
+
+    def meet():
+        if next(turns) < threads:
+            barrier.wait(timeout=60)
+        time.sleep(0.01)
+
+    return meet
 
 
 class Watched(nv.VisionTransformer):
