@@ -12,8 +12,8 @@ import time
 import numpy as np
 
 import numpyvit as nv
-from numpyvit.training import recipes
 from numpyvit.data import Loader, load
+from numpyvit.training import recipes
 
 _MOST_EPOCHS = 60
 

@@ -6,7 +6,7 @@
 - neighbouring arguments or results swapped, another array of the same function in an array's place
 - .T, swapaxes, keepdims dropped; < for <=, == for !=, and for or, min for max
 
-Left out are validation that only raises, texts, __repr__, annotations and imports: what they do shows in no number.
+Left out are validation that only raises, texts, __repr__, annotations, imports and questions about where an array lives.
 """
 
 import ast
@@ -34,9 +34,10 @@ _COMPARISONS = {
     ast.In: ast.NotIn,
     ast.NotIn: ast.In,
 }
+_ORDER = (ast.Lt, ast.LtE, ast.Gt, ast.GtE)
 _EXTREMES = {"min": "max", "max": "min", "minimum": "maximum", "maximum": "minimum", "fmax": "fmin", "fmin": "fmax"}
 _SYMMETRIC = {*_EXTREMES, "multiply", "isinstance", "array_equal"}  # swapped arguments change nothing, or crash
-_LOOKS = {"array_module", "on_host", "isinstance", "hasattr"}  # where an array lives is where all of a call live
+_LOOKS = {"array_module", "on_host"}  # where one array of a call lives is where all of them live
 _AXES = {"sum", "mean", "max", "min", "argmax", "swapaxes", "transpose", "concatenate", "stack", "split", "softmax"}
 _WAYS = {"optimize", "copy"}  # keywords that say how the work is done, not what comes out
 _NO_ARRAYS = {"self", "tape", "xp", "np", "rng", "seed", "dtype", "name", "cls", "model"}
@@ -102,6 +103,8 @@ def _changes(node, place):
 def _left_out(node):
     if isinstance(node, ast.If):  # validation
         return not node.orelse and isinstance(node.body[-1], ast.Raise)
+    if isinstance(node, ast.Call):
+        return _name(node.func) in _LOOKS
     return (
         isinstance(node, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom))
         or (isinstance(node, ast.FunctionDef) and node.name == "__repr__")
@@ -202,9 +205,11 @@ def _filter(node, place):
 
 
 def _comparison(node, place):
+    bounds = [part for part in (node.left, *node.comparators) if getattr(part, "id", "").isupper()]
     for i, operator in enumerate(node.ops):
-        others = [*node.ops[:i], _COMPARISONS[type(operator)](), *node.ops[i + 1 :]]
-        yield node, ast.Compare(node.left, others, node.comparators)
+        if not (bounds and isinstance(operator, _ORDER)):  # at a bound of speed itself nothing changes
+            others = [*node.ops[:i], _COMPARISONS[type(operator)](), *node.ops[i + 1 :]]
+            yield node, ast.Compare(node.left, others, node.comparators)
 
 
 def _and_or(node, place):
@@ -264,9 +269,8 @@ def _call(node, place):
     kept = [keyword for keyword in node.keywords if keyword.arg != "keepdims"]
     if len(kept) < len(node.keywords):
         yield node, ast.Call(node.func, arguments, kept)
-    if name not in _LOOKS:
-        for argument in arguments:
-            yield from _other_array(argument, place)
+    for argument in arguments:
+        yield from _other_array(argument, place)
 
 
 def _attribute(node, place):

@@ -87,9 +87,15 @@ def test_the_documented_defaults_hold(function, expected):
     assert {name: parameters[name].default for name in expected} == expected
 
 
-@pytest.mark.parametrize("name", layers.__all__)
-def test_every_layer_is_float32_and_of_seed_0_unless_told(name):
-    if name in ("FORGET", "Buffer", "Parameter", "Recompute", "Sequence"):
-        pytest.skip("no layer that is made by its sizes")
-    parameters = inspect.signature(getattr(layers, name)).parameters
-    assert parameters["dtype"].default == "float32" and parameters["seed"].default == 0
+def _classes(kind):
+    for one in kind.__subclasses__():
+        if one.__module__.startswith("numpyvit."):
+            yield one
+        yield from _classes(one)
+
+
+@pytest.mark.parametrize("kind", sorted(set(_classes(nv.Layer)), key=lambda kind: kind.__qualname__))
+def test_every_layer_and_model_is_float32_and_of_seed_0_unless_told(kind):
+    parameters = inspect.signature(kind).parameters
+    for name, default in (("dtype", "float32"), ("seed", 0)):
+        assert name not in parameters or parameters[name].default == default

@@ -12,10 +12,10 @@ import warnings
 
 import numpy as np
 import pytest
+from numpyvit.progress import Tolerant
 
 import numpyvit as nv
 from numpyvit import cli, data
-from numpyvit.progress import Tolerant
 
 NUMPYVIT = [sys.executable, "-m", "numpyvit"]
 TRAIN = [*NUMPYVIT, "train", "--epochs", "2", "--batch-size", "256", "--warmup-steps", "2", "--threads", "1"]

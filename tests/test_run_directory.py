@@ -12,14 +12,14 @@ import threading
 
 import numpy as np
 import pytest
+from numpyvit.run_directory import TIMINGS
+from numpyvit.run_lock import hold
 
 import numpyvit as nv
 from numpyvit import cli, data
 from numpyvit.errors import CheckpointError, ConfigError, NonFiniteError, RunError
 from numpyvit.files import write_atomically
 from numpyvit.io import load_tensors, read_notes
-from numpyvit.run_directory import TIMINGS
-from numpyvit.run_lock import hold
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,7 @@ def test_a_tiny_batch_is_one_shard_and_a_larger_one_several():
     count = lambda *shape: len(shards.Sharding().split(np.empty(shape, np.float32), model))  # noqa: E731
     assert [count(16, 1, 8, 8), count(64, 1, 8, 8), count(64, 1, 28, 28), count(128, 3, 32, 32)] == [1, 2, 2, 8]
     assert [count(1, 3, 224, 224), count(4, 3, 224, 224), count(16, 3, 224, 224)] == [1, 2, 4]
+    assert [count(40, 1, 8, 8), count(4, 1, 64, 64), count(2, 3, 64, 64)] == [2, 2, 1]  # work, numbers, least
 
 
 @pytest.fixture
@@ -246,9 +247,15 @@ def test_each_step_and_each_shard_draws_masks_of_its_own(rng):
 
 
 def meeting(threads):
-    """To be called by so many threads at least: the first calls wait for each other, the others a moment."""
+    """To be called by so many threads: the first calls wait for each other, and each leaves others time to come."""
     barrier, turns = threading.Barrier(threads), itertools.count()
-    return lambda: barrier.wait(timeout=60) if next(turns) < threads else time.sleep(0.01)
+
+    def meet():
+        if next(turns) < threads:
+            barrier.wait(timeout=60)
+        time.sleep(0.01)
+
+    return meet
 
 
 class Watched(nv.VisionTransformer):
@@ -256,7 +263,7 @@ class Watched(nv.VisionTransformer):
 
     def forward(self, x, tape=nv.FORGET):
         self._meet()
-        self._calls.append((threading.get_ident(), len(x)))
+        self._calls.append((threading.current_thread(), len(x)))
         return super().forward(x, tape)
 
     def watch(self, threads=1):
@@ -286,7 +293,34 @@ def test_shards_run_on_as_many_threads_as_asked_for_the_callers_among_them(watch
         calls = watched.watch(threads)
         work()
         assert [length for _, length in calls] == [4] * 8
-        assert len(threads_of(calls)) == threads and threading.get_ident() in threads_of(calls)
+        assert len(threads_of(calls)) == threads and threading.current_thread() in threads_of(calls)
+
+
+def test_threads_are_kept_for_the_next_batch(watched, images):
+    calls = watched.watch(2)
+    nv.infer(watched, images, threads=2)
+    first = threads_of(calls)
+    calls = watched.watch(2)
+    nv.infer(watched, images, threads=2)
+    assert threads_of(calls) == first
+
+
+def test_no_step_works_out_the_gradient_of_its_images(monkeypatch, watched, images):
+    found = []
+
+    def backward(self, dy, tape):
+        found.append(nv.VisionTransformer.backward(self, dy, tape))
+
+    watched.watch()
+    monkeypatch.setattr(Watched, "backward", backward, raising=False)
+    nv.TrainStep(watched, optim.AdamW(watched))(images, np.zeros(32, int))
+    assert found == [None] * 8
+
+
+def test_there_are_eight_shards_at_most(watched, images):
+    calls = watched.watch()
+    nv.infer(watched, np.concatenate([images, images, images]))
+    assert [length for _, length in calls] == [12] * 8
 
 
 def test_work_within_a_shard_stays_on_its_thread(watched, images):
@@ -298,7 +332,7 @@ def test_work_within_a_shard_stays_on_its_thread(watched, images):
 
     calls = watched.watch()
     found = nv.infer(Outer(), images, threads=1)
-    assert threads_of(calls) == {threading.get_ident()}
+    assert threads_of(calls) == {threading.current_thread()}
     np.testing.assert_allclose(found, watched(images), atol=1e-5)
 
 
@@ -342,7 +376,7 @@ def test_updates_of_large_models_alone_are_shared_among_threads(monkeypatch, wid
     class Watching(optim.SGD):
         def update(self, chunk, gradient):
             meet()
-            seen.append(threading.get_ident())
+            seen.append(threading.current_thread())
             super().update(chunk, gradient)
 
     class Mean(nv.layers.Linear):

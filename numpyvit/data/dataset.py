@@ -89,7 +89,7 @@ def _check_images(images):
             f"images are {dtype or type(images).__name__}, a Dataset holds an array of uint8 pixels, which are scaled "
             "and normalized batch by batch; Dataset.from_arrays takes floating point in 0..1"
         )
-    if len(shape) == 4 and shape[1] not in (1, 3) and shape[3] in (1, 3):
+    if len(shape) == 4 and shape[1] not in (1, 3) and shape[2] > 3 and shape[3] in (1, 3):
         raise ShapeError(
             f"images of shape {shape} have their channels last, a Dataset holds (N, C, H, W); "
             "Dataset.from_arrays takes both"
