@@ -6,7 +6,7 @@ import pytest
 import numpyvit as nv
 from numpyvit.core import FORGET, Layer, Parameter
 from numpyvit.data import Dataset
-from numpyvit.errors import ConfigError, InputError
+from numpyvit.errors import ConfigError, NumpyvitError
 from numpyvit.metrics import label_ranks
 from numpyvit.pretrained import Notice, imagenet_classes
 from numpyvit.training.class_names import imagenet_wnids, match_classes
@@ -36,7 +36,7 @@ def images_of(order):
 
 def dataset(images, names, classes):
     labels = np.array([classes.index(name) for name in names])
-    return Dataset(images, labels, tuple(classes), (0.0,), (1.0,))
+    return Dataset(images, labels, tuple(classes), (0.0,) * images.shape[1], (1.0,) * images.shape[1])
 
 
 IMAGES = images_of([["fox"], ["fox", "bee"], ["bee"], ["dog"]])
@@ -86,8 +86,8 @@ def test_a_set_of_other_classes_is_refused():
 
 
 def test_labels_outside_the_classes_are_refused():
-    with pytest.raises(InputError, match="label 5 lies outside the 2 classes"):
-        nv.evaluate(Reading(ANIMALS), Dataset(IMAGES, np.array([0, 1, 0, 5]), ("fox", "bee"), (0.0,), (1.0,)))
+    with pytest.raises(NumpyvitError, match="labels go from 0 to 5"):
+        Dataset(IMAGES, np.array([0, 1, 0, 5]), ("fox", "bee"), (0.0,) * 7, (1.0,) * 7)
 
 
 def test_top_5_holds_the_five_likeliest():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
-from numpyvit.data import normalize, read_picture
+from numpyvit.data import normalize, read_image
 from numpyvit.io import read_checkpoint, save_checkpoint
 from numpyvit.key_names import to_timm
 from numpyvit.models import count_parameters
@@ -248,7 +248,7 @@ def test_hugging_faces_preparation(timm):
     file = SHARED / "photos" / "chelsea.png"
     with Image.open(file) as picture:
         expected = processor(size={"height": 224, "width": 224})(picture, return_tensors="np")["pixel_values"]
-    pixels = read_picture(file, (224, 224), 3, interpolation="squash")
+    pixels = read_image(file, (224, 224), 3, interpolation="squash")
     assert np.abs(normalize(pixels[None], (0.5,) * 3, (0.5,) * 3) - expected).max() <= 1e-6
 
 
@@ -306,7 +306,7 @@ def test_trained_weights_give_timms_answers_on_photographs(timm, name):
         file = SHARED / "photos" / f"{photo}.png"
         with Image.open(file) as picture:
             expected_x = transform(picture.convert("RGB"))[None]
-        pixels = read_picture(file, (224, 224), 3, cfg["crop_pct"], cfg["interpolation"])
+        pixels = read_image(file, (224, 224), 3, cfg["crop_pct"], cfg["interpolation"])
         x = normalize(pixels[None], cfg["mean"], cfg["std"])
         assert np.abs(x - expected_x.numpy()).max() <= 1e-6
         with torch.no_grad():

@@ -26,11 +26,11 @@ def load_model(args, **overrides):
 
 def prepare_picture(model, path):
     """-> a picture as the model sees it: (C, H, W) uint8, and normed (C, H, W) floating point."""
-    from ..data import normalize, read_picture
+    from ..data import normalize, read_image
 
     embed, cfg = model.patch_embed, model.pretrained_cfg
     in_chans = embed.proj.weight.data.shape[1]
-    picture = read_picture(path, embed.img_size, in_chans, cfg["crop_pct"], cfg["interpolation"])
+    picture = read_image(path, embed.img_size, in_chans, cfg["crop_pct"], cfg["interpolation"])
     return picture, normalize(picture, cfg["mean"], cfg["std"])
 
 

@@ -1,6 +1,5 @@
 """`numpyvit evaluate`: loss and accuracy of a checkpoint."""
 
-import pathlib
 import sys
 
 from ..errors import CheckpointError
@@ -34,7 +33,7 @@ def add(verbs):
 def run(args):
     from ..data import prepared_for
     from ..files import to_json
-    from ..training.evaluation import evaluate, known_classes
+    from ..training.evaluation import check_images, evaluate, known_classes
 
     model, notes = load_model(args)
     data = args.data or notes.get("data")
@@ -42,7 +41,9 @@ def run(args):
         raise CheckpointError(f"{args.checkpoint}: does not say what it was trained on; name the data with --data")
     if known_classes(model) is None:
         print("numpyvit: note: the weights do not name their classes; labels are taken by number", file=sys.stderr)
-    test = prepared_for(_load(args, data, model), model.pretrained_cfg)
+    test = _load(args, data, model)
+    check_images(model, test)  # before its figures are taken for images of this kind
+    test = prepared_for(test, model.pretrained_cfg)
     scores = evaluate(model, test, batch_size=args.batch_size, threads=args.threads, per_class=args.per_class)
     if args.json:
         print(to_json({"data": str(data), **scores}))
@@ -58,19 +59,13 @@ def run(args):
 
 def _load(args, data, model):
     """The set to look at. A folder that is typed is taken as it is; without one, it is what training held out."""
-    from ..data import FolderDataset, load
-    from ..data.pictures import find_classes
-    from ..recipes import is_folder
+    from ..data import load, load_test
 
     embed = model.patch_embed
     options = {"img_size": embed.img_size, "in_chans": embed.proj.weight.data.shape[1]}
-    folder = pathlib.Path(data)
-    parts = [folder / part for part in ("val", "test") if (folder / part).is_dir()]
-    typed = args.data is not None and is_folder(data) and folder.is_dir()
-    if not typed or (not parts and (folder / "train").is_dir()):
+    if args.data is None:
         return load(data, args.data_dir, **options)[1]
-    classes, paths, labels = find_classes(parts[0] if parts else folder)
-    return FolderDataset(paths, labels, classes, **options)
+    return load_test(data, args.data_dir, **options)
 
 
 def _print_classes(rows):

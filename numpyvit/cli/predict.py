@@ -63,7 +63,7 @@ def run(args):
 
 def _files(names):
     """The files that are named, and those with an image's ending in the folders that are, in order."""
-    from ..data.pictures import ENDINGS
+    from ..data.images import ENDINGS
 
     for name in names:
         if not os.path.isdir(name):

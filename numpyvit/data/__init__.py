@@ -8,8 +8,6 @@ from .images import read_image
 from .loader import Loader
 from .sources import SOURCES
 
-read_picture = read_image  # as it was called in 0.1
-
 __all__ = [
     "SOURCES",
     "Dataset",
@@ -26,5 +24,4 @@ __all__ = [
     "random_crop",
     "random_flip",
     "read_image",
-    "read_picture",
 ]
