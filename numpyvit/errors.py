@@ -2,9 +2,17 @@
 
 import signal
 
+_LONGEST = 2000  # characters of a message
+
 
 class NumpyvitError(Exception):
-    """The base of all errors below."""
+    """The base of all errors below. A message that quotes something long is cut in its middle."""
+
+    def __str__(self):
+        text = super().__str__()
+        if len(text) <= _LONGEST:
+            return text
+        return f"{text[: _LONGEST // 2]} … [{len(text) - _LONGEST:,} characters] … {text[-_LONGEST // 2 :]}"
 
 
 class ShapeError(NumpyvitError, ValueError):

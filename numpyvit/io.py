@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+import struct
 
 import numpy as np
 
-from .containers import read_container
+from .containers import budget_for, naming, read_container
 from .errors import CheckpointError
 from .files import to_json, write_atomically
 from .key_names import to_timm
+from .reading import parse_json
+
+_STATE_TIMES = 64  # a state's bound of memory over its size: a long run's records outgrow a small model's weights
 
 
 def save_checkpoint(path, model, **notes):
@@ -40,37 +44,51 @@ def read_checkpoint(path):
     Google's ViT and big_vision; recognised by themselves. origin is "timm", "deit", "torchvision", "huggingface" or
     "google", and decides how a position embedding is resized.
     """
-    tensors, notes, metadata = _load(path)
-    arrays, origin = to_timm(tensors)
+    budget = budget_for(path)
+    tensors, notes, metadata = _load(path, budget)
+    with naming(path):
+        arrays, origin = to_timm(tensors, budget)
     if origin == "timm" and metadata.get("wrapped") == "model":
         origin = "deit"  # DeiT's own files carry timm's names, in a dict with "model"
     return arrays, notes, origin
 
 
 def save_tensors(path, tensors, notes):
-    """Write arrays and JSON-able notes as one safetensors file, whole or not at all, with a checksum over both."""
+    """Write arrays and JSON-able notes as one safetensors file, whole or not at all, with a checksum over both.
+
+    Equal arrays and notes make equal files, byte for byte.
+    """
     from safetensors.numpy import save
 
     tensors = {name: np.asarray(array, order="C") for name, array in tensors.items()}
     notes = to_json(notes)
     metadata = {"format": "np", "numpyvit": notes, "sha256": _digest(tensors, notes)}
-    write_atomically(path, save(tensors, metadata))
+    write_atomically(path, _with_sorted_header(save(tensors, metadata)))
+
+
+def _with_sorted_header(data):
+    """A safetensors file with its header in alphabetical order; the library has the metadata in a random one."""
+    (length,) = struct.unpack("<Q", data[:8])
+    header = json.dumps(json.loads(data[8 : 8 + length]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # the numbers begin at a multiple of eight
+    return b"".join([struct.pack("<Q", len(header)), header, memoryview(data)[8 + length :]])
 
 
 def load_tensors(path):
-    """-> ({name: array} under the file's own names, notes). The checksum is verified where the file has one."""
-    return _load(path)[:2]
+    """-> ({name: array} under the file's own names, notes) of a file that save_tensors wrote; verifies its checksum."""
+    return _load(path, budget_for(path, _STATE_TIMES))[:2]
 
 
-def _load(path):
-    tensors, metadata, _ = read_container(path)
-    notes = metadata.get("numpyvit", "{}")
-    if "sha256" in metadata and metadata["sha256"] != _digest(tensors, notes):
-        raise CheckpointError(f"{path}: is damaged (its checksum differs); save or fetch it again")
-    try:
-        return tensors, json.loads(notes), metadata
-    except ValueError:
-        raise CheckpointError(f"{path}: is damaged (its metadata is no JSON); save or fetch it again") from None
+def _load(path, budget):
+    tensors, metadata, _ = read_container(path, budget)
+    with naming(path):
+        text = metadata.get("numpyvit", "{}")
+        if "sha256" in metadata and metadata["sha256"] != _digest(tensors, text):
+            raise CheckpointError("is damaged (its checksum differs); save or fetch it again")
+        notes = parse_json(text.encode(), budget)
+        if not isinstance(notes, dict):
+            raise CheckpointError(f"is damaged (its notes are a {type(notes).__name__}); save or fetch it again")
+        return tensors, notes, metadata
 
 
 def _digest(tensors, notes):

@@ -1,24 +1,31 @@
 """The names that each library gives to a ViT's weights, brought to timm's."""
 
+import math
 import re
 
 import numpy as np
 
+from .budget import Budget
 from .errors import CheckpointError
 
 _UNUSED = ("pooler.", "mask_token", "num_batches_tracked")  # parts of published files that no classifier has
 
 
-def to_timm(arrays):
-    """-> ({timm's name: array}, origin), origin one of "timm", "torchvision", "huggingface", "google"."""
-    arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
+def to_timm(arrays, budget=None):
+    """-> ({timm's name: array}, origin), origin one of "timm", "torchvision", "huggingface", "google".
+
+    budget: what the arrays that are made may take (see budget.py). `arrays` is emptied, so that what is stacked to a
+    new array can be freed. Errors: CheckpointError for arrays that cannot be what their names say.
+    """
+    budget = budget or Budget()
+    arrays = {name.removeprefix("module."): arrays.pop(name) for name in list(arrays)}
     names = {re.sub(r"^(params|opt/target)/", "", name) for name in arrays}
     if any(name.removeprefix("img/") == "embedding/kernel" for name in names):
-        return _from_google(arrays), "google"
+        return _from_google(arrays, budget), "google"
     if "conv_proj.weight" in arrays:
         return _renamed(arrays, _TORCHVISION), "torchvision"
     if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in arrays):
-        return _from_huggingface(arrays), "huggingface"
+        return _from_huggingface(arrays, budget), "huggingface"
     return _renamed(arrays, _TIMM), "timm"
 
 
@@ -73,50 +80,58 @@ _HUGGINGFACE = [
 ]
 
 
-def _from_huggingface(arrays):
+def _from_huggingface(arrays, budget):
     """Query, key and value lie apart and are stacked to one qkv."""
-    arrays = {re.sub(r"^(vit|deit)\.", "", name): array for name, array in arrays.items()}
     pattern = re.compile(
         r"(?:encoder\.layer|layers)\.(\d+)\.attention\.(?:attention\.)?(query|key|value|[qkv]_proj)\.(weight|bias)"
     )
     long = {"q_proj": "query", "k_proj": "key", "v_proj": "value"}
-    parts = {}
-    for name, array in arrays.items():
+    parts, rest = {}, {}
+    for name in list(arrays):
+        array, name = arrays.pop(name), re.sub(r"^(vit|deit)\.", "", name)
         if match := pattern.fullmatch(name):
-            parts[match[1], long.get(match[2], match[2]), match[3]] = array
-    result = _renamed({name: array for name, array in arrays.items() if not pattern.fullmatch(name)}, _HUGGINGFACE)
-    for (layer, part, kind), _ in parts.items():
-        if part == "query":
-            result[f"blocks.{layer}.attn.qkv.{kind}"] = np.concatenate(_three(parts, layer, kind))
-    return result
+            parts[match[1], match[3], long.get(match[2], match[2])] = array
+        else:
+            rest[name] = array
+    return {**_renamed(rest, _HUGGINGFACE), **_stacked(parts, budget)}
 
 
-def _from_google(arrays):
+def _from_google(arrays, budget):
     """JAX's kernels are (in, out), the patches' (P, P, C, D), and heads are an axis of their own."""
-    arrays = {re.sub(r"^(params|opt/target)/(img/)?", "", name): array for name, array in arrays.items()}
-    result = {"cls_token": arrays.pop("cls")} if "cls" in arrays else {}
-    for name in ("pos_embedding", "Transformer/posembed_input/pos_embedding"):
-        if name in arrays:
-            result["pos_embed"] = arrays.pop(name)
-    result["patch_embed.proj.weight"] = arrays.pop("embedding/kernel").transpose(3, 2, 0, 1)
-    result["patch_embed.proj.bias"] = arrays.pop("embedding/bias")
-    attention = {}
-    for name, array in arrays.items():
-        new = name
+    arrays = {re.sub(r"^(params|opt/target)/(img/)?", "", name): arrays.pop(name) for name in list(arrays)}
+    result, parts = {}, {}
+    for name in list(arrays):
+        array, new = arrays.pop(name), name
         for pattern, replacement in _GOOGLE:
             new = re.sub(f"^{pattern}", replacement, new)
         new = re.sub(r"/(scale|kernel)$", ".weight", new).replace("/bias", ".bias")
         if match := re.fullmatch(r"blocks\.(\d+)\.attn\.(query|key|value)\.(weight|bias)", new):
-            dim = array.shape[0] if match[3] == "weight" else array.size
-            attention[match.groups()] = array.reshape(dim, -1).T if match[3] == "weight" else array.reshape(-1)
+            leading = 1 if match[3] == "weight" else 0  # (D, H, D/H) -> (D, D) and (H, D/H) -> (D)
+            parts[match[1], match[3], match[2]] = _joined(name, array, leading, array.ndim, budget).T
         elif new.endswith("attn.proj.weight"):
-            result[new] = array.reshape(-1, array.shape[-1]).T  # (H, D/H, D) -> (D, D)
+            result[new] = _joined(name, array, 0, array.ndim - 1, budget).T  # (H, D/H, D) -> (D, D)
+        elif name == "embedding/kernel":
+            result[new] = _of_rank(4, name, array).transpose(3, 2, 0, 1)
         else:
             result[new] = array.T if name.endswith("kernel") else array
-    for layer, part, kind in attention:
-        if part == "query":
-            result[f"blocks.{layer}.attn.qkv.{kind}"] = np.concatenate(_three(attention, layer, kind))
-    return result
+    return {**result, **_stacked(parts, budget)}
+
+
+def _joined(name, array, start, stop, budget):
+    """The axes from `start` to `stop` as one."""
+    if not 0 <= start < stop:
+        raise CheckpointError(f"{name} has shape {array.shape}, which has too few dimensions")
+    if not array.flags.c_contiguous:  # reshape would copy it
+        array, given = budget.empty(array.shape, array.dtype), array
+        array[...] = given
+    shape = array.shape
+    return array.reshape(*shape[:start], math.prod(shape[start:stop]), *shape[stop:])
+
+
+def _of_rank(rank, name, array):
+    if array.ndim != rank:
+        raise CheckpointError(f"{name} has shape {array.shape}, expected {rank} dimensions")
+    return array
 
 
 _GOOGLE = [
@@ -129,11 +144,25 @@ _GOOGLE = [
     (r"(blocks\.\d+\.)MultiHeadDotProductAttention_\d/out", r"\1attn.proj"),
     (r"(blocks\.\d+\.)MultiHeadDotProductAttention_\d/", r"\1attn."),
     (r"pre_logits", "pre_logits.fc"),
+    (r"embedding/", "patch_embed.proj/"),
+    (r"cls$", "cls_token"),
+    (r"(?:Transformer/posembed_input/)?pos_embedding$", "pos_embed"),
 ]
 
 
-def _three(parts, layer, kind):
-    try:
-        return [parts[layer, part, kind] for part in ("query", "key", "value")]
-    except KeyError as missing:
-        raise CheckpointError(f"block {layer} lacks its {missing.args[0][1]} {kind}") from None
+def _stacked(parts, budget):
+    """{(layer, "weight" or "bias", part): array} -> {timm's name of qkv: array}, emptying `parts` layer by layer."""
+    result = {}
+    for layer, kind in dict.fromkeys((layer, kind) for layer, kind, _ in parts):
+        try:
+            three = [parts.pop((layer, kind, part)) for part in ("query", "key", "value")]
+        except KeyError as missing:
+            raise CheckpointError(f"block {layer} lacks its {missing.args[0][2]} {kind}") from None
+        first, rank = three[0], 2 if kind == "weight" else 1
+        if any(array.ndim != rank or array.shape[1:] != first.shape[1:] for array in three):
+            shapes = ", ".join(str(array.shape) for array in three)
+            raise CheckpointError(f"block {layer}: query, key and value {kind} have shapes {shapes}, which differ")
+        rows = sum(len(array) for array in three)
+        qkv = budget.empty((rows, *first.shape[1:]), np.result_type(*three))
+        result[f"blocks.{layer}.attn.qkv.{kind}"] = np.concatenate(three, out=qkv)
+    return result

@@ -6,10 +6,14 @@ import warnings
 
 import numpy as np
 
+from .backend import array_module
 from .errors import CheckpointError
 from .functional.resample import resize_pos_embed
 from .io import read_checkpoint
 from .layers import LayerNorm
+
+_SHOWN = 5  # names that a message lists
+_MOST_PATCHES = 128 * 128  # that a position embedding is resized from; no published one has more
 
 
 class Notice(UserWarning):
@@ -30,7 +34,7 @@ def put_weights(model, arrays, notes, origin, path):
     file's library does; other channels fold or repeat the patch weights as timm does. What else does not fit is a
     CheckpointError that lists it.
     """
-    own = dict(model.named_parameters())
+    own = {name: parameter.data for name, parameter in model.named_parameters()}
     dropped = _drop_heads(arrays, own, model.num_classes)
     if dropped and model.num_classes:
         warnings.warn(
@@ -38,24 +42,57 @@ def put_weights(model, arrays, notes, origin, path):
             Notice,
             stacklevel=4,
         )
-    if "patch_embed.proj.weight" in arrays:
-        weight = arrays["patch_embed.proj.weight"]
-        arrays["patch_embed.proj.weight"] = fold_channels(weight, own["patch_embed.proj.weight"].data.shape[1])
-    if "pos_embed" in arrays:
-        arrays["pos_embed"] = _fit_pos_embed(model, arrays["pos_embed"], origin, path)
-    kept = {name: p.data for name, p in own.items() if dropped and name.startswith("head")}
+    _adapt_channels(arrays, own)
+    _adapt_pos_embed(arrays, own, model, origin, path)
+    kept = {name: data for name, data in own.items() if dropped and name.startswith("head")}
+    _check_fit(type(model).__name__, own, {**kept, **arrays}, path)
     model.load_state_dict({**kept, **arrays})
     if origin == "huggingface":
         for _, layer in model.named_layers():
             if isinstance(layer, LayerNorm):
                 layer.eps = 1e-12  # of Hugging Face's ViT and DeiT
-    model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **_preparation(arrays, notes, origin)}
+    model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **_preparation(arrays, notes, origin, path)}
 
 
-def _preparation(arrays, notes, origin):
+def _check_fit(kind, own, given, path):
+    """Errors: CheckpointError that names the first arrays that do not fit the model, or one with NaN or infinity."""
+    problems = [f"missing {name}" for name in own if name not in given]
+    problems += [f"unexpected {name}" for name in given if name not in own]
+    for name in own:
+        if name in given and given[name].shape != own[name].shape:
+            problems.append(f"{name}: given {given[name].shape}, expected {own[name].shape}")
+    if problems:
+        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        raise CheckpointError(
+            f"{path}: does not fit this {kind}: {'; '.join(problems[:_SHOWN])}{more}. Create the model that the file "
+            "was saved from, by its name (--model on the command line) and its options"
+        )
+    for name, array in given.items():
+        if array.dtype.kind == "f" and not array_module(array).isfinite(array).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinity; choose weights from before that")
+
+
+_CHECKS = {  # of notes that say how images were prepared; files may be edited by hand
+    "classes": lambda value: _are((str, int, float), value),
+    "mean": lambda value: _are((int, float), value),
+    "std": lambda value: _are((int, float), value),
+    "crop_pct": lambda value: isinstance(value, (int, float)) and 0 < value <= 1,
+    "interpolation": lambda value: value in ("squash", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
+}
+
+
+def _are(kinds, value):
+    return isinstance(value, (list, tuple)) and all(isinstance(item, kinds) for item in value)
+
+
+def _preparation(arrays, notes, origin, path):
     """What the file says of how its pictures were prepared, as far as that differs from the preset's."""
     cfg = {"crop_pct": 1.0} if "recipe" in notes else {}  # trained here, on whole pictures if nothing else is said
-    cfg |= {key: notes[key] for key in ("classes", "mean", "std", "crop_pct", "interpolation") if key in notes}
+    for key, check in _CHECKS.items():
+        if notes.get(key) is not None:
+            if not check(notes[key]):
+                raise CheckpointError(f"{path}: its note {key!r} cannot be {notes[key]!r:.80}; save the file again")
+            cfg[key] = notes[key]
     if "classes" in cfg:
         return cfg
     if arrays.get("head.bias", np.empty(0)).size == 1000:
@@ -73,11 +110,21 @@ def imagenet_classes():
 def _drop_heads(arrays, own, num_classes):
     """Take out heads for another number of classes; returns that number, or 0 where they fit."""
     weight = arrays.get("head.weight")
-    if weight is None or ("head.weight" in own and weight.shape[0] == num_classes):
+    if weight is None or weight.ndim != 2 or ("head.weight" in own and weight.shape[0] == num_classes):
         return 0
     for name in [name for name in arrays if name.startswith(("head.", "head_dist."))]:
         del arrays[name]
     return weight.shape[0]
+
+
+def _adapt_channels(arrays, own):
+    """Fold the patch weights where only their number of channels differs from the model's."""
+    name = "patch_embed.proj.weight"
+    if name not in arrays or name not in own:
+        return
+    given, wanted = arrays[name].shape, own[name].shape
+    if len(given) == 4 and given[1] > 0 and (given[0], *given[2:]) == (wanted[0], *wanted[2:]):
+        arrays[name] = fold_channels(arrays[name], wanted[1])
 
 
 def fold_channels(weight, in_chans):
@@ -91,13 +138,19 @@ def fold_channels(weight, in_chans):
     return repeated * (own / in_chans)
 
 
-def _fit_pos_embed(model, pos_embed, origin, path):
-    prefix, grid = model.num_prefix_positions, model.patch_embed.grid_size
-    if pos_embed.ndim != 3 or pos_embed.shape[1] == prefix + math.prod(grid):
-        return pos_embed
-    side = math.isqrt(pos_embed.shape[1] - prefix)
-    if prefix + side * side != pos_embed.shape[1]:
+def _adapt_pos_embed(arrays, own, model, origin, path):
+    """Resize the position embedding where only its number of tokens differs from the model's."""
+    if "pos_embed" not in arrays or "pos_embed" not in own:
+        return
+    given, wanted = arrays["pos_embed"], own["pos_embed"]
+    if given.ndim != 3 or given.shape[::2] != wanted.shape[::2] or given.shape[1] == wanted.shape[1]:
+        return
+    prefix = model.num_prefix_positions
+    patches = given.shape[1] - prefix
+    side = math.isqrt(max(patches, 0))
+    if not 0 < patches == side * side <= _MOST_PATCHES:
         raise CheckpointError(
-            f"{path}: its position embedding of {pos_embed.shape[1]} tokens is not {prefix} and a square"
+            f"{path}: its position embedding of {given.shape[1]} tokens is not {prefix} and a square of at most "
+            f"{_MOST_PATCHES:,}"
         )
-    return resize_pos_embed(pos_embed, prefix, (side, side), grid, origin)
+    arrays["pos_embed"] = resize_pos_embed(given, prefix, (side, side), model.patch_embed.grid_size, origin)

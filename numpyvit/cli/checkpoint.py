@@ -1,27 +1,50 @@
 """From a checkpoint and a picture on the command line to a model and its input."""
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, NumpyvitError
 
 
 def load_model(args, **overrides):
     """-> the model of a checkpoint with its weights, and the checkpoint's notes."""
     from ..io import read_checkpoint
-    from ..models import create_model
     from ..pretrained import put_weights
 
     arrays, notes, origin = read_checkpoint(args.checkpoint)
     recipe = notes.get("recipe", {})
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("options", {}), dict):
+        raise CheckpointError(f"{args.checkpoint}: its recipe is not a model's name with options; save the file again")
     name = args.model or recipe.get("model")
     if name is None:
         raise CheckpointError(f"{args.checkpoint}: does not say which model it belongs to; name it with --model")
     if recipe.get("unsaved"):
         raise CheckpointError(
-            f"{args.checkpoint}: its model was made with {', '.join(recipe['unsaved'])}, which a file cannot hold; "
+            f"{args.checkpoint}: its model was made with {recipe['unsaved']}, which a file cannot hold; "
             "make it in a script and use load_state_dict"
         )
-    model = create_model(name, **{**recipe.get("options", {}), **overrides})
+    model = _create(name, recipe.get("options", {}), overrides, arrays, args.checkpoint)
     put_weights(model, arrays, notes, origin, args.checkpoint)
     return model.to(args.device), notes
+
+
+def _create(name, options, overrides, arrays, path):
+    """The model that a file describes. Its options come from the file, so its size is compared with the file's."""
+    from ..models import VARIANTS, count_parameters, create_model
+
+    held = sum(array.size for array in arrays.values())
+    try:
+        if name in VARIANTS and count_parameters(name, **options) > 2 * held + _FEW:
+            raise CheckpointError(
+                f"{path}: holds {held:,} numbers, far fewer than {name} with its options; name its model with --model"
+            )
+        return create_model(name, None, **{**options, **overrides})
+    except NumpyvitError:
+        raise
+    except Exception as error:  # options of any type may stand in a file
+        raise CheckpointError(
+            f"{path}: its recipe does not make a model ({type(error).__name__}: {error!s:.200}); save the file again"
+        ) from error
+
+
+_FEW = 1_000_000  # parameters that cost nothing
 
 
 def prepare_picture(model, path):

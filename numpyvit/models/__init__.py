@@ -6,6 +6,8 @@ import inspect
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from ..errors import ConfigError
 from .modern import ModernVisionTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
@@ -105,21 +107,25 @@ def class_names(model):
     return known + [f"class {i}" for i in range(len(known), model.num_classes)]
 
 
-def count_parameters(name):
-    """How many parameters a preset has, by arithmetic: nothing is made."""
-    options = {p.name: p.default for p in inspect.signature(VisionTransformer).parameters.values()} | VARIANTS[
-        name
-    ].options
+def count_parameters(name, **overrides):
+    """How many parameters a preset has, with options that override its own, by arithmetic: nothing is made."""
+    defaults = {p.name: p.default for p in inspect.signature(VisionTransformer).parameters.values()}
+    options = defaults | VARIANTS[name].options | overrides
     D, hidden = options["embed_dim"], int(options["embed_dim"] * options["mlp_ratio"])
     heads = tokens = 2 if options["distilled"] else 1
     registers, placed = options.get("reg_tokens", 0), 0 if options.get("no_embed_class") else tokens
     tokens += registers
-    patches = (options["img_size"] // options["patch_size"]) ** 2
-    embed = D * options["in_chans"] * options["patch_size"] ** 2 + D + (patches + tokens + placed) * D
+    (height, width), (ph, pw) = (np.broadcast_to(options[size], 2).tolist() for size in ("img_size", "patch_size"))
+    patches = (height // ph) * (width // pw)
+    embed = D * options["in_chans"] * ph * pw + D + (patches + tokens + placed) * D
     block = (
         (6 if options.get("init_values") else 4) * D + (3 * D * D + 3 * D) + (D * D + D) + (2 * D * hidden + hidden + D)
     )
-    return embed + options["depth"] * block + 2 * D + heads * (D + 1) * options["num_classes"]
+    features, represent = D, 0
+    if options["representation_size"] and not options["distilled"]:
+        features = options["representation_size"]
+        represent = features * (D + 1)
+    return embed + options["depth"] * block + 2 * D + represent + heads * (features + 1) * options["num_classes"]
 
 
 def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu", grad_checkpointing=False, **options):
