@@ -21,6 +21,12 @@ NUMPYVIT = [sys.executable, "-m", "numpyvit"]
 TRAIN = [*NUMPYVIT, "train", "--epochs", "2", "--batch-size", "256", "--warmup-steps", "2", "--threads", "1"]
 
 
+@pytest.fixture(autouse=True)
+def buffered(monkeypatch):
+    """As users have it: what is printed waits in a buffer, and may fail as late as when the interpreter ends."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
 def epochs_of(out):
     return len((out / "metrics.jsonl").read_text().splitlines())
 
