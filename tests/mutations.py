@@ -6,7 +6,7 @@
 - neighbouring arguments or results swapped, another array of the same function in an array's place
 - .T, swapaxes, keepdims dropped; < for <=, == for !=, and for or, min for max
 
-Left out are validation that only raises, texts, __repr__, annotations, imports and questions about where an array lives.
+Left out are validation that only raises, texts, __repr__, annotations, imports, and where an array lives.
 """
 
 import ast
