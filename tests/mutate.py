@@ -134,10 +134,9 @@ def files_of(target):
     return [str(path.relative_to(ROOT)) for path in paths if path.exists()]
 
 
-@functools.cache
-def test_files(file):
-    """The test files in two parts: those that look at a source file first, and all others."""
-    every = {path.stem.removeprefix("test_"): str(path.relative_to(ROOT)) for path in ROOT.glob("tests/test_*.py")}
+def test_files(tree, file):
+    """The test files of a tree in two parts: those that look at a source file first, and all others."""
+    every = {path.stem.removeprefix("test_"): str(path.relative_to(tree)) for path in tree.glob("tests/test_*.py")}
     first = next((tests for target, tests in TARGETS.items() if file in files_of(target)), ())
     first = [name for name in first if name in every]
     others = sorted(every.keys() - set(first), key=lambda name: (LAST.index(name) if name in LAST else -1, name))
@@ -161,10 +160,11 @@ def tried(pairs, trees, jobs):
 def try_one(file, mutant, trees):
     """Run the tests on one mutant in a copy of the tree that is free. -> its record."""
     tree = trees.get()
-    source = (ROOT / file).read_bytes()
+    source = (tree / file).read_bytes()
     try:
         (tree / file).write_bytes(mutant.apply(source))
-        outcome = next((o for tests in test_files(file) if (o := run_tests(tree, tests)) != "passed"), "survived")
+        outcomes = (run_tests(tree, tests) for tests in test_files(tree, file))
+        outcome = next((outcome for outcome in outcomes if outcome != "passed"), "survived")
     finally:
         (tree / file).write_bytes(source)
         trees.put(tree)
@@ -202,7 +202,7 @@ def run_tests(tree, tests):
 def check_that_the_suite_passes(trees):
     """A test that fails by itself would catch everything."""
     tree = trees.get()
-    first, others = test_files("")
+    first, others = test_files(tree, "")
     outcome = run_tests(tree, first + others)
     trees.put(tree)
     if outcome != "passed":
@@ -235,10 +235,12 @@ def key(file, mutant):
 
 def known_results(out):
     """{key: record} of a file of earlier results."""
-    if not out or not out.exists():
-        return {}
-    lines = out.read_text().splitlines()
-    return {record["key"]: record for record in map(json.loads, lines)}
+    results = {}
+    for line in out.read_text().splitlines() if out and out.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):  # a line that a stopped run left half written
+            record = json.loads(line)
+            results[record["key"]] = record
+    return results
 
 
 def reason(record):

@@ -112,6 +112,28 @@ def test_draws_beyond_2_are_drawn_again():
     np.testing.assert_allclose(share, expected / expected.sum(), atol=0.006)
 
 
+@pytest.mark.parametrize(
+    "kind, options",
+    [
+        (nv.VisionTransformer, {"distilled": True}),
+        (nv.VisionTransformer, {"representation_size": 7}),
+        (nv.ModernVisionTransformer, {"reg_tokens": 3, "qk_norm": True, "init_values": 0.1}),
+    ],
+)
+def test_one_stream_draws_the_parameters_in_the_order_of_their_names(kind, options):
+    """So one seed gives one model, number by number."""
+    rng = np.random.default_rng(5)
+    for name, values in weights(kind(**SIZES, **options, seed=5)).items():
+        if name.startswith("patch_embed."):
+            expected = (2 * rng.random(values.shape, dtype=np.float32) - 1) / math.sqrt(3 * 4 * 4)
+        elif values.ndim > 1:
+            std = 1e-6 if name in ("cls_token", "reg_token") else 0.02
+            expected = std * rng.standard_normal(values.shape, dtype=np.float32)
+        else:
+            expected = 0.1 if "gamma" in name else float("norm" in name and name.endswith("weight"))
+        np.testing.assert_allclose(values, expected, rtol=1e-5, err_msg=name)
+
+
 def test_no_two_parameters_start_alike_and_another_seed_changes_each_that_is_drawn():
     first, other = (weights(nv.VisionTransformer(**SIZES, distilled=True, seed=seed)) for seed in (0, 1))
     drawn = {name: values for name, values in first.items() if values.std() > 0}

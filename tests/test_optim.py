@@ -1,4 +1,5 @@
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,8 +56,11 @@ def test_sgd_is_the_published_formula(momentum, nesterov):
     np.testing.assert_allclose(layer.weight.data, theta, rtol=1e-12)
 
 
-def test_weight_decay_leaves_out_biases_norms_and_tokens():
-    model = nv.VisionTransformer(8, 4, 1, 3, embed_dim=8, depth=1, num_heads=2, distilled=True)
+@pytest.mark.parametrize(
+    "build", [partial(nv.VisionTransformer, distilled=True), partial(nv.ModernVisionTransformer, reg_tokens=2)]
+)
+def test_weight_decay_leaves_out_biases_norms_and_tokens(build):
+    model = build(8, 4, 1, 3, embed_dim=8, depth=1, num_heads=2)
     before = model.state_dict()
     tape = nv.Tape(model)  # gradients 0: only decay acts
     optim.AdamW(model, lr=0.1, weight_decay=0.5).step(tape)
