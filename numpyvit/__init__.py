@@ -16,7 +16,7 @@ from .core import FORGET, Buffer, Layer, Parameter, Recompute, Tape
 from .errors import NumpyvitError
 from .inference import infer
 from .kernels import kernels, plain
-from .models import ModernVisionTransformer, VisionTransformer, create_model, list_models
+from .models import ModernVisionTransformer, SwinTransformer, VisionTransformer, create_model, list_models
 from .step import TrainStep
 
 __version__ = "0.1.0"
@@ -41,6 +41,7 @@ __all__ = [
     "NumpyvitError",
     "Parameter",
     "Recompute",
+    "SwinTransformer",
     "Tape",
     "TrainStep",
     "VisionTransformer",
