@@ -5,13 +5,16 @@ import re
 import numpy as np
 
 from .errors import CheckpointError
+from .weights import swin
 
 _UNUSED = ("pooler.", "mask_token", "num_batches_tracked")  # parts of published files that no classifier has
 
 
 def to_timm(arrays):
-    """-> ({timm's name: array}, origin), origin one of "timm", "torchvision", "huggingface", "google"."""
+    """-> ({timm's name: array}, origin), origin one of "timm", "torchvision", "huggingface", "google", "swin"."""
     arrays = {name.removeprefix("module."): array for name, array in arrays.items()}
+    if swin.is_swin(arrays):
+        return swin.to_timm(arrays), "swin"
     names = {re.sub(r"^(params|opt/target)/", "", name) for name in arrays}
     if any(name.removeprefix("img/") == "embedding/kernel" for name in names):
         return _from_google(arrays), "google"

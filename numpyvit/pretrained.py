@@ -10,6 +10,7 @@ from .errors import CheckpointError
 from .functional.resample import resize_pos_embed
 from .io import read_checkpoint
 from .layers import LayerNorm
+from .weights.swin import fit_windows
 
 
 class Notice(UserWarning):
@@ -43,6 +44,8 @@ def put_weights(model, arrays, notes, origin, path):
         arrays["patch_embed.proj.weight"] = fold_channels(weight, own["patch_embed.proj.weight"].data.shape[1])
     if "pos_embed" in arrays:
         arrays["pos_embed"] = _fit_pos_embed(model, arrays["pos_embed"], origin, path)
+    if origin == "swin":
+        fit_windows(model, arrays)
     kept = {name: p.data for name, p in own.items() if dropped and name.startswith("head")}
     model.load_state_dict({**kept, **arrays})
     if origin == "huggingface":
@@ -58,7 +61,7 @@ def _preparation(arrays, notes, origin):
     cfg |= {key: notes[key] for key in ("classes", "mean", "std", "crop_pct", "interpolation") if key in notes}
     if "classes" in cfg:
         return cfg
-    if arrays.get("head.bias", np.empty(0)).size == 1000:
+    if any(name in arrays and arrays[name].size == 1000 for name in ("head.bias", "head.fc.bias")):
         cfg["classes"] = imagenet_classes()
     if origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes pictures; its DeiT crops as others
         cfg |= {"interpolation": "squash", "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -72,8 +75,9 @@ def imagenet_classes():
 
 def _drop_heads(arrays, own, num_classes):
     """Take out heads for another number of classes; returns that number, or 0 where they fit."""
-    weight = arrays.get("head.weight")
-    if weight is None or ("head.weight" in own and weight.shape[0] == num_classes):
+    name = "head.fc.weight" if "head.fc.weight" in arrays else "head.weight"
+    weight = arrays.get(name)
+    if weight is None or (name in own and weight.shape[0] == num_classes):
         return 0
     for name in [name for name in arrays if name.startswith(("head.", "head_dist."))]:
         del arrays[name]

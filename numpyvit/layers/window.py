@@ -105,7 +105,7 @@ class SwinBlock(Layer):
     input_resolution: (rows, columns) of the map that windows and mask are made for; maps of other sizes are taken.
     window_size:      int or (rows, columns). Along an axis that is no longer the window shrinks to it, unshifted,
                       unless always_partition.
-    pad_first:        pad before the shift, as torchvision and Hugging Face do; else after it, as timm does.
+    pad_first:        pad before the shift, and rather than shrink the window, as torchvision does; else as timm does.
     """
 
     def __init__(
@@ -146,10 +146,11 @@ class SwinBlock(Layer):
         self.attn_mask = None if mask is None else Buffer(mask.astype(dtype))
 
     def _fit_windows(self):
-        """Shrink windows to the map, and leave out the shift along an axis that is one window."""
+        """An axis that is one window needs no shift, and one shorter than that no padding: the window shrinks."""
         axes = list(zip(self.input_resolution, self.window_size, self.shift_size))
-        self.window_size = tuple(min(length, window) for length, window, _ in axes)
         self.shift_size = tuple(shift if length > window else 0 for length, window, shift in axes)
+        if not self.pad_first:
+            self.window_size = tuple(min(length, window) for length, window, _ in axes)
 
     def mask(self, x):
         """The mask for maps like x: (n, 1, N, N), or None where windows are not shifted."""

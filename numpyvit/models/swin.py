@@ -30,7 +30,7 @@ class SwinTransformer(Layer):
     head_dim:          width of a head, one for all or for each stage; default the stage's width over its heads.
     always_partition:  keep windows larger than the map, padded and shifted.
     dynamic_img_size:  take images of any size that the patches divide; strict_img_size=False says the same.
-    pad_first:         pad before the shift, as torchvision and Hugging Face do; timm shifts first.
+    pad_first:         pad before the shift, and rather than shrink windows, as torchvision does; timm shifts first.
 
     x: (B, in_chans, H, W) floating point -> logits (B, K). Names, options and initial values are timm's.
     """
