@@ -22,6 +22,7 @@ _HOMES = {
     "NumpyvitError": "errors",
     "Parameter": "core",
     "Recompute": "core",
+    "SwinTransformer": "models",
     "Tape": "core",
     "TrainStep": "training.step",
     "VisionTransformer": "models",

@@ -11,6 +11,7 @@ from .errors import CheckpointError
 from .functional.resample import resize_pos_embed
 from .io import read_checkpoint
 from .layers import LayerNorm
+from .weights.swin import fit_windows
 
 _SHOWN = 5  # names that a message lists
 _MOST_PATCHES = 128 * 128  # that a position embedding is resized from; no published one has more
@@ -44,6 +45,8 @@ def put_weights(model, arrays, notes, origin, path):
         )
     _adapt_channels(arrays, own)
     _adapt_pos_embed(arrays, own, model, origin, path)
+    if origin == "swin":
+        fit_windows(model, arrays)
     kept = {name: data for name, data in own.items() if dropped and name.startswith("head")}
     _check_fit(type(model).__name__, own, {**kept, **arrays}, path)
     model.load_state_dict({**kept, **arrays})
@@ -95,7 +98,7 @@ def _preparation(arrays, notes, origin, path):
             cfg[key] = notes[key]
     if "classes" in cfg:
         return cfg
-    if arrays.get("head.bias", np.empty(0)).size == 1000:
+    if any(name in arrays and arrays[name].size == 1000 for name in ("head.bias", "head.fc.bias")):
         cfg["classes"] = imagenet_classes()
     if origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes pictures; its DeiT crops as others
         cfg |= {"interpolation": "squash", "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.5,) * 3}
@@ -109,8 +112,9 @@ def imagenet_classes():
 
 def _drop_heads(arrays, own, num_classes):
     """Take out heads for another number of classes; returns that number, or 0 where they fit."""
-    weight = arrays.get("head.weight")
-    if weight is None or weight.ndim != 2 or ("head.weight" in own and weight.shape[0] == num_classes):
+    name = "head.fc.weight" if "head.fc.weight" in arrays else "head.weight"
+    weight = arrays.get(name)
+    if weight is None or weight.ndim != 2 or (name in own and weight.shape[0] == num_classes):
         return 0
     for name in [name for name in arrays if name.startswith(("head.", "head_dist."))]:
         del arrays[name]

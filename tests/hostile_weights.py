@@ -485,7 +485,7 @@ def memory():
     pairs = b"](" + b"".join(number(i) + b"N\x86" for i in range(20_000)) + b"e"
     npy_of = lambda descr, shape: npy(
         header=f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}", data=zeros
-    )  # noqa: E731
+    )
     tensors = ",".join(f'"a{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(300_000))
     few = ",".join(f'"a{i}":{{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}' for i in range(20_000))
     return {

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
-from numpyvit.backend import to_host, to_module
+from numpyvit.backend import to_host
 from numpyvit.errors import ConfigError, DtypeError, ShapeError
 from numpyvit.layers import (
     GELU,
@@ -161,8 +161,7 @@ def test_other_array_modules_agree(case, xp):
     y = layer.forward(x, tape)
     dx = layer.backward(same_shape(y, np.ones_like), tape)
     expected = {name: g.copy() for name, g in tape.gradients().items()}
-    for _, parameter in layer.named_parameters():
-        parameter.data = to_module(parameter.data, xp)
+    layer.to(xp)
     tape = nv.Tape(layer)
     y_there = layer.forward(xp.asarray(x), tape)
     dx_there = layer.backward(same_shape(y_there, xp.ones_like), tape)

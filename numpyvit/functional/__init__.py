@@ -20,12 +20,27 @@ from .linear import (
 from .norm import layer_norm, layer_norm_backward
 from .patches import col2im, im2col
 from .softmax import log_softmax, softmax, softmax_, softmax_backward
+from .windows import (
+    cyclic_shift,
+    from_windows,
+    merge_patches,
+    merge_patches_backward,
+    relative_bias,
+    relative_bias_backward,
+    relative_positions,
+    shift_mask,
+    to_windows,
+    window_partition,
+    window_reverse,
+)
 
 __all__ = [
     "attention",
     "attention_backward",
     "col2im",
+    "cyclic_shift",
     "dropout_mask",
+    "from_windows",
     "gelu",
     "gelu_backward",
     "gelu_tanh",
@@ -40,12 +55,21 @@ __all__ = [
     "linear_weight_gradient",
     "log_softmax",
     "matmul",
+    "merge_patches",
+    "merge_patches_backward",
     "pad_tokens",
+    "relative_bias",
+    "relative_bias_backward",
+    "relative_positions",
     "rows",
+    "shift_mask",
     "softmax",
     "softmax_",
     "softmax_backward",
     "split_heads",
     "sum_last",
     "sum_rows",
+    "to_windows",
+    "window_partition",
+    "window_reverse",
 ]

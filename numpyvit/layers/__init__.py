@@ -10,6 +10,7 @@ from .linear import Linear, Mlp
 from .norm import LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
 from .sequence import Sequence
+from .window import MapHead, PatchMerging, SwinBlock, SwinStage, WindowAttention
 
 __all__ = [
     "FORGET",
@@ -31,13 +32,18 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "Linear",
+    "MapHead",
     "Mlp",
     "Parameter",
     "PatchEmbed",
+    "PatchMerging",
     "PreLogits",
     "ReLU",
     "Recompute",
     "Sequence",
     "Softmax",
+    "SwinBlock",
+    "SwinStage",
     "Tanh",
+    "WindowAttention",
 ]

@@ -9,10 +9,19 @@ from functools import partial
 import numpy as np
 
 from ..errors import ConfigError
+from . import swin
 from .modern import ModernVisionTransformer
+from .swin import NarrowSwinTransformer, SwinTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
 
-__all__ = ["ModernVisionTransformer", "NarrowVisionTransformer", "VisionTransformer", "create_model", "list_models"]
+__all__ = [
+    "ModernVisionTransformer",
+    "NarrowVisionTransformer",
+    "SwinTransformer",
+    "VisionTransformer",
+    "create_model",
+    "list_models",
+]
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ VARIANTS = {
     "vit_micro_patch4_28": _narrow(4, 64, 6, 4, in_chans=1, img_size=28, mlp_ratio=2.0),
     "vit_micro_patch4_32": _narrow(4, 96, 6, 4, img_size=32, mlp_ratio=2.0),
     "vit_mini_patch4_32": _narrow(4, 192, 6, 3, img_size=32),
+    **{name: Variant(options, model_class) for name, (model_class, options) in swin.VARIANTS.items()},
 }
 
 
@@ -81,11 +91,11 @@ def _option_names(model_class):
 def _preparation(name, model):
     """How pictures are prepared for a preset, as timm has it: mean, std, interpolation, crop_pct; class names."""
     half, in_chans = (0.5,), model.patch_embed.proj.weight.data.shape[1]
+    own_size = VARIANTS[name].model_class in (NarrowVisionTransformer, NarrowSwinTransformer)
     mean, std = half * in_chans, half * in_chans
-    if (name.startswith("deit") or name.endswith("dinov2")) and in_chans == 3:
+    if (name.startswith(("deit", "swin")) or name.endswith("dinov2")) and in_chans == 3 and not own_size:
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    own_size = VARIANTS[name].model_class is NarrowVisionTransformer or max(model.patch_embed.img_size) >= 384
-    crop_pct = 1.0 if own_size else 0.9
+    crop_pct = 1.0 if own_size or max(model.patch_embed.img_size) >= 384 else 0.9
     return {"mean": mean, "std": std, "interpolation": "bicubic", "crop_pct": crop_pct, "classes": None}
 
 
@@ -109,6 +119,8 @@ def class_names(model):
 
 def count_parameters(name, **overrides):
     """How many parameters a preset has, with options that override its own, by arithmetic: nothing is made."""
+    if issubclass(VARIANTS[name].model_class, SwinTransformer):
+        return swin.count_parameters(**{**VARIANTS[name].options, **overrides})
     defaults = {p.name: p.default for p in inspect.signature(VisionTransformer).parameters.values()}
     options = defaults | VARIANTS[name].options | overrides
     D, hidden = options["embed_dim"], int(options["embed_dim"] * options["mlp_ratio"])

@@ -17,14 +17,19 @@ from ..layers import (
     LayerNorm,
     LayerScale,
     Linear,
+    MapHead,
     Mlp,
     PatchEmbed,
+    PatchMerging,
     Recompute,
     ReLU,
     Softmax,
+    SwinBlock,
+    SwinStage,
     Tanh,
+    WindowAttention,
 )
-from ..models import ModernVisionTransformer, VisionTransformer
+from ..models import ModernVisionTransformer, SwinTransformer, VisionTransformer
 from . import randomize
 
 
@@ -51,7 +56,18 @@ def _checkpointed_block(**options):
     return Recompute(Block(8, 2, drop=0.2, attn_drop=0.2, drop_path=0.3, **options))
 
 
-_TOKENS = (3, 5, 8)
+def _stage(**made):
+    merging = PatchMerging(4, 8, **made)
+    return SwinStage(merging, [SwinBlock(8, (4, 2), 2, window_size=2, shift_size=i, **made) for i in (0, 1)])
+
+
+_TOKENS, _MAP = (3, 5, 8), (3, 4, 6, 8)
+
+
+def _swin_block(name, shape=_MAP, dropout=False, **options):
+    build = partial(SwinBlock, 8, shape[1:3], 2, **{"window_size": 2, **options})
+    return Case(f"SwinBlock {name}".strip(), build, shape, dropout=dropout)
+
 
 LAYERS = [
     Case("Linear", partial(Linear, 8, 6), _TOKENS),
@@ -81,6 +97,27 @@ LAYERS = [
     Case("PatchEmbed", partial(PatchEmbed, 8, 4, 3, 6), (2, 3, 8, 8)),
     Case("PatchEmbed 6x8 by 2x4", partial(PatchEmbed, (6, 8), (2, 4), 2, 6), (2, 2, 6, 8)),
     Case("PatchEmbed with norm", partial(PatchEmbed, 8, 4, 1, 6, norm_layer=LayerNorm), (2, 1, 8, 8)),
+    Case("WindowAttention", partial(WindowAttention, 8, 2, window_size=(2, 3)), (4, 6, 8)),
+    Case("WindowAttention with head_dim", partial(WindowAttention, 8, 3, 2, 2, False), (4, 4, 8)),
+    Case(
+        "WindowAttention with dropout", partial(WindowAttention, 8, 2, None, 2, True, 0.3, 0.2), (4, 4, 8), dropout=True
+    ),
+    _swin_block(""),
+    _swin_block("shifted", shift_size=1),
+    _swin_block("shifted along the columns", shift_size=(0, 1)),
+    _swin_block("padded", window_size=3),
+    _swin_block("padded and shifted", window_size=(3, 4), shift_size=(1, 2)),
+    _swin_block("padded before the shift", window_size=(3, 4), shift_size=(1, 2), pad_first=True),
+    _swin_block("with windows that shrink", window_size=5, shift_size=2),
+    _swin_block("with always_partition", window_size=5, shift_size=2, always_partition=True),
+    _swin_block("of one token a window", window_size=1),
+    _swin_block("with dropout", shift_size=1, proj_drop=0.2, attn_drop=0.2, drop_path=0.3, dropout=True),
+    Case("SwinBlock on maps of another size", partial(SwinBlock, 8, 6, 2, window_size=2, shift_size=1), (3, 5, 4, 8)),
+    Case("PatchMerging", partial(PatchMerging, 8), _MAP),
+    Case("PatchMerging of odd maps", partial(PatchMerging, 8, 6), (3, 5, 3, 8)),
+    Case("SwinStage", _stage, (3, 8, 4, 4)),
+    Case("MapHead", partial(MapHead, 8, 5), _MAP),
+    Case("MapHead with dropout", partial(MapHead, 8, 5, 0.4), _MAP, dropout=True),
 ]
 
 _tiny = partial(
@@ -106,6 +143,25 @@ def _modern(name, shape=_IMAGES, **options):
     return Case(f"ModernVisionTransformer {name}", build, shape, 1e-6)
 
 
+_tiny_swin = partial(
+    SwinTransformer,
+    img_size=16,
+    patch_size=2,
+    in_chans=2,
+    num_classes=3,
+    embed_dim=8,
+    depths=(2, 2),
+    num_heads=(2, 4),
+    window_size=2,
+    mlp_ratio=2,
+    drop_path_rate=0,
+)
+
+
+def _swin(name, dropout=False, shape=(3, 2, 16, 16), **options):
+    return Case(f"SwinTransformer {name}".strip(), partial(_tiny_swin, **options), shape, 1e-6, dropout)
+
+
 MODELS = [
     _vit(""),
     _vit("distilled", distilled=True),
@@ -128,4 +184,23 @@ MODELS = [
     _modern("pre_norm", pre_norm=True),
     _modern("dynamic_img_size", (3, 2, 12, 8), dynamic_img_size=True),
     _vit("non-square", img_size=(8, 12), patch_size=(4, 2), shape=(3, 2, 8, 12)),
+    _swin(""),
+    _swin("num_classes=0", num_classes=0),
+    _swin("qkv_bias=False", qkv_bias=False),
+    _swin("non-square", img_size=(16, 24), patch_size=(4, 2), shape=(3, 2, 16, 24)),
+    _swin("window of two sides", window_size=(2, 4)),
+    _swin("a window for each stage", window_size=((2, 4), 3)),
+    _swin("padded", window_size=3),
+    _swin("padded before the shift", window_size=3, pad_first=True),
+    _swin("with an odd grid", img_size=(14, 10), shape=(3, 2, 14, 10)),
+    _swin("with windows that shrink", window_size=7),
+    _swin("always_partition", window_size=7, always_partition=True),
+    _swin("dynamic_img_size", dynamic_img_size=True, shape=(3, 2, 12, 20)),
+    _swin("head_dim", head_dim=3),
+    _swin("mlp_ratio for each stage", mlp_ratio=(1.5, 3)),
+    _swin("norm_layer", norm_layer=LayerNorm),
+    _swin("drop_rate", drop_rate=0.4, dropout=True),
+    _swin("proj_drop_rate", proj_drop_rate=0.2, dropout=True),
+    _swin("attn_drop_rate", attn_drop_rate=0.3, dropout=True),
+    _swin("drop_path_rate", drop_path_rate=0.5, dropout=True),
 ]

@@ -1,0 +1,210 @@
+"""The Swin Transformer (Liu et al. 2021, arXiv:2103.14030): attention in shifted windows, on maps that get coarser.
+
+Shapes: B batch, C image channels, H×W pixels, D width of the first stage, K classes; stage s has maps of
+(H/(P·2ˢ), W/(P·2ˢ)) tokens of width D·2ˢ.
+"""
+
+import numpy as np
+
+from ..core import FORGET, Layer, as_dtype, make_rng
+from ..errors import ConfigError
+from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
+from ..layers.patches import pair
+from ..layers.window import swin_norm
+from .vit import check_sizes
+
+
+class SwinTransformer(Layer):
+    """Patches through stages of blocks with windowed attention, each stage at half the resolution and twice the width.
+
+    img_size, patch_size: int or (height, width). The grid of patches may have any size: where windows do not divide
+                       it, it is padded, and where it is smaller, they shrink to it.
+    num_classes:       0 leaves the head out; the model then returns the mean of the last map.
+    embed_dim, depths, num_heads: width of the first stage; blocks and heads of each stage.
+    window_size:       int or (rows, columns), or one of these for each stage.
+    mlp_ratio:         width of the MLPs over that of the stage; one for all or for each stage.
+    drop_rate:         dropout before the head; proj_drop_rate: in the MLPs and after the attention's projection.
+    attn_drop_rate:    dropout on the attention probabilities.
+    drop_path_rate:    DropPath of the last block; it rises linearly from 0 at the first.
+    norm_layer:        called as norm_layer(dim, dtype=…).
+    head_dim:          width of a head, one for all or for each stage; default the stage's width over its heads.
+    always_partition:  keep windows larger than the map, padded and shifted.
+    dynamic_img_size:  take images of any size that the patches divide; strict_img_size=False says the same.
+    pad_first:         pad before the shift, and rather than shrink windows, as torchvision does; timm shifts first.
+
+    x: (B, in_chans, H, W) floating point -> logits (B, K). Names, options and initial values are timm's.
+    """
+
+    def __init__(
+        self,
+        img_size=224,
+        patch_size=4,
+        in_chans=3,
+        num_classes=1000,
+        embed_dim=96,
+        depths=(2, 2, 6, 2),
+        num_heads=(3, 6, 12, 24),
+        window_size=7,
+        mlp_ratio=4.0,
+        qkv_bias=True,
+        drop_rate=0.0,
+        attn_drop_rate=0.0,
+        drop_path_rate=0.1,
+        norm_layer=None,
+        *,
+        proj_drop_rate=0.0,
+        head_dim=None,
+        always_partition=False,
+        strict_img_size=True,
+        dynamic_img_size=False,
+        pad_first=False,
+        dtype="float32",
+        seed=0,
+    ):
+        if not isinstance(depths, (tuple, list)) or not depths:
+            raise ConfigError(f"depths must be a list of one number of blocks for each stage, got {depths!r}")
+        heads, ratios = _per_stage("num_heads", num_heads, depths), _per_stage("mlp_ratio", mlp_ratio, depths)
+        head_dims, windows = _per_stage("head_dim", head_dim, depths), _windows(window_size, depths)
+        for depth, head, ratio in zip(depths, heads, ratios):
+            sizes = dict(in_chans=in_chans, embed_dim=embed_dim, depths=depth, num_heads=head)
+            check_sizes(num_classes, hidden=embed_dim * ratio, **sizes)
+        norm_layer, made = norm_layer or swin_norm, dict(dtype=as_dtype(dtype), seed=make_rng(seed))
+        patches = DynamicPatchEmbed if dynamic_img_size or not strict_img_size else PatchEmbed
+        self.patch_embed = patches(img_size, patch_size, in_chans, embed_dim, norm_layer, **made)
+        rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+
+        def stage(i):
+            width, grid = embed_dim * 2**i, tuple(-(-side // 2**i) for side in self.patch_embed.grid_size)
+            merging = PatchMerging(width // 2, width, norm_layer, **made) if i else None
+            sizes = (width, grid, heads[i], head_dims[i], windows[i])
+            options = dict(always_partition=always_partition, mlp_ratio=ratios[i], qkv_bias=qkv_bias)
+            drops = dict(proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, norm_layer=norm_layer, pad_first=pad_first)
+            shifts = [(0, 0), tuple(side // 2 for side in windows[i])]
+            return SwinStage(
+                merging,
+                [
+                    SwinBlock(*sizes, shifts[j % 2], drop_path=next(rates), **options, **drops, **made)
+                    for j in range(depths[i])
+                ],
+            )
+
+        self.layers = Sequence(stage(i) for i in range(len(depths)))
+        self.num_classes, self.num_features = num_classes, embed_dim * 2 ** (len(depths) - 1)
+        self.norm = norm_layer(self.num_features, dtype=dtype)
+        self.head = MapHead(self.num_features, num_classes, drop_rate, **made)
+        self.set_paths()
+
+    def forward(self, x, tape=FORGET):
+        """(B, C, H, W) -> logits (B, K)."""
+        return self.head.forward(self.norm.forward(self.features(x, tape), tape), tape)
+
+    def backward(self, dy, tape):
+        return self.features_backward(self.norm.backward(self.head.backward(dy, tape), tape), tape)
+
+    def features(self, x, tape=FORGET):
+        """(B, C, H, W) -> the map after the last stage, before the norm: (B, rows, columns, num_features)."""
+        tokens = self.patch_embed.forward(x, tape.at(self.patch_embed))
+        return self.layers.forward(self._on_map(tokens, x), tape)
+
+    def _on_map(self, tokens, x):
+        return tokens.reshape(len(x), *self.patch_embed.grid_for(x.shape[2:]), -1)
+
+    def features_backward(self, dy, tape):
+        """The gradient of what `features` returned -> the gradient of the images, or None where nobody wants it."""
+        dy = self.layers.backward(dy, tape)
+        if not tape.reaches(self.patch_embed):
+            return None
+        return self.patch_embed.backward(dy.reshape(len(dy), -1, dy.shape[-1]), tape)
+
+    def forward_features(self, x):
+        """The last map behind the norm, as timm returns it: (B, rows, columns, num_features)."""
+        return self.norm(self.features(x))
+
+    def forward_intermediates(self, x, indices=None, norm=False):
+        """The pyramid: the map after each stage, or after those in `indices` (negative ones count from the end).
+
+        norm: put the last one through the norm. -> list of (B, width, rows, columns), as timm has them.
+        """
+        stages = len(self.layers)
+        wanted = range(stages) if indices is None else [i + stages if i < 0 else i for i in indices]
+        if not all(0 <= i < stages for i in wanted):
+            raise ConfigError(f"indices must name stages 0..{stages - 1}, got {list(indices)}")
+        found = list(self.layers.intermediates(self._on_map(self.patch_embed(x), x)))
+        if norm:
+            found[-1] = self.norm(found[-1])
+        return [found[i].transpose(0, 3, 1, 2) for i in wanted]
+
+    def set_grad_checkpointing(self, enable=True):
+        """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""
+        for stage in self.layers:
+            stage.blocks.set_recompute(enable)
+
+
+class NarrowSwinTransformer(SwinTransformer):
+    """A SwinTransformer of a few dozen to a few hundred units of width, to be trained from scratch.
+
+    Matrices in the stages start at 1/√in instead of timm's 0.02, as in NarrowVisionTransformer.
+    """
+
+    def __init__(self, *args, seed=0, **options):
+        super().__init__(*args, seed=seed, **options)
+        for _, layer in self.layers.named_layers():
+            if isinstance(layer, Linear):
+                layer.weight.data *= layer.weight.data.shape[1] ** -0.5 / 0.02
+
+
+def _per_stage(name, value, depths):
+    """One value for all stages, or a list of one for each."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * len(depths)
+    if len(values) != len(depths):
+        raise ConfigError(f"{name} must have one value for each of the {len(depths)} stages, got {value!r}")
+    return values
+
+
+def _windows(window_size, depths):
+    """(rows, columns) for each stage; two ints are one window for all."""
+    if isinstance(window_size, (tuple, list)) and all(isinstance(side, int) for side in window_size[:2]):
+        window_size = [window_size] * len(depths) if len(window_size) == 2 else window_size
+    return tuple(pair(window, "window_size") for window in _per_stage("window_size", window_size, depths))
+
+
+def count_parameters(
+    img_size=224,
+    patch_size=4,
+    in_chans=3,
+    num_classes=1000,
+    embed_dim=96,
+    depths=(2, 2, 6, 2),
+    num_heads=(3, 6, 12, 24),
+    window_size=7,
+    mlp_ratio=4.0,
+):
+    """How many parameters a square model has, by arithmetic: nothing is made."""
+    total = embed_dim * (in_chans * patch_size**2 + 3)
+    for i, (depth, heads) in enumerate(zip(depths, num_heads)):
+        D, window = embed_dim * 2**i, min(window_size, -(-img_size // (patch_size * 2**i)))
+        hidden = int(D * mlp_ratio)
+        total += depth * (4 * D * D + 9 * D + 2 * D * hidden + hidden + heads * (2 * window - 1) ** 2)
+        total += 2 * D * D + 4 * D if i else 0  # the merging
+    return total + 2 * D + (D + 1) * num_classes
+
+
+_TINY, _SMALL = dict(depths=(2, 2, 6, 2)), dict(depths=(2, 2, 18, 2))
+_BASE = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
+_CIFAR = dict(img_size=32, patch_size=2, window_size=4, num_classes=10, mlp_ratio=2.0)
+
+# name: class and options. Names and sizes are timm's; those for 32 pixels are our own.
+VARIANTS = {
+    "swin_tiny_patch4_window7_224": (SwinTransformer, _TINY),
+    "swin_small_patch4_window7_224": (SwinTransformer, _SMALL),
+    "swin_base_patch4_window7_224": (SwinTransformer, _BASE),
+    "swin_base_patch4_window12_384": (SwinTransformer, dict(_BASE, img_size=384, window_size=12)),
+    "swin_micro_patch2_window4_32": (
+        NarrowSwinTransformer,
+        dict(_CIFAR, embed_dim=32, depths=(2, 4, 2), num_heads=(2, 4, 8)),
+    ),
+    "swin_mini_patch2_window4_32": (
+        NarrowSwinTransformer,
+        dict(_CIFAR, embed_dim=96, depths=(2, 6, 4), num_heads=(3, 6, 12)),
+    ),
+}
