@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 import pytest
-from numpyvit.progress import Tolerant
+from numpyvit.training.progress import Tolerant
 
 import numpyvit as nv
 from numpyvit import cli, data

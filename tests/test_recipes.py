@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from numpyvit import cli, data, recipes
+from numpyvit import cli, data
+from numpyvit.training import recipes
 
 DATA = pathlib.Path(__file__).parents[2] / "shared" / "data"
 WEIGHTS = DATA / "weights" / "vit_tiny_patch16_224_in1k.npz"

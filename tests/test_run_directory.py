@@ -12,8 +12,8 @@ import threading
 
 import numpy as np
 import pytest
-from numpyvit.run_directory import TIMINGS
-from numpyvit.run_lock import hold
+from numpyvit.training.run_directory import TIMINGS
+from numpyvit.training.run_lock import hold
 
 import numpyvit as nv
 from numpyvit import cli, data
@@ -51,7 +51,7 @@ def contents(out):
 
 HOLD = """
 import sys, time
-from numpyvit.run_lock import hold
+from numpyvit.training.run_lock import hold
 with hold(sys.argv[1]):
     print("held", flush=True)
     time.sleep(600)
