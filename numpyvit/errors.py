@@ -2,7 +2,7 @@
 
 import signal
 
-_LONGEST = 2000  # characters of a message
+_LONGEST = 6000  # characters of a message
 
 
 class NumpyvitError(Exception):

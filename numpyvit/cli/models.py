@@ -16,10 +16,16 @@ def run(args):
     names = list_models(args.pattern)
     if not names:
         raise ConfigError(f"no model matches {args.pattern!r}; `numpyvit models` lists them all")
-    print(f"{'model':34s} {'parameters':>12s}  image  patch  width  depth  heads")
+    print(f"{'model':34s} {'parameters':>12s}  image  patch  width  depth     heads")
     for name in names:
-        v = VARIANTS[name].options
+        v = {"img_size": 224, "patch_size": 4, **VARIANTS[name].options}
+        depth, heads = (_joined(v.get(f"{key}s", v.get(key))) for key in ("depth", "num_head"))
         print(
             f"{name:34s} {count_parameters(name):12,d}  {v['img_size']:5d}  {v['patch_size']:5d}  "
-            f"{v['embed_dim']:5d}  {v['depth']:5d}  {v['num_heads']:5d}"
+            f"{v['embed_dim']:5d}  {depth:8s}  {heads}"
         )
+
+
+def _joined(number):
+    """A number, or those of the stages of a pyramid: 2-2-6-2."""
+    return "-".join(map(str, number)) if isinstance(number, tuple) else str(number)
