@@ -11,15 +11,15 @@ def add(verbs):
 
 
 def run(args):
-    from ..models import VARIANTS, count_parameters, list_models
+    from ..models import count_parameters, list_models, preset_options
 
     names = list_models(args.pattern)
     if not names:
         raise ConfigError(f"no model matches {args.pattern!r}; `numpyvit models` lists them all")
     print(f"{'model':34s} {'parameters':>12s}  image  patch  width  depth     heads")
     for name in names:
-        v = {"img_size": 224, "patch_size": 4, **VARIANTS[name].options}
-        depth, heads = (_joined(v.get(f"{key}s", v.get(key))) for key in ("depth", "num_head"))
+        v = preset_options(name)
+        depth, heads = _joined(v["depths"] if "depths" in v else v["depth"]), _joined(v["num_heads"])
         print(
             f"{name:34s} {count_parameters(name):12,d}  {v['img_size']:5d}  {v['patch_size']:5d}  "
             f"{v['embed_dim']:5d}  {depth:8s}  {heads}"

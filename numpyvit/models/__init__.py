@@ -117,12 +117,19 @@ def class_names(model):
     return known + [f"class {i}" for i in range(len(known), model.num_classes)]
 
 
+def preset_options(name):
+    """All options of a preset: its own over the defaults of its class."""
+    variant = VARIANTS[name]
+    classes = variant.model_class.__mro__[:2]  # a class may pass options on to the one that it is made from
+    defaults = {p.name: p.default for cls in reversed(classes) for p in inspect.signature(cls).parameters.values()}
+    return {key: value for key, value in defaults.items() if value is not inspect.Parameter.empty} | variant.options
+
+
 def count_parameters(name, **overrides):
     """How many parameters a preset has, with options that override its own, by arithmetic: nothing is made."""
     if issubclass(VARIANTS[name].model_class, SwinTransformer):
         return swin.count_parameters(**{**VARIANTS[name].options, **overrides})
-    defaults = {p.name: p.default for p in inspect.signature(VisionTransformer).parameters.values()}
-    options = defaults | VARIANTS[name].options | overrides
+    options = preset_options(name) | overrides
     D, hidden = options["embed_dim"], int(options["embed_dim"] * options["mlp_ratio"])
     heads = tokens = 2 if options["distilled"] else 1
     registers, placed = options.get("reg_tokens", 0), 0 if options.get("no_embed_class") else tokens
