@@ -71,6 +71,7 @@ def test_every_layout_and_type_of_array_gives_the_same_set(images):
         other = Dataset.from_arrays(same, LABELS.astype(np.uint8))
         assert other.images.dtype == np.uint8 and np.array_equal(other.images, images)
         assert (other.mean, other.std, other.classes) == (expected.mean, expected.std, expected.classes)
+    assert (Dataset.from_arrays(np.full((6, 4, 4), 0.999), LABELS).images == 255).all()  # rounded, not cut
     grey = [Dataset.from_arrays(a, LABELS.tolist()) for a in (images[:, 0], images[:, :1], images[:, 0, :, :, None])]
     assert all(np.array_equal(one.images, images[:, :1]) for one in grey)
 

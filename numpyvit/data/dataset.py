@@ -75,7 +75,7 @@ class Dataset:
 def describe(dataset):
     """One line about a set, with any of its pixels left out."""
     shape = "×".join(map(str, dataset.image_shape))
-    names = ", ".join(dataset.classes[:3]) + (", …" if len(dataset.classes) > 3 else "")
+    names = ", ".join(map(str, dataset.classes[:3])) + (", …" if len(dataset.classes) > 3 else "")
     return f"{type(dataset).__name__}({len(dataset):,} images of {shape}, {len(dataset.classes)} classes: {names})"
 
 

@@ -22,7 +22,7 @@ def load(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True,
     img_size, in_chans, skip_bad: for folders, see load_folder; images are resized to img_size and converted.
     Errors: DataError that says what is missing or damaged, and which files to put where.
     """
-    if is_folder_name(name):
+    if _is_folder(name):
         return load_folder(name, img_size or (224, 224), in_chans, skip_bad=skip_bad)
     return _load_named(name, data_dir, allow_download)
 
@@ -33,12 +33,12 @@ def load_test(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=
     Of a folder, all of val/ (or test/) is taken, else all of its own class folders, however few images they hold and
     whatever the classes are called; see load_test_folder. Options and errors: as load's.
     """
-    if is_folder_name(name):
+    if _is_folder(name):
         return load_test_folder(name, img_size or (224, 224), in_chans, skip_bad=skip_bad)
     return _load_named(name, data_dir, allow_download)[1]
 
 
-def is_folder_name(name):
+def _is_folder(name):
     """Whether `load` takes a name for a folder: it is the path of one, and no set is called so."""
     return name != "digits" and name not in SOURCES and is_folder(name)
 

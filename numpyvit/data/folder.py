@@ -104,7 +104,7 @@ def find_classes(root):
     """
     with naming(root):
         folders = [entry for entry in listing(root) if entry.is_dir()]
-    found = {folder.name: _image_files(folder.path) for folder in folders}
+    found = {folder.name: image_files(folder.path) for folder in folders}
     found = {name: paths for name, paths in found.items() if paths}
     if not found:
         raise DataError(
@@ -115,7 +115,7 @@ def find_classes(root):
     return tuple(found), [path for paths in found.values() for path in paths], labels
 
 
-def _image_files(folder):
+def image_files(folder):
     """The image files in a folder and in the folders within, links to folders left out."""
     found, folders = [], [folder]
     while folders:
