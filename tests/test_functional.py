@@ -4,9 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from scipy.special import erf, ndtr
+from numpy.polynomial.polynomial import polyval
+from reference.fit_gelu import fit
+from scipy.special import erf, erfc, ndtr
 
 from numpyvit import functional as F
+from numpyvit.kernels.cpu.gelu import DENOMINATOR, NUMERATOR
 from numpyvit.testing import gradcheck_loss
 
 
@@ -70,6 +73,29 @@ def test_gelu_in_float32_is_off_by_no_more_than_rounding():
     far = np.float32([0, -40, 40, -1e12, 1e12])
     assert np.array_equal(F.gelu(far), np.maximum(far, 0))
     assert np.array_equal(F.gelu_with_slope(far)[1], [0.5, 0, 1, 0, 1])
+
+
+@pytest.mark.parametrize("far", [1e13, 1e20, float(np.finfo(np.float32).max), np.inf])
+def test_gelu_in_float32_far_from_0_is_x_or_0(far):
+    x = np.float32([far, -far, 1, np.nan])
+    y, slope = F.gelu_with_slope(x)
+    assert np.array_equal(F.gelu(x), y, equal_nan=True)
+    assert np.array_equal(y[:2], [x[0], 0]) and np.array_equal(slope[:2], [1, 0])
+    assert np.isfinite([y[2], slope[2]]).all() and np.isnan([y[3], slope[3]]).all()
+
+
+def test_the_fit_of_gelu_is_as_close_as_stated_and_is_what_its_script_finds():
+    a = np.linspace(0, 40, 400_001)
+
+    def largest_errors(numerator, denominator):
+        phi = np.exp(-a * a / 2) * polyval(a, numerator) / polyval(a, denominator)
+        off = np.abs(phi - erfc(a / math.sqrt(2)) / 2)
+        return (a * off).max(), off.max()
+
+    of_value, of_slope = largest_errors(NUMERATOR, DENOMINATOR)
+    assert of_value <= 1.3e-8 and of_slope <= 2.6e-8 and NUMERATOR[0] / DENOMINATOR[0] == 0.5
+    np.testing.assert_allclose(fit(), (NUMERATOR, DENOMINATOR), rtol=1e-6)
+    np.testing.assert_allclose(largest_errors(*fit()), (of_value, of_slope), rtol=0.01)
 
 
 def test_the_slope_of_gelu_in_float32(rng):
