@@ -178,8 +178,9 @@ def count_parameters(
     num_heads=(3, 6, 12, 24),
     window_size=7,
     mlp_ratio=4.0,
+    **others,
 ):
-    """How many parameters a square model has, by arithmetic: nothing is made."""
+    """How many parameters a square model has, by arithmetic: nothing is made. Other options change nothing of it."""
     total = embed_dim * (in_chans * patch_size**2 + 3)
     for i, (depth, heads) in enumerate(zip(depths, num_heads)):
         D, window = embed_dim * 2**i, min(window_size, -(-img_size // (patch_size * 2**i)))
