@@ -35,20 +35,19 @@ _HOMES = {
     "fit": "training.fit",
     "functional": None,
     "infer": "training.inference",
-    "io": None,
     "kernels": None,
     "layers": None,
     "list_models": "models",
-    "load_checkpoint": "io",
+    "load_checkpoint": "weights",
     "losses": None,
     "metrics": None,
     "models": None,
     "optim": None,
     "plain": "kernels",
-    "pretrained": None,
     "testing": None,
     "training": None,
     "viz": None,
+    "weights": None,
 }
 
 __all__ = [*_HOMES]

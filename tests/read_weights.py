@@ -22,8 +22,8 @@ import numpy as np
 from foreign_weights import tiny
 
 import numpyvit as nv
-from numpyvit.io import read_checkpoint
-from numpyvit.pretrained import put_weights
+from numpyvit.weights.adapt import put_weights
+from numpyvit.weights.checkpoint import read_checkpoint
 
 FORBIDDEN = ("exec", "compile", "os.", "subprocess.", "socket.", "ctypes.", "pickle.find_class", "shutil.")
 SECONDS = 10
@@ -82,7 +82,7 @@ def warm_up(folder):
         folder / "whole.safetensors",
     ]
     np.savez_compressed(files[-2], **tiny().state_dict())
-    nv.io.save_checkpoint(files[-1], tiny())
+    nv.weights.save_checkpoint(files[-1], tiny())
     for file in files:
         with contextlib.suppress(nv.errors.NumpyvitError):
             read(file)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from numpyvit import cli, create_model
-from numpyvit.io import load_checkpoint, read_notes
 from numpyvit.layers import Linear
+from numpyvit.weights.checkpoint import load_checkpoint, read_notes
 
 VERBS = ["train", "evaluate", "predict", "attention", "convert", "models", "gradcheck"]
 

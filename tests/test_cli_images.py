@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from numpyvit import cli, create_model
-from numpyvit.io import read_checkpoint, save_checkpoint, save_tensors
+from numpyvit.weights.checkpoint import read_checkpoint, save_checkpoint, save_tensors
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data"
 LEVELS = {"bright": 220, "dark": 20, "middle": 120}

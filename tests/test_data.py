@@ -11,10 +11,10 @@ import tarfile
 import numpy as np
 import pytest
 
-from numpyvit import data, pickles
+from numpyvit import data
 from numpyvit.data import formats
 from numpyvit.errors import DataError, RunError
-from numpyvit.files import write_atomically
+from numpyvit.files import pickles, write_atomically
 
 
 def idx(array):

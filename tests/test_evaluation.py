@@ -8,8 +8,8 @@ from numpyvit.core import FORGET, Layer, Parameter
 from numpyvit.data import Dataset
 from numpyvit.errors import ConfigError, NumpyvitError
 from numpyvit.metrics import label_ranks
-from numpyvit.pretrained import Notice, imagenet_classes
 from numpyvit.training.class_names import imagenet_wnids, match_classes
+from numpyvit.weights.adapt import Notice, imagenet_classes
 
 ANIMALS = ["ant", "bee", "cat", "dog", "elk", "fox", "gnu"]
 

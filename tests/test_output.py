@@ -12,10 +12,10 @@ import warnings
 
 import numpy as np
 import pytest
-from numpyvit.training.progress import Tolerant
 
 import numpyvit as nv
 from numpyvit import cli, data
+from numpyvit.training.progress import Tolerant
 
 NUMPYVIT = [sys.executable, "-m", "numpyvit"]
 TRAIN = [*NUMPYVIT, "train", "--epochs", "2", "--batch-size", "256", "--warmup-steps", "2", "--threads", "1"]
@@ -241,7 +241,7 @@ def test_fit_takes_arrays_and_measures_both_sets_by_the_first(tmp_path):
     pairs = (train.images[:64], train.labels[:64]), (test.images[:20], test.labels[:20])
     records = nv.fit(model, *pairs, steps=1, warmup_steps=0, out=tmp_path, progress=False)
     own = data.Dataset.from_arrays(*pairs[0])
-    notes = nv.io.read_notes(tmp_path / "last.safetensors")
+    notes = nv.weights.read_notes(tmp_path / "last.safetensors")
     np.testing.assert_allclose(notes["mean"], own.mean)
     same = data.Dataset.from_arrays(*pairs[1], own.classes, own.mean, own.std)
     assert nv.evaluate(model, same)["loss"] == pytest.approx(records[0]["val_loss"])

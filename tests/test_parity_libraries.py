@@ -8,9 +8,9 @@ import pytest
 
 import numpyvit as nv
 from numpyvit.data import normalize, read_image
-from numpyvit.io import read_checkpoint, save_checkpoint
-from numpyvit.key_names import to_timm
 from numpyvit.models import count_parameters
+from numpyvit.weights.checkpoint import read_checkpoint, save_checkpoint
+from numpyvit.weights.names import to_timm
 
 _NEEDED = ("torch", "torchvision", "timm", "transformers")
 pytestmark = [
@@ -258,7 +258,7 @@ def test_other_channels_equal_timms(timm, channels):
 
     weight = torch.randn(8, 3, 4, 4)
     expected = timm.models.adapt_input_conv(channels, weight).numpy()
-    np.testing.assert_allclose(nv.pretrained.fold_channels(weight.numpy(), channels), expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(nv.weights.fold_channels(weight.numpy(), channels), expected, rtol=1e-6, atol=1e-7)
 
 
 def test_ten_steps_of_training_equal_timms(timm):

@@ -163,7 +163,7 @@ def test_their_files_give_torchvisions_and_hugging_faces_results(torch, tmp_path
     """Also where windows do not divide the maps: both pad before the shift."""
     theirs = make(torch, img_size, window)
     torch.save(theirs.state_dict(), tmp_path / "w.pth")
-    arrays, _, origin = nv.io.read_checkpoint(tmp_path / "w.pth")
+    arrays, _, origin = nv.weights.read_checkpoint(tmp_path / "w.pth")
     options = {**SMALL, "img_size": img_size, "window_size": window, "pad_first": True}
     ours = nv.SwinTransformer(**options, dtype="float64")
     assert origin == "swin"
@@ -175,7 +175,7 @@ def test_their_files_give_torchvisions_and_hugging_faces_results(torch, tmp_path
 def test_hugging_faces_saved_files_have_yet_other_names(torch, tmp_path):
     theirs = hugging_faces(torch, 56, 7)
     theirs.save_pretrained(tmp_path)
-    arrays, _, origin = nv.io.read_checkpoint(tmp_path / "model.safetensors")
+    arrays, _, origin = nv.weights.read_checkpoint(tmp_path / "model.safetensors")
     expected = to_timm(arrays_of(theirs))
     assert origin == "swin" and arrays.keys() == expected.keys()
     assert all(np.array_equal(arrays[name], expected[name]) for name in expected)
@@ -188,7 +188,7 @@ def test_microsofts_files_are_timms_under_other_names(torch, tmp_path):
     arrays = arrays_of(theirs)
     official = {name: torch.from_numpy(array.copy()) for name, array in microsofts_names(arrays).items()}
     torch.save({"model": official}, tmp_path / "w.pth")
-    found, _, origin = nv.io.read_checkpoint(tmp_path / "w.pth")
+    found, _, origin = nv.weights.read_checkpoint(tmp_path / "w.pth")
     assert origin == "swin" and found.keys() == arrays.keys()
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
     filtered = timm.models.swin_transformer.checkpoint_filter_fn({"model": official}, theirs)

@@ -11,12 +11,12 @@ from foreign_weights import STYLES, huggingface_names, tiny
 from scipy import ndimage
 
 import numpyvit as nv
-from numpyvit.containers import read_container
 from numpyvit.errors import CheckpointError
 from numpyvit.functional import resample
-from numpyvit.io import read_checkpoint, save_checkpoint
-from numpyvit.pretrained import Notice, fold_channels, load_pretrained
 from numpyvit.testing import randomize
+from numpyvit.weights.adapt import Notice, fold_channels, load_pretrained
+from numpyvit.weights.checkpoint import read_checkpoint, save_checkpoint
+from numpyvit.weights.containers import read_container
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

@@ -12,14 +12,14 @@ import threading
 
 import numpy as np
 import pytest
-from numpyvit.training.run_directory import TIMINGS
-from numpyvit.training.run_lock import hold
 
 import numpyvit as nv
 from numpyvit import cli, data
 from numpyvit.errors import CheckpointError, ConfigError, NonFiniteError, RunError
 from numpyvit.files import write_atomically
-from numpyvit.io import load_tensors, read_notes
+from numpyvit.training.run_directory import TIMINGS
+from numpyvit.training.run_lock import hold
+from numpyvit.weights.checkpoint import load_tensors, read_notes
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +256,7 @@ def test_a_config_that_holds_no_settings_is_named(made_by_cli, text, capsys):
 
 
 def test_a_state_without_settings_is_refused(digits, tmp_path):
-    from numpyvit.io import save_tensors
+    from numpyvit.weights.checkpoint import save_tensors
 
     run(digits, tmp_path)
     tensors, notes = load_tensors(tmp_path / "state.safetensors")

@@ -13,8 +13,8 @@ import pytest
 from stopped_run import STEPS, Fault, train
 
 from numpyvit.errors import Interrupted, RunError
-from numpyvit.io import load_tensors
 from numpyvit.training.run_directory import TIMINGS
+from numpyvit.weights.checkpoint import load_tensors
 
 pytestmark = pytest.mark.filterwarnings("ignore:curves.png was not drawn")  # a full disk there is only noted
 KINDS = ("kill", "int", "term", "error", "memory", "full")

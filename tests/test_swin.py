@@ -427,17 +427,17 @@ def test_a_file_without_its_keys_is_refused():
 
 def test_a_checkpoint_comes_back_and_is_written_under_timms_names(tmp_path, rng):
     model = nv.create_model("swin_micro_patch2_window4_32", seed=5)
-    nv.io.save_checkpoint(tmp_path / "w.safetensors", model)
+    nv.weights.save_checkpoint(tmp_path / "w.safetensors", model)
     again = nv.create_model("swin_micro_patch2_window4_32", pretrained=tmp_path / "w.safetensors")
     x = rng.standard_normal((2, 3, 32, 32)).astype(np.float32)
     assert np.array_equal(model(x), again(x))
-    tensors, _ = nv.io.load_tensors(tmp_path / "w.safetensors")
+    tensors, _ = nv.weights.load_tensors(tmp_path / "w.safetensors")
     assert tensors.keys() == model.state_dict().keys()
 
 
 def test_weights_fit_other_windows_image_sizes_channels_and_classes(tmp_path, rng):
     source = nv.create_model("swin_micro_patch2_window4_32", seed=5)
-    nv.io.save_checkpoint(tmp_path / "w.safetensors", source)
+    nv.weights.save_checkpoint(tmp_path / "w.safetensors", source)
     file, table = tmp_path / "w.safetensors", "layers.1.blocks.0.attn.relative_position_bias_table"
     for options, size in (
         (dict(window_size=8), (32, 32)),
@@ -448,7 +448,7 @@ def test_weights_fit_other_windows_image_sizes_channels_and_classes(tmp_path, rn
         assert np.isfinite(model(rng.standard_normal((1, options.get("in_chans", 3), *size)).astype(np.float32))).all()
     wide = nv.create_model("swin_micro_patch2_window4_32", pretrained=file, window_size=8).state_dict()[table]
     np.testing.assert_allclose(wide, resize_table(source.state_dict()[table], (8, 8)))
-    with pytest.warns(nv.pretrained.Notice, match="head for 10 classes was dropped"):
+    with pytest.warns(nv.weights.Notice, match="head for 10 classes was dropped"):
         model = nv.create_model("swin_micro_patch2_window4_32", pretrained=file, num_classes=4)
     assert np.array_equal(model.state_dict()[table], source.state_dict()[table])
     with warnings.catch_warnings():

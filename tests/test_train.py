@@ -11,8 +11,8 @@ import pytest
 import numpyvit as nv
 from numpyvit import data
 from numpyvit.errors import CheckpointError, ConfigError, NonFiniteError, RunError
-from numpyvit.io import load_checkpoint, read_notes, save_tensors
 from numpyvit.training.fit import Interrupted, evaluate, explain_non_finite, fit
+from numpyvit.weights.checkpoint import load_checkpoint, read_notes, save_tensors
 
 SMALL = dict(embed_dim=16, depth=2, num_heads=2)
 
@@ -313,7 +313,7 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(tmp_path, seed):
     whole[int(rng.integers(len(whole)))] ^= 1 << int(rng.integers(8))
     path.write_bytes(whole)
     try:
-        tensors, notes = nv.io.load_tensors(path)
+        tensors, notes = nv.weights.load_tensors(path)
     except CheckpointError:
         return
     assert (

@@ -71,7 +71,7 @@ def _draw(args, model, x, picture, out, title):
 def _write_array(args, model, x, out):
     import numpy as np
 
-    from ..files import write_atomically
+    from ..files.atomic import write_atomically
     from ..viz import attention_maps
 
     maps = attention_maps(model, x)

@@ -5,8 +5,8 @@ from ..errors import CheckpointError, NumpyvitError
 
 def load_model(args, **overrides):
     """-> the model of a checkpoint with its weights, and the checkpoint's notes."""
-    from ..io import read_checkpoint
-    from ..pretrained import put_weights
+    from ..weights.adapt import put_weights
+    from ..weights.checkpoint import read_checkpoint
 
     arrays, notes, origin = read_checkpoint(args.checkpoint)
     recipe = notes.get("recipe", {})

@@ -20,7 +20,7 @@ def add(verbs):
 
 
 def run(args):
-    from ..io import read_checkpoint, save_tensors
+    from ..weights.checkpoint import read_checkpoint, save_tensors
 
     target = pathlib.Path(args.target)
     if target.suffix != ".safetensors":

@@ -32,7 +32,7 @@ def add(verbs):
 
 def run(args):
     from ..data import prepared_for
-    from ..files import to_json
+    from ..files.atomic import to_json
     from ..training.evaluation import check_images, evaluate, known_classes
 
     model, notes = load_model(args)

@@ -13,8 +13,8 @@ import zlib
 
 import numpy as np
 
-from .. import pickles
 from ..errors import DataError
+from ..files import pickles
 from .paths import naming, open_file
 
 _PIECE = 1 << 13  # bytes of a gzip file at a time; zlib copies what is left of a piece at the end of each member

@@ -151,7 +151,7 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
     """A model by the name of its preset.
 
     options:    override the preset's, e.g. num_classes=10, img_size=32, drop_path_rate=0.1 (see VisionTransformer).
-    pretrained: path of a checkpoint of any common origin (see numpyvit.pretrained).
+    pretrained: path of a checkpoint of any common origin (see numpyvit.weights).
     seed:       of the initial weights; dtype: "float32" or "float64"; device: "cpu" or "cuda".
     grad_checkpointing: each block keeps only its input for backward and runs forward again there: less memory in
                 training, more time, the same gradients bit for bit.
@@ -175,7 +175,7 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
     if pretrained is not None:
         if isinstance(pretrained, bool):
             raise ConfigError("pretrained takes the path of a checkpoint; nothing is downloaded")
-        from ..pretrained import load_pretrained
+        from ..weights.adapt import load_pretrained
 
         load_pretrained(model, pretrained)
     return model.to(device)

@@ -3,7 +3,7 @@
 import importlib.resources
 from collections import Counter
 
-from ..pretrained import imagenet_classes
+from ..weights.adapt import imagenet_classes
 
 
 def match_classes(known, given):

@@ -11,7 +11,7 @@ from ..data.loader import Loader
 from ..errors import ConfigError, InputError
 from ..metrics import class_figures, label_ranks, top_k
 from ..models import class_names
-from ..pretrained import Notice
+from ..weights.adapt import Notice
 from .class_names import match_classes
 from .inference import infer
 

@@ -11,8 +11,8 @@ from .. import losses
 from ..backend import on_host
 from ..data.loader import Loader
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
-from ..io import save_checkpoint
 from ..optim import EMA, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
+from ..weights.checkpoint import save_checkpoint
 from .divergence import explain_non_finite, overflowed_parameter
 from .evaluation import evaluate, home
 from .progress import Progress

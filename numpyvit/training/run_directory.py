@@ -11,8 +11,8 @@ import json
 import pathlib
 
 from ..errors import CheckpointError, RunError
-from ..files import to_json, write_atomically
-from ..io import load_tensors, save_tensors
+from ..files.atomic import to_json, write_atomically
+from ..weights.checkpoint import load_tensors, save_tensors
 from .run_lock import hold
 
 FREE = ("epochs", "steps", "threads", "device", "data_dir")  # settings in which a resumed run may differ

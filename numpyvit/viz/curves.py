@@ -3,7 +3,7 @@
 import io
 import math
 
-from ..files import write_atomically
+from ..files.atomic import write_atomically
 
 _BLUE, _ORANGE, _GREY, _DARK = (31, 119, 180), (255, 127, 14), (215, 215, 215), (60, 60, 60)
 

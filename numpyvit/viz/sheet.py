@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ShapeError
-from ..files import write_atomically
+from ..files.atomic import write_atomically
 
 _GAP, _LINE, _FOOT = 12, 24, 66
 _NEAREST = 4  # images enlarged more than so many times keep their pixels' edges

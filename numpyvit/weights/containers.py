@@ -15,8 +15,8 @@ import zipfile
 
 import numpy as np
 
-from .budget import SLACK, Budget, TooLarge
-from .errors import CheckpointError
+from ..errors import CheckpointError
+from ..files.budget import SLACK, Budget, TooLarge
 from .reading import check_name, check_shape, parse_json, read_numbers
 from .torch_files import pickle_name, read_torch
 

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 
-from . import pickles
-from .budget import ARRAY
-from .errors import CheckpointError
+from ..errors import CheckpointError
+from ..files import pickles
+from ..files.budget import ARRAY
 from .reading import check_shape, read_numbers
 
 _STORAGES = {

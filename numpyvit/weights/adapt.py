@@ -6,12 +6,12 @@ import warnings
 
 import numpy as np
 
-from .backend import array_module
-from .errors import CheckpointError
-from .functional.resample import resize_pos_embed
-from .io import read_checkpoint
-from .layers import LayerNorm
-from .weights.swin import fit_windows
+from ..backend import array_module
+from ..errors import CheckpointError
+from ..functional.resample import resize_pos_embed
+from ..layers import LayerNorm
+from .checkpoint import read_checkpoint
+from .swin import fit_windows
 
 _SHOWN = 5  # names that a message lists
 _MOST_PATCHES = 128 * 128  # that a position embedding is resized from; no published one has more

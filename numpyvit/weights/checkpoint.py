@@ -6,10 +6,10 @@ import struct
 
 import numpy as np
 
+from ..errors import CheckpointError
+from ..files.atomic import to_json, write_atomically
 from .containers import budget_for, naming, read_container
-from .errors import CheckpointError
-from .files import to_json, write_atomically
-from .key_names import to_timm
+from .names import to_timm
 from .reading import parse_json
 
 _STATE_TIMES = 64  # a state's bound of memory over its size: a long run's records outgrow a small model's weights

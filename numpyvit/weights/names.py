@@ -5,9 +5,9 @@ import re
 
 import numpy as np
 
-from .budget import Budget
-from .errors import CheckpointError
-from .weights import swin
+from ..errors import CheckpointError
+from ..files.budget import Budget
+from . import swin
 
 _UNUSED = ("pooler.", "mask_token", "num_batches_tracked")  # parts of published files that no classifier has
 

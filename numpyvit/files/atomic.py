@@ -6,7 +6,7 @@ import os
 import pathlib
 import secrets
 
-from .errors import ConfigError, RunError
+from ..errors import ConfigError, RunError
 
 
 def to_json(value, indent=None):

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import NumpyvitError
 from .budget import SLACK, Budget, TooLarge
-from .errors import NumpyvitError
 
 
 class PickleError(ValueError):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 _PIECE = 1 << 20  # how much is read at a time
 _MOST_NAME = 500  # characters
