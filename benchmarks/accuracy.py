@@ -19,6 +19,7 @@ _MOST_EPOCHS = 60
 
 
 def main(engine, data, goal, seed, data_dir=None):
+    nv.tune_process()
     settings = recipes.recipe(data)
     train, test = load(data, data_dir)
     model = nv.create_model(settings["model"], seed=int(seed))

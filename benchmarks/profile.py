@@ -53,6 +53,7 @@ def replaced(clock, owner, attributes):
 
 def profile(name):
     """Print two tables of one configuration's step: by layer, and by function with the share of GEMM."""
+    nv.tune_process()
     model, (x, y) = numpyvit_model(CONFIGS[name]), images(CONFIGS[name])
     step = nv.TrainStep(model, nv.optim.AdamW(model, lr=1e-3), threads=1)
     for _ in range(3):

@@ -36,6 +36,7 @@ def numpyvit_model(config):
 def numpyvit_work(kind, name, threads):
     import numpyvit as nv
 
+    nv.tune_process()
     if kind == "layer":
         return _numpyvit_layer(name)
     config = CONFIGS[name]

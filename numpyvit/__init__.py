@@ -46,6 +46,7 @@ _HOMES = {
     "plain": "kernels",
     "testing": None,
     "training": None,
+    "tune_process": "backend",
     "viz": None,
     "weights": None,
 }

@@ -55,8 +55,11 @@ class RunError(NumpyvitError, OSError):
     """A run directory that cannot be written, or belongs to another run."""
 
 
-class Interrupted(NumpyvitError):
-    """Training was stopped by a signal, Ctrl-C or SIGTERM, after its state was saved."""
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by a signal, Ctrl-C or SIGTERM, after its state was saved.
+
+    It is a KeyboardInterrupt, so that a program's or a notebook's `except Exception` does not swallow it.
+    """
 
     def __init__(self, message, signum=signal.SIGINT):
         super().__init__(message)

@@ -5,6 +5,8 @@ import multiprocessing
 import multiprocessing.pool
 import os
 import pickle
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -170,3 +172,27 @@ def test_a_copied_step_goes_on_as_the_first_does(rng):
     expected = [step(x, labels) for _ in range(3)]
     for other in copies:
         assert other.model is not model and [other(x, labels) for _ in range(3)] == expected
+
+
+_GUEST = """
+import io, contextlib, numpy as np, numpyvit as nv
+from numpyvit import cli
+from numpyvit.backend.process import tune_process
+model = nv.create_model("vit_micro_patch2_8")
+x = np.ones((64, 1, 8, 8), np.float32)
+nv.infer(model, x)
+nv.TrainStep(model, nv.optim.AdamW(model))(x, np.zeros(64, int))
+print(tune_process.cache_info().misses)
+with contextlib.redirect_stdout(io.StringIO()):
+    cli.main(["models"])
+print(tune_process.cache_info().misses)
+"""
+
+
+def test_the_library_leaves_the_process_as_it_is_and_the_command_line_tunes_its_own():
+    result = subprocess.run([sys.executable, "-c", _GUEST], capture_output=True, text=True, timeout=120)
+    assert result.stdout.split() == ["0", "1"], result.stderr
+
+
+def test_an_interruption_is_no_ordinary_error():
+    assert issubclass(nv.errors.Interrupted, KeyboardInterrupt) and not issubclass(nv.errors.Interrupted, Exception)

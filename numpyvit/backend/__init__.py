@@ -1,6 +1,7 @@
 """The machine: arrays on the host or a GPU, random streams, threads, settings of the process."""
 
 from .arrays import array_module, device_module, erf, on_host, register, to_host, to_module
+from .process import tune_process
 from .random import Random
 from .threads import available_threads, blas_threads, shared_workers
 
@@ -16,4 +17,5 @@ __all__ = [
     "shared_workers",
     "to_host",
     "to_module",
+    "tune_process",
 ]

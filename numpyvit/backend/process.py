@@ -8,11 +8,12 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's ma
 
 
 @functools.cache
-def keep_freed_memory():
-    """Ask glibc to keep freed arrays for the next ones instead of returning them to the system, once a process.
+def tune_process():
+    """Tell glibc to keep freed memory for the next arrays instead of returning it to the system, once a process.
 
-    Fresh pages cost a fault each 4 KiB: a training step on small images takes a quarter longer without this.
-    Does nothing where the C library is another one.
+    Fresh pages cost a fault each 4 KiB: a training step on small images takes a quarter longer without this. It changes
+    the whole process for good and cannot be taken back, so it is for programs that own theirs; the command line and the
+    benchmarks call it, the library never does. It does nothing where the C library is another one.
     """
     if not sys.platform.startswith("linux"):
         return

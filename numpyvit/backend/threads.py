@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 from ..errors import ConfigError
-from .process import keep_freed_memory
 
 _MIN_POOL = 8  # threads; several callers at once share them
 
@@ -23,7 +22,6 @@ class Workers:
     """Threads for shards, the caller's own among them. Errors of any thread are raised in the caller."""
 
     def __init__(self, threads):
-        keep_freed_memory()
         self.threads = threads
         self._start()
 

@@ -36,9 +36,12 @@ def _run_verb(argv):
     args = None
     try:
         args = build_parser().parse_args(argv)
+        from ..backend.process import tune_process
+
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
+            tune_process()
             code = args.run(args) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -46,12 +49,12 @@ def _run_verb(argv):
     except BrokenPipeError:
         discard(sys.stdout)
         return 141  # as of a program that SIGPIPE ended
-    except KeyboardInterrupt:
-        print("\nnumpyvit: stopped", file=sys.stderr)
-        return 130
     except Interrupted as stop:
         print(f"\nnumpyvit: {stop}", file=sys.stderr)
         return stop.exit_code
+    except KeyboardInterrupt:
+        print("\nnumpyvit: stopped", file=sys.stderr)
+        return 130
     except (NumpyvitError, MemoryError, OSError) as error:
         if args.debug:
             raise
