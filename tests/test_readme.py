@@ -1,0 +1,77 @@
+"""What README shows is what is there, and what it tells to type works as printed."""
+
+import pathlib
+import re
+import shlex
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import numpyvit as nv
+from numpyvit import cli
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+MNIST = ROOT.parent / "shared" / "data" / "mnist"
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
+PYTHON = [text for language, text in BLOCKS if language == "python"]
+COMMANDS = [
+    line.split("   ")[0].strip()
+    for language, text in BLOCKS
+    for line in text.splitlines()
+    if not language and line.startswith("numpyvit ")
+]
+
+
+def test_the_layer_that_it_shows_stands_in_the_source():
+    source = (ROOT / "numpyvit" / "layers" / "attention.py").read_text()
+    shown = PYTHON[0].splitlines()
+    methods = "\n".join(shown[1:]).split("\n\n")
+    for method in methods:
+        signature, body = method.split("\n", 1)
+        body = re.escape(body.rstrip())
+        assert re.search(re.escape(signature) + r'\n(        """.*?"""\n)?' + body, source, re.S), signature
+
+
+def test_its_program_runs_as_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(PYTHON[1], "README.md", "exec"), {})
+    assert (tmp_path / "runs" / "mine" / "last.safetensors").exists()
+
+
+def test_its_table_names_every_part_of_the_package():
+    layout = README[README.index("## Layout") :]
+    for entry in (ROOT / "numpyvit").iterdir():
+        if entry.name[0] not in "_." and (entry.suffix == ".py" or entry.is_dir()):
+            assert entry.name in layout, entry.name
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with the files that the commands speak of: images of two classes, photographs, published weights."""
+    folder, rng = tmp_path_factory.mktemp("readme"), np.random.default_rng(0)
+    paths = [f"images/{part}/{kind}/{i}.png" for part in ("train", "val") for kind in "ab" for i in range(12)]
+    for path in [*paths, "photo.png", "photos/1.png", "cat.jpg"]:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / path)
+    np.savez(folder / "vit_tiny_patch16_224.npz", **nv.create_model("vit_tiny_patch16_224").state_dict())
+    return folder
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_its_commands_run(command, workplace, monkeypatch):
+    """As printed; training stops after two steps, and a run that is spoken of is begun before."""
+    monkeypatch.chdir(workplace)
+    verb, *arguments = shlex.split(command)[1:]
+    if "mnist" in command or "cifar10" in command:
+        if "cifar10" in command or not MNIST.is_dir():
+            pytest.skip("needs the data set")
+        monkeypatch.setenv("NUMPYVIT_DATA", str(MNIST))
+    short = ["--steps", "2"]
+    run = re.search(r"runs/(\w+)-\w+", command)
+    if run and not pathlib.Path(run[0]).exists():
+        assert cli.main(["train", "--data", run[1], "--out", run[0], *short]) == 0
+    if verb == "train":
+        arguments += ["--steps", "3"] if "--resume" in command else short
+    assert cli.main([verb, *arguments]) == 0
