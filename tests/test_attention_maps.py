@@ -145,3 +145,9 @@ def test_maps_are_multiples_of_an_even_share(image, tmp_path, monkeypatch):
 def test_a_model_without_classes_has_a_sheet_too(image, tmp_path):
     viz.draw_attention(tiny(num_classes=0), image, np.zeros((3, 8, 12), np.uint8), tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").stat().st_size > 1000
+
+
+def test_a_model_without_attention_over_all_tokens_says_so():
+    model = nv.create_model("swin_micro_patch2_window4_32")
+    with pytest.raises(ConfigError, match="Swin.* choose a ViT"):
+        viz.attention_maps(model, np.zeros((3, 32, 32), np.float32))

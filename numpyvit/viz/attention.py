@@ -75,6 +75,8 @@ def _attention_on_tape(model, image):
     tape = Tape(model, record_all=True)
     logits = model.forward(_one_image(image), tape)
     maps = [to_host(layer.values_and_probabilities(kept)[1])[0] for layer, kept in _kept_by_attention(tape)]
+    if not maps:
+        raise ConfigError(f"a {type(model).__name__} has no attention over all tokens to show; choose a ViT or a DeiT")
     if not all(np.isfinite(p).all() for p in maps):
         raise NonFiniteError("the attention is not finite: the model's weights are too large, or hold NaN")
     return tape, maps, logits
