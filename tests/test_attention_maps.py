@@ -149,5 +149,5 @@ def test_a_model_without_classes_has_a_sheet_too(image, tmp_path):
 
 def test_a_model_without_attention_over_all_tokens_says_so():
     model = nv.create_model("swin_micro_patch2_window4_32")
-    with pytest.raises(ConfigError, match="Swin.* choose a ViT"):
+    with pytest.raises(ConfigError, match=r"Swin.* choose a ViT"):
         viz.attention_maps(model, np.zeros((3, 32, 32), np.float32))
