@@ -47,14 +47,14 @@ def _run_verb(argv, stop):
     except BrokenPipeError:
         discard(sys.stdout)
         return 141  # as of a program that SIGPIPE ended
+    except Interrupted as error:
+        print(f"\nnumpyvit: {error}", file=sys.stderr)
+        return error.exit_code
     except (KeyboardInterrupt, ImportError) as error:
         if isinstance(error, ImportError) and stop.signum is None:
             raise
         print("\nnumpyvit: stopped", file=sys.stderr)
         return 130
-    except Interrupted as error:
-        print(f"\nnumpyvit: {error}", file=sys.stderr)
-        return error.exit_code
     except (NumpyvitError, MemoryError, OSError) as error:
         if args.debug:
             raise
