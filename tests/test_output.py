@@ -185,6 +185,15 @@ def test_ctrl_c_while_modules_are_imported_is_no_traceback(tmp_path):
         assert result.returncode == 130 and "Traceback" not in result.stderr
 
 
+def test_ctrl_c_that_a_compiled_module_turns_into_an_import_error_is_no_traceback(tmp_path):
+    code = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n    import time\n"
+    code += "except KeyboardInterrupt:\n    pass\nraise ImportError('could not import datetime')\n"
+    (tmp_path / "numpy.py").write_text(code)
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(pathlib.Path(nv.__file__).parents[1])])}
+    result = subprocess.run([*NUMPYVIT, "train"], env=env, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 130 and "Traceback" not in result.stderr
+
+
 def test_ctrl_c_before_the_command_line_is_loaded_is_no_traceback(tmp_path):
     (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(pathlib.Path(nv.__file__).parents[1])])}

@@ -13,6 +13,7 @@ import warnings
 from .. import __version__
 from ..errors import ConfigError, Interrupted, NumpyvitError
 from ..training.progress import Tolerant
+from ..training.stopping import noticed_ctrl_c
 from . import attention, convert, evaluate, gradcheck, models, predict, train
 from .streams import discard, settle
 
@@ -25,14 +26,14 @@ def main(argv=None):
             stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is no failure
     stdout, stderr = sys.stdout, sys.stderr
     try:
-        with contextlib.redirect_stderr(Tolerant(stderr)):  # what it cannot show changes nothing
-            return _run_verb(argv)
+        with contextlib.redirect_stderr(Tolerant(stderr)), noticed_ctrl_c() as stop:  # lost text changes nothing
+            return _run_verb(argv, stop)
     finally:
         settle(stdout)
         settle(stderr)
 
 
-def _run_verb(argv):
+def _run_verb(argv, stop):
     args = None
     try:
         args = build_parser().parse_args(argv)
@@ -49,10 +50,12 @@ def _run_verb(argv):
     except BrokenPipeError:
         discard(sys.stdout)
         return 141  # as of a program that SIGPIPE ended
-    except Interrupted as stop:
-        print(f"\nnumpyvit: {stop}", file=sys.stderr)
-        return stop.exit_code
-    except KeyboardInterrupt:
+    except Interrupted as error:
+        print(f"\nnumpyvit: {error}", file=sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, ImportError) as error:
+        if isinstance(error, ImportError) and stop.signum is None:
+            raise
         print("\nnumpyvit: stopped", file=sys.stderr)
         return 130
     except (NumpyvitError, MemoryError, OSError) as error:

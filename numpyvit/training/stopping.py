@@ -29,3 +29,23 @@ def catch_signals():
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+@contextlib.contextmanager
+def noticed_ctrl_c():
+    """-> a Stop that Ctrl-C sets beside raising KeyboardInterrupt, which imports of compiled modules may swallow."""
+    stop = Stop()
+    on_main = threading.current_thread() is threading.main_thread()
+    if not on_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield stop
+        return
+
+    def notice(signum, frame):
+        stop.signum = signum
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, notice)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
