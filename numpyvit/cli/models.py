@@ -16,16 +16,15 @@ def run(args):
     names = list_models(args.pattern)
     if not names:
         raise ConfigError(f"no model matches {args.pattern!r}; `numpyvit models` lists them all")
-    print(f"{'model':34s} {'parameters':>12s}  image  patch  width  depth     heads")
+    print(f"{'model':34s} {'parameters':>12s}  image  patch  width     depth        heads")
     for name in names:
         v = preset_options(name)
-        depth, heads = _joined(v["depths"] if "depths" in v else v["depth"]), _joined(v["num_heads"])
+        depth, heads = _by_stage(v["depths"] if "depths" in v else v["depth"]), _by_stage(v["num_heads"])
         print(
             f"{name:34s} {count_parameters(name):12,d}  {v['img_size']:5d}  {v['patch_size']:5d}  "
-            f"{v['embed_dim']:5d}  {depth:8s}  {heads}"
+            f"{v['embed_dim']:5d}  {depth:>8s}  {heads:>11s}"
         )
 
 
-def _joined(number):
-    """A number, or those of the stages of a pyramid: 2-2-6-2."""
-    return "-".join(map(str, number)) if isinstance(number, tuple) else str(number)
+def _by_stage(value):
+    return "-".join(map(str, value)) if isinstance(value, tuple) else str(value)

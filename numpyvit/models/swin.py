@@ -190,22 +190,22 @@ def count_parameters(
     return total + 2 * D + (D + 1) * num_classes
 
 
-_TINY, _SMALL = dict(depths=(2, 2, 6, 2)), dict(depths=(2, 2, 18, 2))
-_BASE = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
-_CIFAR = dict(img_size=32, patch_size=2, window_size=4, num_classes=10, mlp_ratio=2.0)
+def _swin(patch_size, window_size, img_size, embed_dim, depths, num_heads, **options):
+    sizes = dict(img_size=img_size, patch_size=patch_size, window_size=window_size, embed_dim=embed_dim)
+    return {**sizes, "depths": depths, "num_heads": num_heads, **options}
+
+
+_TINY = (96, (2, 2, 6, 2), (3, 6, 12, 24))
+_SMALL = (96, (2, 2, 18, 2), (3, 6, 12, 24))
+_BASE = (128, (2, 2, 18, 2), (4, 8, 16, 32))
+_CIFAR = dict(num_classes=10, mlp_ratio=2.0)
 
 # name: class and options. Names and sizes are timm's; those for 32 pixels are our own.
 VARIANTS = {
-    "swin_tiny_patch4_window7_224": (SwinTransformer, _TINY),
-    "swin_small_patch4_window7_224": (SwinTransformer, _SMALL),
-    "swin_base_patch4_window7_224": (SwinTransformer, _BASE),
-    "swin_base_patch4_window12_384": (SwinTransformer, dict(_BASE, img_size=384, window_size=12)),
-    "swin_micro_patch2_window4_32": (
-        NarrowSwinTransformer,
-        dict(_CIFAR, embed_dim=32, depths=(2, 4, 2), num_heads=(2, 4, 8)),
-    ),
-    "swin_mini_patch2_window4_32": (
-        NarrowSwinTransformer,
-        dict(_CIFAR, embed_dim=96, depths=(2, 6, 4), num_heads=(3, 6, 12)),
-    ),
+    "swin_tiny_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_TINY)),
+    "swin_small_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_SMALL)),
+    "swin_base_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_BASE)),
+    "swin_base_patch4_window12_384": (SwinTransformer, _swin(4, 12, 384, *_BASE)),
+    "swin_micro_patch2_window4_32": (NarrowSwinTransformer, _swin(2, 4, 32, 32, (2, 4, 2), (2, 4, 8), **_CIFAR)),
+    "swin_mini_patch2_window4_32": (NarrowSwinTransformer, _swin(2, 4, 32, 96, (2, 6, 4), (3, 6, 12), **_CIFAR)),
 }
