@@ -4,7 +4,7 @@
 
 {"file", "outcome": "read" or the name of an exception or of a signal, "message", "bytes": how far the memory grew,
 "seconds" of processor time, "events": what was executed}. A file that takes ten seconds is stopped by SIGXCPU, one that
-waits for something by SIGALRM.
+waits for something by SIGALRM. A name that ends in .pickle is that of a CIFAR batch.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ import numpy as np
 from foreign_weights import tiny
 
 import numpyvit as nv
+from numpyvit.data.formats import parse_cifar_python
 from numpyvit.io import read_checkpoint
 from numpyvit.pretrained import put_weights
 
@@ -31,6 +32,8 @@ SECONDS = 10
 
 def read(path):
     """As the command line does: read, then into a model."""
+    if path.suffix == ".pickle":
+        return parse_cifar_python(path.read_bytes(), path)
     arrays, notes, origin = read_checkpoint(path)
     model = tiny()
     put_weights(model, arrays, notes, origin, path)
@@ -76,7 +79,11 @@ def in_a_child(path):
 
 def warm_up(folder):
     """Import what readers need before any child is forked, so that imports are not taken for execution."""
-    files = [*(pathlib.Path(__file__).parent / "golden").glob("*.pth"), folder / "whole.npz", folder / "whole.safetensors"]
+    files = [
+        *(pathlib.Path(__file__).parent / "golden").glob("*.pth"),
+        folder / "whole.npz",
+        folder / "whole.safetensors",
+    ]
     np.savez_compressed(files[-2], **tiny().state_dict())
     nv.io.save_checkpoint(files[-1], tiny())
     for file in files:
