@@ -90,6 +90,6 @@ def state_dict(items):
 
 
 DAG = b")" + b"2\x86" * 60  # a tuple that is its own two children, 60 times: 2**60 leaves
-DEEP = b")" + b"\x85" * 200_000  # a tuple in a tuple in a tuple
+DEEP = b")" + b"\x85" * 20_000  # a tuple in a tuple in a tuple
 DEEPER = b")" + b"\x85" * 1_000_000
 CYCLE = b"]q\x630h\x63h\x63ah\x63"  # a list that holds itself

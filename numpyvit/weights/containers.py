@@ -52,7 +52,7 @@ def naming(path):
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
     except TooLarge as error:
-        raise CheckpointError(f"{path}: {error}; it is refused. Save it without compression if you trust it") from None
+        raise CheckpointError(f"{path}: {error}; save it without compression and with weights only") from None
     except PermissionError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
     except MemoryError:
@@ -97,8 +97,8 @@ def _read_safetensors(path, budget):
             raise CheckpointError("is damaged or in no known format (its header is longer than the file)")
         header = parse_json(file.read(length), budget)
         metadata = header.pop("__metadata__", None) or {}
-        if not all(isinstance(value, str) for value in metadata.values()):
-            raise CheckpointError("is damaged (its metadata holds more than text); save or fetch it again")
+        if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+            raise CheckpointError("is damaged (its metadata is not text by name); save or fetch it again")
         tensors, end = {}, 0
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
             check_name(name)

@@ -131,8 +131,10 @@ class _Tensor(pickles.Stateful):
         check_shape("a tensor", (offset,))
         check_shape("a tensor", size)
         check_shape("a tensor", stride)
+        if len(size) != len(stride):
+            raise CheckpointError(f"has a tensor of {len(size)} sides with {len(stride)} strides; save it again")
         values, count = storage.values, math.prod(size)
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) if count else 0
+        last = offset + sum((n - 1) * step for n, step in zip(size, stride)) if count else 0
         if count > values.size or (count and last >= values.size):
             raise CheckpointError(f"has a tensor that reaches beyond its storage of {values.size:,} numbers")
         storage.count(count * values.itemsize, budget)
