@@ -23,10 +23,10 @@ from foreign_weights import google_names, huggingface_names, tiny
 from safetensors.numpy import save_file
 
 import numpyvit as nv
-from numpyvit import pickles
+from numpyvit.files import pickles
 from numpyvit.files.budget import Budget
-from numpyvit.weights.checkpoint import read_checkpoint
 from numpyvit.weights.adapt import put_weights
+from numpyvit.weights.checkpoint import read_checkpoint
 
 SLACK = 64 << 20
 SECONDS = 10

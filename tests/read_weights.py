@@ -23,8 +23,8 @@ from foreign_weights import tiny
 
 import numpyvit as nv
 from numpyvit.data.formats import parse_cifar_python
-from numpyvit.weights.checkpoint import read_checkpoint
 from numpyvit.weights.adapt import put_weights
+from numpyvit.weights.checkpoint import read_checkpoint
 
 FORBIDDEN = ("exec", "compile", "os.", "subprocess.", "socket.", "ctypes.", "pickle.find_class", "shutil.")
 SECONDS = 10
