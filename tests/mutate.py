@@ -39,15 +39,13 @@ PATIENCE = 30  # seconds for each file of tests: a mutant may wait for itself
 
 # What is mutated, NAME for numpyvit/NAME.py and all of numpyvit/NAME/, and the tests that run first on it.
 TARGETS = {
-    "functional": ("formulas", "functional", "layers"),
+    "functional": ("formulas", "functional", "layers", "resample", "swin"),
+    "kernels": ("kernels", "formulas", "functional"),
     "core": ("core", "models", "step"),
-    "layers": ("layer_formulas", "initial_values", "defaults", "layers"),
-    "models": ("golden", "registry", "initial_values", "defaults", "models", "layer_formulas", "layers"),
+    "layers": ("layer_formulas", "initial_values", "defaults", "layers", "swin"),
+    "models": ("golden", "registry", "initial_values", "defaults", "models", "layer_formulas", "layers", "swin"),
     "losses": ("losses", "golden", "defaults"),
     "optim": ("optim", "defaults", "step"),
-    "resample": ("resample", "golden", "pretrained"),
-    "weights/resampling": ("resample", "golden", "pretrained"),
-    "step": ("step", "inference"),
     "training/step": ("step", "inference"),
     "training/shards": ("step", "inference"),
 }
