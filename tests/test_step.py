@@ -175,7 +175,7 @@ for batch in (64, 64, 30, 64):
             tape.push(model, np.nan)
         for scratch in step.workers.map(lambda _: getattr(gelu._scratch, "rows", None), range(8)):
             if scratch is not None:
-                scratch[2:] = np.nan  # the first two rows are the constants 0 and 1
+                scratch[3:] = np.nan  # the first three rows are constants
 x = rng.standard_normal((1, 1, 28, 28), dtype=np.float32)
 logits = nv.infer(model, x)
 print(zlib.crc32(logits), [zlib.crc32(np.ascontiguousarray(a)) for a in model.state_dict().values()])

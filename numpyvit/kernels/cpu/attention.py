@@ -7,7 +7,7 @@ from .linear import sum_last
 from .softmax import softmax_
 
 
-@kernel("attention", np, "fd", tolerance=2e-6, gain=1.0)
+@kernel("attention", np, "fd", tolerance=2e-6, gain=1.3)
 def attention(q, k, v, scale, bias=None, keep=None):
     scores = np.matmul(q, _t(k))
     scores *= scale
@@ -17,7 +17,7 @@ def attention(q, k, v, scale, bias=None, keep=None):
     return _matmul_by_heads(p if keep is None else p * keep, v), p
 
 
-@kernel("attention_backward", np, "fd", tolerance=3e-6, gain=1.0)
+@kernel("attention_backward", np, "fd", tolerance=3e-6, gain=1.1)
 def attention_backward(dout, q, k, v, p, scale, keep=None):
     dv = _matmul_by_heads(_t(p if keep is None else p * keep), dout)
     ds = np.matmul(dout, _t(v))  # dp

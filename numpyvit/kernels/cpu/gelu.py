@@ -26,7 +26,7 @@ _CHUNK = 49_152  # elements: eight rows, 1.5 MiB, stay in a processor's cache; s
 _scratch = threading.local()
 
 
-@kernel("gelu", np, "f", tolerance=5e-7, gain=1.0)
+@kernel("gelu", np, "f", tolerance=5e-7, gain=4.0)
 def gelu(x):
     y = np.empty_like(x)
     for chunk in _chunks(x, y):
@@ -34,7 +34,7 @@ def gelu(x):
     return y
 
 
-@kernel("gelu_with_slope", np, "f", tolerance=5e-7, gain=1.0)
+@kernel("gelu_with_slope", np, "f", tolerance=5e-7, gain=3.6)
 def gelu_with_slope(x):
     y, slope = np.empty_like(x), np.empty_like(x)
     for chunk in _chunks(x, y, slope):

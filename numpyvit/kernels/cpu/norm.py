@@ -6,7 +6,7 @@ from .. import kernel
 from .linear import rows, sum_last, sum_rows
 
 
-@kernel("layer_norm", np, "fd", tolerance=5e-6, gain=1.0)
+@kernel("layer_norm", np, "fd", tolerance=5e-6, gain=1.6)
 def layer_norm(x, weight, bias, eps):
     x2 = rows(x)
     width = x2.shape[1]
@@ -23,7 +23,7 @@ def layer_norm(x, weight, bias, eps):
     return y.reshape(x.shape), xhat.reshape(x.shape), rstd.reshape(*x.shape[:-1], 1)
 
 
-@kernel("layer_norm_backward", np, "fd", tolerance=5e-6, gain=1.0)
+@kernel("layer_norm_backward", np, "fd", tolerance=5e-6, gain=1.6)
 def layer_norm_backward(dy, weight, xhat, rstd):
     """The means of g and of g x̂, with g = γ dy, are products of dy and dy x̂ with γ."""
     dy2, xhat2 = rows(dy), rows(xhat)

@@ -8,7 +8,7 @@ from .linear import sum_last
 _SAFE_EXPONENT = 40  # e⁴⁰ and e⁻⁸⁰, the smallest quotient, lie well inside float32
 
 
-@kernel("softmax_", np, "fd", tolerance=2e-6, gain=1.0)
+@kernel("softmax_", np, "fd", tolerance=2e-6, gain=1.8)
 def softmax_(x, axis=-1):
     """The maximum of each row is the costly part. It serves nothing where no exp can overflow or lose digits, and one
     look at the whole array tells."""
