@@ -106,6 +106,7 @@ def main():
     for name in args.name:
         if name not in known:
             parser.error(f"unknown kernel {name!r}; there are {', '.join(sorted(known))}")
+    nv.tune_process()
     nv.backend.shared_workers(1).map(table, [args.name or known], [args.rounds])  # BLAS on one thread as well
 
 

@@ -58,9 +58,9 @@ EQUIVALENT = (
     ("if rate < 1 else 0.0", "if rate < 1 else", "at rate 1 nothing is kept that would be scaled"),
     ("if step < warmup_steps", "step <= warmup_steps", "at the end of the warm-up both formulas give the full rate"),
     ("_CHUNK = ", "_CHUNK = ", "longer pieces hold the same numbers"),
-    ("np.zeros(7 * _CHUNK + 16", "np.zeros(", "scratch that is larger; where it is too small the tests crash"),
+    ("np.empty(8 * _CHUNK + 16", "np.zeros(", "scratch that is larger; where it is too small the tests crash"),
     ("numbers.ctypes.data // 4 % 16", "first = ", "where scratch begins decides speed alone"),
-    ("can_look", "can_look", "whether the maximum is subtracted decides speed alone where no exponential overflows"),
+    ("_SAFE_EXPONENT", "_SAFE_EXPONENT", "whether the maximum is subtracted decides speed alone where no exponential overflows"),
     ("sum_last(x) if axis in", "sum_last(x) if ", "two ways to sum the same axis"),
     ("b.strides[-2] < b.strides[-1]", "b.strides[-2] <= b.strides[-1]", "of equal strides either order is the same"),
 )
