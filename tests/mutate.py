@@ -60,7 +60,11 @@ EQUIVALENT = (
     ("_CHUNK = ", "_CHUNK = ", "longer pieces hold the same numbers"),
     ("np.empty(8 * _CHUNK + 16", "np.zeros(", "scratch that is larger; where it is too small the tests crash"),
     ("numbers.ctypes.data // 4 % 16", "first = ", "where scratch begins decides speed alone"),
-    ("_SAFE_EXPONENT", "_SAFE_EXPONENT", "whether the maximum is subtracted decides speed alone where no exponential overflows"),
+    (
+        "_SAFE_EXPONENT",
+        "_SAFE_EXPONENT",
+        "whether the maximum is subtracted decides speed alone where no exponential overflows",
+    ),
     ("sum_last(x) if axis in", "sum_last(x) if ", "two ways to sum the same axis"),
     ("b.strides[-2] < b.strides[-1]", "b.strides[-2] <= b.strides[-1]", "of equal strides either order is the same"),
 )

@@ -290,9 +290,12 @@ def test_parts_of_a_transparent_part_are_the_models_own():
         model.heads  # noqa: B018
 
 
-def test_a_model_prints_its_tree():
-    text = repr(tiny())
-    assert "blocks.0 to 1" in text or "0 to 1, 2 equal: Block" in text
+def test_models_optimizers_and_tapes_print_what_they_are():
+    model = tiny()
+    assert repr(nv.optim.AdamW(model, lr=0.1)) == "AdamW(lr=0.1, weight_decay=0.05, steps=0, 1,971 weights)"
+    assert repr(nv.Tape(model, seed=0)) == ("Tape(VisionTransformer, 1,971 gradients, dropout on, 0 residuals pending)")
+    text = repr(model)
+    assert "0 to 1, 2 equal: Block" in text
     assert "weight: Parameter(24, 8)" in text and "0x" not in text
 
 

@@ -109,6 +109,8 @@ def test_list_models_filters_and_sorts():
         (lambda: tiny(in_chans=1.5), "in_chans must be an int of at least 1"),
         (lambda: tiny(num_classes=-1), "num_classes must be an int of at least 0"),
         (lambda: tiny(mlp_ratio=0.1), "mlp_ratio must leave"),
+        (lambda: tiny(act_layer="relu"), r"layers\.ReLU, got 'relu'"),
+        (lambda: tiny(norm_layer="bn"), r"layers\.LayerNorm, got 'bn'"),
         (lambda: tiny(drop_rate=-0.1), "0..1"),
     ],
 )
@@ -309,3 +311,14 @@ def test_checkpointing_follows_blocks_that_are_replaced(rng):
     expected = model(x)
     model.set_grad_checkpointing(False)
     assert np.array_equal(model(x), expected)
+
+
+@pytest.mark.parametrize("images", [[[1.0]], None, "image.png", np.ma.zeros((1, 1, 8, 8))], ids=str)
+def test_what_is_no_array_of_images_is_refused_with_what_to_do(images):
+    with pytest.raises(nv.errors.DtypeError, match=r"^patch_embed \(PatchEmbed\): got a \w+, .*numpy\.asarray"):
+        tiny()(images)
+
+
+def test_every_public_name_is_listed_before_it_is_used():
+    assert {"fit", "evaluate", "viz", "testing", "load_checkpoint", "data", "weights", "training"} <= set(dir(nv))
+    assert all(getattr(nv, name) is not None for name in nv.__all__)

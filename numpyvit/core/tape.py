@@ -58,6 +58,13 @@ class Tape:
         self.reseed(seed)
         model.set_paths()
 
+    def __repr__(self):
+        dropout = "off" if self.random is None else "on"
+        return (
+            f"Tape({type(self.model).__name__}, {self.flat.size:,} gradients, dropout {dropout}, "
+            f"{self.pending} residuals pending)"
+        )
+
     def reseed(self, seed):
         """Begin the random stream from `seed` (an int or a sequence of ints), or turn it off with None."""
         self.random = None if seed is None else Random(seed, self.layout.xp)

@@ -7,6 +7,7 @@ from .. import functional as F
 from ..core import FORGET, Layer, make_rng
 from ..errors import ConfigError, ShapeError
 from .activations import GELU, Identity
+from .checks import check_makes_layers
 from .dropout import Dropout, DropPath
 from .linear import Linear, Mlp
 from .norm import LayerNorm, LayerScale
@@ -105,6 +106,7 @@ class Block(Layer):
         dtype="float32",
         seed=0,
     ):
+        check_makes_layers("norm_layer", norm_layer)
         rng = make_rng(seed)
 
         def scale():

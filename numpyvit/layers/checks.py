@@ -24,3 +24,12 @@ def check_rate(name, rate):
     if not 0 <= rate <= 1:
         raise ConfigError(f"{name} is a probability and must lie in 0..1, got {rate}")
     return float(rate)
+
+
+def check_makes_layers(name, value):
+    """act_layer and norm_layer are called to make a layer."""
+    if not callable(value):
+        raise ConfigError(f"{name} must be a class such as numpyvit.layers.{_MAKERS[name]}, got {value!r}")
+
+
+_MAKERS = {"act_layer": "ReLU", "norm_layer": "LayerNorm"}

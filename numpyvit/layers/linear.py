@@ -8,7 +8,7 @@ import numpy as np
 from .. import functional as F
 from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
 from .activations import GELU
-from .checks import check_width
+from .checks import check_makes_layers, check_width
 from .dropout import Dropout
 from .init import trunc_normal
 
@@ -44,6 +44,7 @@ class Mlp(Layer):
     def __init__(
         self, in_features, hidden_features=None, out_features=None, act_layer=GELU, drop=0.0, *, dtype="float32", seed=0
     ):
+        check_makes_layers("act_layer", act_layer)
         rng, hidden = make_rng(seed), hidden_features or in_features
         self.fc1 = Linear(in_features, hidden, dtype=dtype, seed=rng)
         self.act = act_layer()

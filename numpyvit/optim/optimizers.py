@@ -37,6 +37,11 @@ class Optimizer:
             for name, view in zip(layout.names, layout.views(self._scale)):
                 view[...] = next((f for pattern, f in lr_scale.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
 
+    def __repr__(self):
+        settings = {"lr": self.lr, "weight_decay": self.weight_decay, "steps": self.steps}
+        shown = ", ".join(f"{name}={value}" for name, value in settings.items())
+        return f"{type(self).__name__}({shown}, {self.weights.layout.size:,} weights)"
+
     def step(self, tape: Tape):
         """One update from the tape's gradients, in place. Clear them with tape.zero() before the next batch."""
         self.begin(tape)
