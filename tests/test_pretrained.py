@@ -151,7 +151,7 @@ def test_mutated_files_are_refused_or_load(kind, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_thousands_of_mutated_files_are_refused_or_load(kind, tmp_path):
-    survives(kind, 4800, tmp_path, first=200)
+    survives(kind, 5800, tmp_path, first=200)
 
 
 # ---- names ----------------------------------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ def plain_key(value):
     """
     if type(value) in _PLAIN or (type(value) is int and value.bit_length() <= 64):
         return value
-    raise PickleError(f"the pickle uses a {type(value).__name__} as a key; only text and numbers are read")
+    raise PickleError(f"the pickle has a key of type {type(value).__name__}; only text and small numbers are read")
 
 
 # ---- the machine ----------------------------------------------------------------------------------------------------

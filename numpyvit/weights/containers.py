@@ -152,7 +152,7 @@ def _read_zip(path, budget):
 
 
 _NPY_FIELDS = [  # of a header such as {'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }
-    re.compile(r"['\"]descr['\"]\s*:\s*['\"]([<>|=]?(?:[fiub]\d{1,2}|V2))['\"]"),
+    re.compile(r"['\"]descr['\"]\s*:\s*['\"]([<>|=]?(?:[fiub][1248]|V2))['\"]"),
     re.compile(r"['\"]fortran_order['\"]\s*:\s*(True|False)"),
     re.compile(r"['\"]shape['\"]\s*:\s*\(([\d\sL,]*)\)"),
 ]
