@@ -11,11 +11,12 @@ from foreign_weights import huggingface_names, tiny
 from safetensors.numpy import load_file, save_file
 
 import numpyvit as nv
-from numpyvit import cli, pickles
-from numpyvit.budget import ARRAY, Budget, TooLarge
+from numpyvit import cli
 from numpyvit.data.formats import parse_cifar_python
 from numpyvit.errors import CheckpointError, DataError
-from numpyvit.io import load_tensors, read_checkpoint, save_checkpoint, save_tensors
+from numpyvit.files import pickles
+from numpyvit.files.budget import ARRAY, Budget, TooLarge
+from numpyvit.weights.checkpoint import load_tensors, read_checkpoint, save_checkpoint, save_tensors
 
 MIB = 1 << 20
 LAYER = "vit.encoder.layer.1.attention.attention."
@@ -205,7 +206,7 @@ def test_names_that_are_no_text_are_refused(tmp_path):
 def test_arrays_that_cannot_be_what_their_names_say(changes, match, tmp_path):
     np.savez(tmp_path / "w.npz", **{**huggingface_names(tiny().state_dict()), **changes})
     with pytest.raises(CheckpointError, match=match):
-        nv.pretrained.load_pretrained(tiny(), tmp_path / "w.npz")
+        nv.weights.load_pretrained(tiny(), tmp_path / "w.npz")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_arrays_that_cannot_be_what_their_names_say(changes, match, tmp_path):
 )
 def test_notes_that_cannot_be_true_are_refused(notes, tmp_path):
     save_tensors(tmp_path / "w.safetensors", tiny().state_dict(), notes)
-    message = refused(nv.pretrained.load_pretrained, tiny(), tmp_path / "w.safetensors")
+    message = refused(nv.weights.load_pretrained, tiny(), tmp_path / "w.safetensors")
     assert f"its note {next(iter(notes))!r} cannot be" in message
 
 
