@@ -14,6 +14,7 @@ import numpy as np
 import numpyvit as nv
 from numpyvit.data import Loader, load
 from numpyvit.training import recipes
+from numpyvit.training.augmentation import augmentation
 
 _MOST_EPOCHS = 60
 
@@ -22,15 +23,15 @@ def main(engine, data, goal, seed, data_dir=None):
     nv.tune_process()
     settings = recipes.recipe(data)
     train, test = load(data, data_dir)
-    model = nv.create_model(settings["model"], seed=int(seed))
+    model = nv.create_model(recipes.default_model(data), seed=int(seed))
     loader = Loader(
         train,
-        settings["batch_size"],
+        settings.batch_size,
         shuffle=True,
-        augment=recipes.augmentation(settings["augment"]),
+        augment=augmentation(settings.augment),
         seed=int(seed),
     )
-    rate = nv.optim.constant_schedule(settings["lr"], settings["warmup_steps"])
+    rate = nv.optim.constant_schedule(settings.lr, settings.warmup_steps)
     run = {"numpyvit": Numpyvit, "torch": Torch}[engine](model, settings)
     steps, start = 0, time.perf_counter()
     for epoch in range(_MOST_EPOCHS):
@@ -47,9 +48,9 @@ def main(engine, data, goal, seed, data_dir=None):
 
 class Numpyvit:
     def __init__(self, model, settings):
-        self.model, self.optimizer = model, nv.optim.AdamW(model, weight_decay=settings["weight_decay"])
-        self.train = nv.TrainStep(model, self.optimizer, clip_norm=settings["clip_norm"])
-        self.ema = nv.optim.EMA(model, settings["ema_decay"])
+        self.model, self.optimizer = model, nv.optim.AdamW(model, weight_decay=settings.weight_decay)
+        self.train = nv.TrainStep(model, self.optimizer, clip_norm=settings.clip_norm)
+        self.ema = nv.optim.EMA(model, settings.ema_decay)
 
     def step(self, images, labels, lr):
         self.optimizer.lr = lr
@@ -73,7 +74,7 @@ class Torch:
             groups[own.decay].append(parameter)
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": groups[True], "weight_decay": settings["weight_decay"]},
+                {"params": groups[True], "weight_decay": settings.weight_decay},
                 {"params": groups[False], "weight_decay": 0.0},
             ],
             fused=True,
@@ -86,10 +87,10 @@ class Torch:
         self.optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(self.model(torch.from_numpy(images)), torch.from_numpy(labels))
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings["clip_norm"])
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip_norm)
         self.optimizer.step()
         self.steps += 1
-        beta = min(self.settings["ema_decay"], (1 + self.steps) / (10 + self.steps))
+        beta = min(self.settings.ema_decay, (1 + self.steps) / (10 + self.steps))
         with torch.no_grad():
             torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - beta)
 

@@ -232,15 +232,16 @@ def test_skip_bad_is_handed_to_the_loader(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "args, message",
     [
-        (["--label-smoothing", "2"], "label_smoothing must be a number in 0..1"),
-        (["--ema-decay", "1"], "ema_decay must be a number in 0..1, 1 left out"),
-        (["--layer-decay", "2"], "layer_decay must be"),
+        (["--label-smoothing", "2"], "--label-smoothing: must be a number in 0..1"),
+        (["--ema-decay", "1"], "--ema-decay: must be a number in 0..1, 1 left out"),
+        (["--layer-decay", "2"], "--layer-decay: must be"),
     ],
 )
 def test_settings_are_checked_before_the_data_is_read(args, message, monkeypatch, capsys):
     monkeypatch.setattr(data, "load", lambda *args, **options: pytest.fail("the data was read"))
-    assert cli.main(["train", *args]) == 2
-    assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["train", *args])
+    assert caught.value.code == 2 and message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(not hasattr(data.Dataset, "from_arrays"), reason="sets are not made from arrays")

@@ -20,11 +20,11 @@ WEIGHTS = DATA / "weights" / "vit_tiny_patch16_224_in1k.npz"
 @pytest.mark.parametrize("images", [1, 3, 10, 30, 122, 500, 1000, 2000, 50_000, 1_281_167])
 def test_every_size_of_a_folder_has_enough_updates_and_a_warmup_within_an_epoch(images):
     settings = recipes.recipe("my/folder", images)
-    batches = math.ceil(images / settings["batch_size"])
-    assert 8 <= settings["batch_size"] <= 128 and (batches >= 10 or settings["batch_size"] == 8)
-    assert settings["warmup_steps"] <= min(200, batches / 2)
-    horizon = 1 / (1 - settings["ema_decay"])  # steps that the average reaches back over
-    assert horizon <= max(batches, 1) + 1e-6 and settings["ema_decay"] <= 0.998
+    batches = math.ceil(images / settings.batch_size)
+    assert 8 <= settings.batch_size <= 128 and (batches >= 10 or settings.batch_size == 8)
+    assert settings.warmup_steps <= min(200, batches / 2)
+    horizon = 1 / (1 - settings.ema_decay)  # steps that the average reaches back over
+    assert horizon <= max(batches, 1) + 1e-6 and settings.ema_decay <= 0.998
 
 
 def test_a_large_folder_gets_what_photographs_get():
@@ -33,14 +33,14 @@ def test_a_large_folder_gets_what_photographs_get():
 
 
 def test_the_other_settings_follow_from_the_users_batch_size():
-    assert recipes.recipe("my/folder", 1000, batch_size=100)["warmup_steps"] == 5
-    assert recipes.recipe("my/folder", 1000, batch_size=10)["warmup_steps"] == 50
+    assert recipes.recipe("my/folder", 1000, batch_size=100).warmup_steps == 5
+    assert recipes.recipe("my/folder", 1000, batch_size=10).warmup_steps == 50
 
 
 def test_weights_that_are_trained_already_learn_gently_from_below():
     settings = recipes.recipe("my/folder", 122, pretrained=True)
-    assert settings["lr"] <= 1e-3 and 0 < settings["layer_decay"] < 1
-    assert recipes.recipe("my/folder", 122)["layer_decay"] is None
+    assert settings.lr <= 1e-3 and 0 < settings.layer_decay < 1
+    assert recipes.recipe("my/folder", 122).layer_decay is None
 
 
 @pytest.mark.slow

@@ -1,7 +1,10 @@
 """What several verbs' options share."""
 
 import argparse
-import math
+from dataclasses import fields
+
+from ..training.recipes import describe_default
+from ..training.settings import COUNT, NATURAL, PATTERNS, RATE, Settings
 
 
 def add_verb(verbs, name, run, text, example):
@@ -12,32 +15,38 @@ def add_verb(verbs, name, run, text, example):
     return verb
 
 
-def count(text):
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+def reader(kind):
+    """The type of an option whose values are of a kind of the settings."""
+
+    def read(text):
+        try:
+            value = kind.parse(text)
+        except ValueError:
+            value = text
+        if not kind.allows(value):
+            raise argparse.ArgumentTypeError(f"must be {kind.expected}, got {text}")
+        return value
+
+    return read
 
 
-def natural(text):
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, got {value}")
-    return value
+count, natural, rate = reader(COUNT), reader(NATURAL), reader(RATE)
 
 
-def rate(text):
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be finite and not negative, got {value}")
-    return value
-
-
-def above_zero(text):
-    value = rate(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return value
+def add_settings(verb):
+    """An option for each setting of a training run that text can give."""
+    for setting in fields(Settings):
+        kind = setting.metadata["kind"]
+        if kind.parse is None:
+            continue
+        if kind.choices:
+            form = {"choices": kind.choices}
+        elif kind is PATTERNS:
+            form = {"action": "append", "metavar": kind.metavar}
+        else:
+            form = {"type": reader(kind), "metavar": kind.metavar}
+        text = f"{setting.metadata['help']} (default: {describe_default(setting.name)})"
+        verb.add_argument("--" + setting.name.replace("_", "-"), help=text, **form)
 
 
 def add_checkpoint(verb):

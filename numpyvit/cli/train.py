@@ -4,7 +4,9 @@ import pathlib
 import shlex
 
 from ..errors import ConfigError, RunError
-from .arguments import above_zero, add_verb, count, natural, rate
+from ..training import recipes
+from ..training.settings import KINDS, Settings, free_on_resume
+from .arguments import add_settings, add_verb, count, rate
 from .streams import tolerant_stdout
 
 _TRAIN_EXAMPLES = """examples:
@@ -31,45 +33,12 @@ def add(verbs):
         metavar="N",
         help="size to which a folder's pictures are brought (default: the model's)",
     )
-    option(
-        "--epochs", type=count, metavar="N", help="default: 30 for digits, 5 for mnist, 10 for fashion-mnist, else 20"
-    )
-    option("--steps", type=count, metavar="N", help="stop after so many updates, if that comes first")
-    option(
-        "--batch-size",
-        type=count,
-        metavar="N",
-        help="default: 64 for digits, mnist and fashion-mnist, 128 for cifar; 8 to 128 by the size of a folder",
-    )
-    option(
-        "--lr",
-        type=rate,
-        metavar="X",
-        help="learning rate (default: 0.002 for digits, 0.003 for mnist and fashion-mnist, else and with "
-        "--pretrained 0.001)",
-    )
-    option("--weight-decay", type=rate, metavar="X", help="default: 0.05")
-    option("--schedule", choices=("constant", "cosine", "step"), help="of the learning rate (default: constant)")
-    option(
-        "--warmup-steps",
-        type=natural,
-        metavar="N",
-        help="default: 200; 100 for digits; at most half an epoch of a folder",
-    )
-    option("--label-smoothing", type=rate, metavar="X", help="default: 0")
-    option("--clip-norm", type=above_zero, metavar="X", help="bound on the global norm of the gradients (default: 1)")
-    option(
-        "--ema-decay",
-        type=rate,
-        metavar="X",
-        help="of the weights' moving average; 0 is off (default: 0.99 to 0.999; about an epoch of a folder)",
-    )
-    option("--drop-rate", type=rate, metavar="X", help="dropout (default: 0)")
-    option("--drop-path-rate", type=rate, metavar="X", help="stochastic depth (default: 0)")
+    add_settings(verb)
+    option("--drop-rate", type=rate, metavar="X", help="dropout (default: the model's)")
+    option("--drop-path-rate", type=rate, metavar="X", help="stochastic depth (default: the model's)")
     option("--skip-bad", action="store_true", help="leave images of a folder out that cannot be read, with a note")
     option("--quiet", action="store_true", help="say nothing but notes and errors")
     option("--no-augment", action="store_true", help="leave the pictures as they are")
-    option("--seed", type=natural, metavar="N", help="of weights, order, augmentation and dropout (default: 0)")
     option("--out", metavar="DIR", help="run directory (default: runs/DATA-MODEL, numbered where it exists)")
     option("--resume", action="store_true", help="go on from the state in the run directory, bit for bit")
     option("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
@@ -80,18 +49,6 @@ def add(verbs):
         help="keep less for backward and compute it again: less memory, more time, the same result",
     )
     option("--pretrained", metavar="PATH", help="begin with the weights of a checkpoint")
-    option(
-        "--freeze",
-        action="append",
-        metavar="PATTERN",
-        help='leave parameters as they are, e.g. "[!h]*": all but the head',
-    )
-    option(
-        "--layer-decay",
-        type=above_zero,
-        metavar="X",
-        help="factor by which lower blocks learn slower (default: none; 0.75 with --pretrained)",
-    )
     return verb
 
 
@@ -103,7 +60,6 @@ def run(args):
 def _train(args):
     from .. import data
     from ..models import create_model
-    from ..training import recipes
     from ..training.fit import fit
 
     stored, out = _stored_settings(args)
@@ -119,7 +75,7 @@ def _train(args):
     recipe = recipes.recipe(
         typed["data"], len(train_set), bool({**stored, **typed}.get("pretrained")), typed.get("batch_size")
     )
-    settings = {"data_dir": None, "pretrained": None, "preparation": None, **recipe, **stored, **typed}
+    settings = {"data_dir": None, "pretrained": None, "preparation": None, **vars(recipe), **stored, **typed}
     options |= {
         "img_size": list(train_set.image_shape[1:]),
         "in_chans": train_set.image_shape[0],
@@ -139,8 +95,7 @@ def _train(args):
         settings["preparation"] = {key: model.pretrained_cfg[key] for key in wanted}
     if settings["preparation"]:
         train_set, val_set = (part.prepared(settings["preparation"]) for part in (train_set, val_set))
-    keys = ("data", "data_dir", "augment", "pretrained", "preparation")
-    config = {key: settings.pop(key) for key in keys}
+    config = {key: settings.pop(key) for key in ("data", "data_dir", "pretrained", "preparation")}
     say = print if not args.quiet else lambda text: None
     say(
         f"{config['data']}: {len(train_set):,} pictures to train on, {len(val_set):,} to test; "
@@ -151,7 +106,6 @@ def _train(args):
         train_set,
         val_set,
         **settings,
-        augment=recipes.augmentation(config["augment"]),
         out=out,
         resume=args.resume,
         threads=args.threads,
@@ -176,9 +130,8 @@ def _report(out, records, config):
 
 def _stored_settings(args):
     """-> what config.json of a resumed run holds, checked, else nothing; and the run directory."""
-    from ..training import recipes
     from ..training.run_directory import config_to_resume
-    from ..training.settings import check_stored
+    from ..training.stored_settings import check_stored
 
     if not args.resume:
         data = args.data or "digits"
@@ -192,13 +145,10 @@ def _stored_settings(args):
 def _typed_settings(args, stored, out):
     """The settings of the command line, checked before any data is read, also against those of a resumed run."""
     from ..models import VARIANTS
-    from ..training import recipes
     from ..training.run_directory import check_same_run
-    from ..training.settings import SETTINGS, check_settings
 
-    names = [*SETTINGS, "model", "data_dir", "pretrained"]
-    typed = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
-    check_settings({name: typed[name] for name in SETTINGS if name in typed})
+    names = [*KINDS, "model", "data_dir", "pretrained"]
+    typed = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     typed["data"] = args.data or stored.get("data", "digits")
     typed["model"] = args.model or stored.get("model") or recipes.default_model(typed["data"])
     if args.no_augment:
@@ -213,7 +163,8 @@ def _typed_settings(args, stored, out):
         typed["options"]["img_size"] = [args.img_size, args.img_size]
     if stored:
         options = {**stored.get("options", {}), **typed["options"]}
-        check_same_run(out, {**stored, **typed, "options": options}, stored)
+        free = free_on_resume(Settings(**{name: stored[name] for name in KINDS}))
+        check_same_run(out, {**stored, **typed, "options": options}, stored, free)
     elif folder:
         own = VARIANTS[typed["model"]].options if typed["model"] in VARIANTS else {}
         size = own.get("img_size", 224)

@@ -13,6 +13,7 @@ _CHUNK = 1 << 22  # bytes of images that are counted at a time
 class Dataset:
     """Images in memory. images: (N, C, H, W) uint8, labels: (N,) integers; mean and std a channel, of pixels in 0..1.
 
+    name: that `load` knows the whole set by; a part of it has none.
     Errors: DtypeError, ShapeError, InputError or ConfigError that says what does not fit. `Dataset.from_arrays` takes
     other layouts and floating-point images.
     """
@@ -22,6 +23,7 @@ class Dataset:
     classes: tuple
     mean: tuple
     std: tuple
+    name: str | None = None
 
     def __post_init__(self):
         _check_images(self.images)

@@ -44,10 +44,9 @@ def _is_folder(name):
 
 
 def _load_named(name, data_dir, allow_download):
-    if name == "digits":
-        return load_digits()
-    if name in SOURCES:
-        return SOURCES[name].load(_folders(name, data_dir), allow_download)
+    if name == "digits" or name in SOURCES:
+        parts = load_digits() if name == "digits" else SOURCES[name].load(_folders(name, data_dir), allow_download)
+        return tuple(replace(part, name=name) for part in parts)
     names = ["digits", *SOURCES]
     near = difflib.get_close_matches(str(name), names, n=1)
     raise DataError(

@@ -17,6 +17,8 @@ _NAMED = 20  # broken files in a message
 class FolderDataset:
     """Images read from files when asked for, and kept while they fit into 512 MiB; normalized by ½ and ½."""
 
+    name = "folder"  # by which training chooses its settings
+
     def __init__(self, paths, labels, classes, img_size, in_chans):
         self.paths, self.labels, self.classes = paths, np.asarray(labels, np.int64), classes
         self.image_shape = (in_chans, *img_size)

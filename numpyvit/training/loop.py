@@ -34,23 +34,21 @@ class Trainer:
         model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), "crop_pct": 1.0, **preparation}
         self.notes = {**preparation, **notes}  # from which a file gives a model the same pretrained_cfg
         self.xp, dtype = home(model)
-        self.loader = Loader(
-            train, settings["batch_size"], shuffle=True, augment=augment, seed=settings["seed"], dtype=dtype
-        )
-        factors = layer_decay(model, settings["layer_decay"]) if settings["layer_decay"] else None
-        self.optimizer = AdamW(model, lr=settings["lr"], weight_decay=settings["weight_decay"], lr_scale=factors)
-        self.ema = EMA(model, settings["ema_decay"]) if settings["ema_decay"] else None
-        smoothing = settings["label_smoothing"]
+        self.loader = Loader(train, settings.batch_size, shuffle=True, augment=augment, seed=settings.seed, dtype=dtype)
+        factors = layer_decay(model, settings.layer_decay) if settings.layer_decay else None
+        self.optimizer = AdamW(model, lr=settings.lr, weight_decay=settings.weight_decay, lr_scale=factors)
+        self.ema = EMA(model, settings.ema_decay) if settings.ema_decay else None
+        smoothing = settings.label_smoothing
         self.step = TrainStep(
             model,
             self.optimizer,
             loss=lambda logits, targets: losses.cross_entropy(logits, targets, smoothing),
             threads=threads,
-            seed=settings["seed"],
-            clip_norm=settings["clip_norm"],
+            seed=settings.seed,
+            clip_norm=settings.clip_norm,
         )
-        total = settings["epochs"] * len(self.loader)
-        self.total_steps = min(total, settings["steps"] or total)
+        total = settings.epochs * len(self.loader)
+        self.total_steps = min(total, settings.steps or total)
         self.rate = _schedule(settings, self.total_steps)
         self.steps, self.epoch, self.batch, self.records = 0, 0, 0, []
         self.sums, self.clock = Sums(), Clock()
@@ -246,7 +244,7 @@ class Trainer:
     # -- what the user sees
 
     def _warn_of_long_warmup(self):
-        warmup = self.settings["warmup_steps"]
+        warmup = self.settings.warmup_steps
         if warmup >= self.total_steps:
             warnings.warn(
                 f"the run of {self.total_steps} steps ends within its warm-up of {warmup}, so the learning rate only "
@@ -259,17 +257,17 @@ class Trainer:
         if self.progress.has_bar and (on_host(loss) or self.steps % _READ_EVERY == 0):
             shown, clock = self.sums.means(""), self.clock
             self.progress.explain(
-                f"epoch {self.epoch + 1}/{self.settings['epochs']}",
+                f"epoch {self.epoch + 1}/{self.settings.epochs}",
                 f"loss {shown['loss']:.3f}, acc {shown['accuracy']:.1%}, {clock.images_per_second:.0f} img/s, "
                 f"waited {clock.waited:.1f} s",
             )
 
 
 def _schedule(settings, total_steps):
-    lr, warmup = settings["lr"], settings["warmup_steps"]
-    if settings["schedule"] == "cosine":
+    lr, warmup = settings.lr, settings.warmup_steps
+    if settings.schedule == "cosine":
         return cosine_schedule(lr, total_steps, warmup)
-    if settings["schedule"] == "constant":
+    if settings.schedule == "constant":
         return constant_schedule(lr, warmup)
-    if settings["schedule"] == "step":
+    if settings.schedule == "step":
         return step_schedule(lr, max(1, int(total_steps * 0.6)), 0.1, warmup)

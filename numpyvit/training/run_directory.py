@@ -15,12 +15,12 @@ from ..files.atomic import to_json, write_atomically
 from ..weights.checkpoint import load_tensors, save_tensors
 from .run_lock import hold
 
-FREE = ("epochs", "steps", "threads", "device", "data_dir")  # settings in which a resumed run may differ
+_PLACES = ("data_dir",)  # where the data lies is no part of a run: it may move
 TIMINGS = ("seconds", "images_per_second", "loader_seconds")
 
 
 @contextlib.contextmanager
-def open_run(path, config, resume=False, free=FREE):
+def open_run(path, config, resume=False, free=()):
     """The RunDirectory of one run, held against other processes while open."""
     if resume:
         config_to_resume(path)  # where there is none nothing is made
@@ -37,7 +37,7 @@ def open_run(path, config, resume=False, free=FREE):
 class RunDirectory:
     """The files of one run. `config` is compared when a run is resumed; keys in `free` may differ."""
 
-    def __init__(self, path, config, resume=False, free=FREE):
+    def __init__(self, path, config, resume=False, free=()):
         self.path, self.free = pathlib.Path(path), free
         self.config = json.loads(to_json(config))  # as it will be read back
         if resume:
@@ -91,9 +91,9 @@ class RunDirectory:
             return {}
 
 
-def check_same_run(file, config, known, free=FREE):
+def check_same_run(file, config, known, free=()):
     """Errors: RunError where settings, those in `free` aside, differ from the known ones in a file."""
-    keys = sorted(key for key in config.keys() | known.keys() if key not in free)
+    keys = sorted(key for key in config.keys() | known.keys() if key not in (*free, *_PLACES))
     different = [key for key in keys if config.get(key) != known.get(key)]
     if different:
         shown = "; ".join(f"{key} is {config.get(key)!r}, was {known.get(key)!r}" for key in different[:4])

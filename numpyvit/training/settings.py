@@ -1,9 +1,26 @@
-"""What each setting of a training run may be, wherever it comes from: a call, the command line, a config.json."""
+"""The settings of a training run, one line each.
 
+The options of `numpyvit train`, the arguments of `fit`, the keys of config.json and the recipes follow from `Settings`.
+"""
+
+import difflib
 import math
 import numbers
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
 
-from ..errors import ConfigError, RunError
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a value may be: a test, words for it, and how the command line reads it (None: it does not)."""
+
+    allows: Callable
+    expected: str
+    parse: Callable | None = str
+    metavar: str = "TEXT"
+    choices: tuple = ()
 
 
 def _is_int(value):
@@ -14,101 +31,103 @@ def _is_number(value):
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_list(value, allowed):
+def is_list(value, allowed):
     return isinstance(value, (list, tuple)) and all(map(allowed, value))
 
 
-def _is_text(value):
-    return isinstance(value, str)
+def optional(kind):
+    expected = f"{kind.expected} or None"
+    return replace(kind, allows=lambda value: value is None or kind.allows(value), expected=expected)
 
 
-def _or_none(allowed):
-    return lambda value: value is None or allowed(value)
+def one_of(*choices):
+    expected = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+    return Kind(lambda value: value in choices, expected, choices=choices)
 
 
-_COUNT = (lambda value: _is_int(value) and value >= 1, "an int of at least 1")
-_NATURAL = (lambda value: _is_int(value) and value >= 0, "an int that is not negative")
-_RATE = (lambda value: _is_number(value) and value >= 0, "a finite number that is not negative")
-_SHARE = (lambda value: _is_number(value) and 0 <= value <= 1, "a number in 0..1")
-_TEXT = (_is_text, "text")
-_TEXT_OR_NONE = (_or_none(_is_text), "text or None")
-
-# name: (whether a value can be used, what is expected) of what `fit` takes
-SETTINGS = {
-    "epochs": _COUNT,
-    "steps": (_or_none(_COUNT[0]), "an int of at least 1 or None"),
-    "batch_size": _COUNT,
-    "lr": _RATE,
-    "weight_decay": _RATE,
-    "schedule": (lambda value: value in ("constant", "cosine", "step"), "'constant', 'cosine' or 'step'"),
-    "warmup_steps": (_or_none(_NATURAL[0]), "an int that is not negative or None"),
-    "label_smoothing": _SHARE,
-    "clip_norm": (_or_none(lambda value: _is_number(value) and value > 0), "a number above 0 or None"),
-    "ema_decay": (
-        _or_none(lambda value: _is_number(value) and 0 <= value < 1),
-        "a number in 0..1, 1 left out, or None",
-    ),
-    "seed": _NATURAL,
-    "freeze": (lambda value: _is_list(value, _is_text), "a list of patterns such as 'blocks.*'"),
-    "layer_decay": (
-        _or_none(lambda value: _is_number(value) and 0 < value <= 1),
-        "a number in 0..1, 0 left out, or None",
-    ),
-}
-# what the command line keeps beside them
-_OF_A_RUN = {
-    "model": _TEXT,
-    "options": (lambda value: isinstance(value, dict), "an object"),
-    "data": _TEXT,
-    "data_dir": _TEXT_OR_NONE,
-    "augment": (lambda value: isinstance(value, dict), "an object"),
-    "pretrained": _TEXT_OR_NONE,
-    "preparation": (_or_none(lambda value: isinstance(value, dict)), "an object or null"),
-}
-_OPTIONS = {
-    "img_size": (lambda value: _is_list(value, _COUNT[0]) and len(value) == 2, "a list of height and width"),
-    "in_chans": _COUNT,
-    "num_classes": _COUNT,
-    "drop_rate": _SHARE,
-    "drop_path_rate": _SHARE,
-}
-_PREPARATION = {
-    "mean": (lambda value: _is_list(value, _is_number), "a list of numbers"),
-    "std": (lambda value: _is_list(value, lambda x: _is_number(x) and x > 0), "a list of numbers above 0"),
-    "crop_pct": (lambda value: _is_number(value) and 0 < value <= 1, "a number in 0..1, 0 left out"),
-    "interpolation": (
-        lambda value: value in ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "squash"),
-        "a method of Pillow's or 'squash'",
-    ),
-}
+COUNT = Kind(lambda value: _is_int(value) and value >= 1, "an int of at least 1", int, "N")
+NATURAL = Kind(lambda value: _is_int(value) and value >= 0, "an int that is not negative", int, "N")
+RATE = Kind(lambda value: _is_number(value) and value >= 0, "a finite number that is not negative", float, "X")
+ABOVE_ZERO = Kind(lambda value: _is_number(value) and value > 0, "a number above 0", float, "X")
+SHARE = Kind(lambda value: _is_number(value) and 0 <= value <= 1, "a number in 0..1", float, "X")
+BELOW_ONE = Kind(lambda value: _is_number(value) and 0 <= value < 1, "a number in 0..1, 1 left out,", float, "X")
+FACTOR = Kind(lambda value: _is_number(value) and 0 < value <= 1, "a number in 0..1, 0 left out,", float, "X")
+NUMBERS = Kind(lambda value: is_list(value, _is_number), "a list of numbers")
+TEXT = Kind(lambda value: isinstance(value, str), "text")
+OBJECT = Kind(lambda value: isinstance(value, dict), "an object")
+PATTERNS = Kind(lambda value: is_list(value, TEXT.allows), "a list of patterns such as 'blocks.*'", metavar="PATTERN")
+AUGMENTATION = Kind(
+    lambda value: isinstance(value, dict) or is_list(value, callable),
+    "an object such as {'flip': 0.5}, or functions",
+    None,
+)
 
 
-_AUGMENT = {"affine": (lambda value: isinstance(value, dict), "an object"), "crop": _NATURAL, "flip": _SHARE}
-_AFFINE = {"degrees": _RATE, "shift": _RATE, "scale": _SHARE}
+def setting(default, kind, help, resumable=False):
+    """A field of Settings. resumable: whether a run that is resumed may change it."""
+    return field(default=default, metadata={"kind": kind, "help": help, "resumable": resumable})
 
 
-def check_settings(settings, known=SETTINGS):
-    """Errors: ConfigError naming the first setting that is unknown or cannot be used."""
-    for name, value in settings.items():
-        if name not in known:
-            raise ConfigError(f"there is no setting {name!r}; remove it")
-        allowed, expected = known[name]
-        if not allowed(value):
-            raise ConfigError(f"{name} must be {expected}, got {value!r:.80}")
+@dataclass(frozen=True)
+class Settings:
+    """How a model is trained. Errors: ConfigError naming the setting that cannot be used."""
+
+    epochs: int = setting(20, COUNT, "passes over the training set", resumable=True)
+    steps: int | None = setting(
+        None, optional(COUNT), "stop after so many updates, if that comes first", resumable=True
+    )
+    batch_size: int = setting(128, COUNT, "images in an update")
+    lr: float = setting(1e-3, RATE, "learning rate")
+    weight_decay: float = setting(0.05, RATE, "of all weights but biases, norms, tokens and positions")
+    schedule: str = setting("constant", one_of("constant", "cosine", "step"), "of the learning rate after its warm-up")
+    warmup_steps: int = setting(200, NATURAL, "updates over which the learning rate rises linearly")
+    label_smoothing: float = setting(0.0, SHARE, "share of each label that is spread over all classes")
+    clip_norm: float | None = setting(1.0, optional(ABOVE_ZERO), "bound on the global norm of the gradients")
+    ema_decay: float | None = setting(
+        0.998, optional(BELOW_ONE), "of the weights' moving average, which is what is validated and saved; 0 is off"
+    )
+    seed: int = setting(0, NATURAL, "of weights, order, augmentation and dropout")
+    freeze: tuple = setting((), PATTERNS, 'parameters that stay as they are, e.g. "[!h]*": all but the head')
+    layer_decay: float | None = setting(None, optional(FACTOR), "factor by which each lower block learns slower")
+    augment: dict | tuple = setting((), AUGMENTATION, "changes of the training images")  # noqa: RUF009
+
+    def __post_init__(self):
+        check_settings(vars(self))
 
 
-def check_stored(config, file):
-    """Check the settings of a config.json, which somebody may have edited. Errors: RunError naming file and setting."""
-    try:
-        check_settings(config, {**SETTINGS, **_OF_A_RUN})
-        check_settings(config.get("options", {}), _OPTIONS)
-        check_settings(config.get("preparation") or {}, _PREPARATION)
-        check_settings(config.get("augment", {}), _AUGMENT)
-        check_settings(config.get("augment", {}).get("affine", {}), _AFFINE)
-    except ConfigError as error:
-        raise RunError(f"{file}: {error}; correct the file or choose another --out") from None
+KINDS = {setting.name: setting.metadata["kind"] for setting in fields(Settings)}
 
 
-def default_warmup(most, batches):
-    """So many steps, or half an epoch where that is less: not more than the set allows, however long the run."""
-    return min(most, batches // 2)
+def check_settings(values, kinds=KINDS):
+    """Errors: ConfigError naming the first value of an unknown name, or that cannot be used."""
+    for name, value in values.items():
+        if name not in kinds:
+            near = difflib.get_close_matches(name, kinds, n=1)
+            raise ConfigError(
+                f"there is no setting {name!r}; "
+                + (f"did you mean {near[0]}?" if near else f"there are {', '.join(kinds)}")
+            )
+        if not kinds[name].allows(value):
+            raise ConfigError(f"{name} must be {kinds[name].expected}, got {value!r:.80}")
+
+
+def free_on_resume(settings):
+    """The names of settings in which a resumed run may differ: its length, where its schedule has no planned end."""
+    if settings.schedule != "constant":
+        return ()
+    return tuple(setting.name for setting in fields(Settings) if setting.metadata["resumable"])
+
+
+def as_config(settings):
+    """The settings for config.json; functions are kept as their names."""
+    config = dict(vars(settings))
+    if not isinstance(settings.augment, dict):
+        config["augment"] = [
+            getattr(function, "__qualname__", type(function).__name__) for function in settings.augment
+        ]
+    return config
+
+
+def list_settings(separator):
+    """Name and help of each setting, for docstrings."""
+    return separator.join(f"{setting.name + ':':<16}{setting.metadata['help']}" for setting in fields(Settings))
