@@ -67,14 +67,14 @@ def stop_once(out, kind, at, save_every):
     try:
         with term_as_an_exception():
             train(out, fault, save_every)
-    except KeyboardInterrupt:
-        assert kind in ("int", "term") and fault.where in ("fsync", "replace")  # before the first step: it just ends
-        return True
     except STOPPED as error:
         signalled = isinstance(error, Interrupted)
         assert signalled == (kind in ("int", "term"))
         if signalled or (kind in ("error", "memory") and fault.where in ("step", "batch")):
             assert saved_steps(out) == before + fault.steps, f"steps were lost by {kind} in {fault.where}"
+        return True
+    except KeyboardInterrupt:
+        assert kind in ("int", "term") and fault.where in ("fsync", "replace")  # before the first step: it just ends
         return True
     return fault.where is not None  # a signal after the last step: the run ended
 
