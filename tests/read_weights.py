@@ -79,14 +79,9 @@ def in_a_child(path):
 
 def warm_up(folder):
     """Import what readers need before any child is forked, so that imports are not taken for execution."""
-    files = [
-        *(pathlib.Path(__file__).parent / "golden").glob("*.pth"),
-        folder / "whole.npz",
-        folder / "whole.safetensors",
-    ]
-    np.savez_compressed(files[-2], **tiny().state_dict())
-    nv.weights.save_checkpoint(files[-1], tiny())
-    for file in files:
+    np.savez_compressed(folder / "whole.npz", **tiny().state_dict())
+    nv.weights.save_checkpoint(folder / "whole.safetensors", tiny())
+    for file in (*folder.iterdir(), *(pathlib.Path(__file__).parent / "golden").glob("*.pth")):
         with contextlib.suppress(nv.errors.NumpyvitError):
             read(file)
 

@@ -246,6 +246,8 @@ def test_a_wrong_model_is_told_what_to_type(tmp_path, capsys):
     [
         5,
         {"options": 5},
+        {"unsaved": 5},
+        {"unsaved": ["act_layer", 5]},
         {"model": ["vit_micro_patch2_8"]},
         {"options": {"depth": 10**9}},
         {"options": {"embed_dim": 10**6, "num_heads": 1}},

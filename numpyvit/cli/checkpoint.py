@@ -10,17 +10,21 @@ def load_model(args, **overrides):
 
     arrays, notes, origin = read_checkpoint(args.checkpoint)
     recipe = notes.get("recipe", {})
-    if not isinstance(recipe, dict) or not isinstance(recipe.get("options", {}), dict):
-        raise CheckpointError(f"{args.checkpoint}: its recipe is not a model's name with options; save the file again")
+    no_recipe = CheckpointError(f"{args.checkpoint}: its recipe is no model's name with options; save the file again")
+    if not isinstance(recipe, dict):
+        raise no_recipe
+    options, unsaved = recipe.get("options", {}), recipe.get("unsaved", [])
+    if not isinstance(options, dict) or not isinstance(unsaved, list):
+        raise no_recipe
     name = args.model or recipe.get("model")
     if name is None:
         raise CheckpointError(f"{args.checkpoint}: does not say which model it belongs to; name it with --model")
-    if recipe.get("unsaved"):
+    if unsaved:
         raise CheckpointError(
-            f"{args.checkpoint}: its model was made with {recipe['unsaved']}, which a file cannot hold; "
+            f"{args.checkpoint}: its model was made with {', '.join(map(str, unsaved))}, which a file cannot hold; "
             "make it in a script and use load_state_dict"
         )
-    model = _create(name, recipe.get("options", {}), overrides, arrays, args.checkpoint)
+    model = _create(name, options, overrides, arrays, args.checkpoint)
     put_weights(model, arrays, notes, origin, args.checkpoint)
     return model.to(args.device), notes
 
