@@ -143,6 +143,10 @@ def _read_zip(path, budget):
         budget.draw(_MEMBER * len(members))
         if any(member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for member in members):
             raise CheckpointError("uses a compression other than deflate; save it again")
+        for member in members:
+            stored = member.file_size if member.compress_type == zipfile.ZIP_STORED else member.compress_size
+            if max(stored, member.compress_size) > file.size:
+                raise CheckpointError(f"is damaged ({member.filename!r:.80} is larger than the file); fetch it again")
         promised = sum(member.file_size for member in members)
         if promised > budget.limit:
             raise CheckpointError(f"promises {promised:,} bytes of content in a file of {file.size:,}; it is refused")
