@@ -63,10 +63,10 @@ class Fault:
             stack.enter_context(self.before(nv.optim.EMA, "update"))
         return stack
 
-    def augment(self, images, rng):
+    def augment(self, images, labels, rng):
         if self.kind != "full":
             self.event("batch")
-        return data.random_affine(10, 0.5)(images, rng)
+        return data.random_affine(10, 0.5)(images, labels, rng)
 
 
 def train(out, fault, save_every=1e9):

@@ -26,11 +26,13 @@ def stored(out):
 def test_fit_and_the_command_line_have_the_same_defaults(tmp_path):
     assert cli.main(["train", "--steps", "1", "--quiet", "--out", str(tmp_path / "cli")]) == 0
     model = nv.create_model("vit_micro_patch2_8")
-    nv.fit(model, *data.load("digits"), steps=1, progress=False, out=tmp_path / "fit")
+    train, test = data.load("digits")
+    nv.fit(model, train, None, test=test, steps=1, progress=False, out=tmp_path / "fit")
     by_cli, by_fit = stored(tmp_path / "cli"), stored(tmp_path / "fit")
     assert {name: by_cli[name] for name in NAMES} == {name: by_fit[name] for name in NAMES}
     weights = [nv.load_checkpoint(tmp_path / run / "last.safetensors") for run in ("cli", "fit")]
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    assert (tmp_path / "cli" / "result.json").read_bytes() == (tmp_path / "fit" / "result.json").read_bytes()
 
 
 def test_of_arrays_the_settings_follow_from_their_number_and_nothing_is_augmented(tmp_path):

@@ -21,7 +21,7 @@ def add(verbs):
         "--data",
         metavar="NAME|FOLDER",
         help="a data set's name, or a folder: its val/, else its test/, else its own folders, one for each class "
-        "(default: what training held out)",
+        "(default: the test set of its training)",
     )
     verb.add_argument("--data-dir", metavar="DIR", help="where the files lie")
     verb.add_argument("--batch-size", type=count, default=256, metavar="N", help="default: 256")
@@ -58,13 +58,14 @@ def run(args):
 
 
 def _load(args, data, model):
-    """The set to look at. A folder that is typed is taken as it is; without one, it is what training held out."""
-    from ..data import load, load_test
+    """The set to look at. A folder that is typed is taken as it is; without one, it is the test set of its training."""
+    from ..data import load_test
+    from ..training.parts import load_parts
 
     embed = model.patch_embed
     options = {"img_size": embed.img_size, "in_chans": embed.proj.weight.data.shape[1]}
     if args.data is None:
-        return load(data, args.data_dir, **options)[1]
+        return load_parts(data, args.data_dir, **options)[2]
     return load_test(data, args.data_dir, **options)
 
 

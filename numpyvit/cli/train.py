@@ -1,5 +1,6 @@
 """`numpyvit train`: the settings from recipe, resumed run and options; train; say where the results are."""
 
+import json
 import pathlib
 import shlex
 
@@ -21,7 +22,11 @@ def add(verbs):
     verb = add_verb(verbs, "train", run, "Train a model on a data set or a folder of pictures.", _TRAIN_EXAMPLES)
     option = verb.add_argument
     option(
-        "--data", metavar="NAME|FOLDER", help="digits (default), mnist, fashion-mnist, cifar10, cifar100, or a folder"
+        "--data",
+        metavar="NAME|FOLDER",
+        help="digits (default), mnist, fashion-mnist, cifar10, cifar100, or a folder. Of a folder's train/, val/ and "
+        "test/, val/ is for validation and test/ for the test; with train/ and one of them, that is for the test, and "
+        "a part of train/ is held out for validation",
     )
     option(
         "--data-dir", metavar="DIR", help="where the files lie (default: NUMPYVIT_DATA, else a cache that is filled)"
@@ -58,14 +63,14 @@ def run(args):
 
 
 def _train(args):
-    from .. import data
     from ..models import create_model
     from ..training.fit import fit
+    from ..training.parts import load_parts
 
     stored, out = _stored_settings(args)
     typed = _typed_settings(args, stored, out)
     options = {**stored.pop("options", {}), **typed.pop("options")}
-    train_set, val_set = data.load(
+    train_set, val_set, test_set = load_parts(
         typed["data"],
         {**stored, **typed}.get("data_dir"),
         img_size=options.get("img_size"),
@@ -94,34 +99,43 @@ def _train(args):
         wanted = ("mean", "std", "crop_pct", "interpolation")  # pictures are prepared as those of the weights were
         settings["preparation"] = {key: model.pretrained_cfg[key] for key in wanted}
     if settings["preparation"]:
-        train_set, val_set = (part.prepared(settings["preparation"]) for part in (train_set, val_set))
+        train_set, test_set = (part.prepared(settings["preparation"]) for part in (train_set, test_set))
+        val_set = val_set.prepared(settings["preparation"]) if val_set is not None else None
     config = {key: settings.pop(key) for key in ("data", "data_dir", "pretrained", "preparation")}
     say = print if not args.quiet else lambda text: None
     say(
-        f"{config['data']}: {len(train_set):,} pictures to train on, {len(val_set):,} to test; "
+        f"{config['data']}: {len(train_set):,} images to train on{_validation(val_set, settings['val_fraction'])}, "
+        f"{len(test_set):,} to test; "
         f"{model._recipe['model']} with {model.num_parameters():,} parameters -> {out}"
     )
-    records = fit(
+    fit(
         model,
         train_set,
         val_set,
         **settings,
+        test=test_set,
         out=out,
         resume=args.resume,
         threads=args.threads,
         progress=not args.quiet,
         config=config,
     )
-    say(_report(out, records, config))
+    chosen = val_set is not None or settings["val_fraction"] > 0
+    say(_report(out, json.loads((out / "result.json").read_bytes()), chosen, config))
 
 
-def _report(out, records, config):
-    from ..training.records import best_record
+def _validation(val_set, fraction):
+    if val_set is not None:
+        return f", {len(val_set):,} to validate"
+    return f", {fraction:.0%} of them held out to validate" if fraction else ""
 
-    best = best_record(records)
+
+def _report(out, result, chosen, config):
+    last, best = result["last"], result["best"]
+    of_best = f"best on validation: {best['accuracy']:.2%}, epoch {best['epoch']}" if chosen else "best is last"
     data_dir = f" --data-dir {shlex.quote(str(config['data_dir']))}" if config["data_dir"] else ""
     return (
-        f"\ntest accuracy  {records[-1]['val_accuracy']:.2%} (best {best['val_accuracy']:.2%}, epoch {best['epoch']})\n"
+        f"\ntest accuracy  {last['accuracy']:.2%} ({of_best})\n"
         f"checkpoint     {out / 'last.safetensors'} (best: {out / 'best.safetensors'})\n"
         f"curves         {out / 'curves.png'}\n"
         f"next           numpyvit evaluate --checkpoint {shlex.quote(str(out / 'best.safetensors'))}{data_dir}"

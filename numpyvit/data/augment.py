@@ -1,4 +1,7 @@
-"""Changes to whole batches at once. Each takes images (B, C, H, W) and a numpy Generator and returns new images.
+"""Changes to whole batches at once:   (inputs, targets, rng) -> (inputs, targets).
+
+inputs: images (B, C, H, W), targets: labels (B,), or what the set's task has as targets; rng: a numpy Generator. A
+change returns new arrays.
 
 `Loader(…, augment=[random_crop(4), random_flip()])` applies them in that order. Every draw comes from the generator
 handed in.
@@ -10,13 +13,13 @@ import numpy as np
 def random_crop(padding):
     """Pad each side with zeros by `padding` pixels and cut the old size out at a random place, one an image."""
 
-    def crop(images, rng):
+    def crop(images, targets, rng):
         B, C, H, W = images.shape
         padded = np.pad(images, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
         top, left = rng.integers(0, 2 * padding + 1, (2, B))
         rows = (top[:, None] + np.arange(H))[:, None, :, None]  # B, 1, H, 1
         columns = (left[:, None] + np.arange(W))[:, None, None, :]  # B, 1, 1, W
-        return padded[np.arange(B)[:, None, None, None], np.arange(C)[:, None, None], rows, columns]
+        return padded[np.arange(B)[:, None, None, None], np.arange(C)[:, None, None], rows, columns], targets
 
     return crop
 
@@ -24,11 +27,11 @@ def random_crop(padding):
 def random_flip(p=0.5):
     """Mirror each image left to right with probability p."""
 
-    def flip(images, rng):
+    def flip(images, targets, rng):
         images = images.copy()
         chosen = rng.random(len(images)) < p
         images[chosen] = images[chosen, :, :, ::-1]
-        return images
+        return images, targets
 
     return flip
 
@@ -40,7 +43,7 @@ def random_affine(degrees=0.0, shift=0.0, scale=0.0):
     R(−θ)(y − dy, x − dx)/s, mixed from the four pixels around; outside is 0.
     """
 
-    def affine(images, rng):
+    def affine(images, targets, rng):
         B, _, H, W = images.shape
         angle = np.deg2rad(rng.uniform(-degrees, degrees, B))
         dy, dx = rng.uniform(-shift, shift, (2, B))
@@ -49,7 +52,8 @@ def random_affine(degrees=0.0, shift=0.0, scale=0.0):
         y = np.arange(H)[:, None] - (H - 1) / 2 - dy[column]  # B, H, W
         x = np.arange(W)[None, :] - (W - 1) / 2 - dx[column]
         cos, sin = (np.cos(angle) / size)[column], (np.sin(angle) / size)[column]
-        return sample_bilinear(images, cos * y - sin * x + (H - 1) / 2, sin * y + cos * x + (W - 1) / 2)
+        turned = sample_bilinear(images, cos * y - sin * x + (H - 1) / 2, sin * y + cos * x + (W - 1) / 2)
+        return turned, targets
 
     return affine
 

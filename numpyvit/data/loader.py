@@ -14,7 +14,7 @@ class Loader:
 
     Everything random in a batch follows from (seed, epoch, number of the batch), so an epoch can begin in its middle.
     images: (B, C, H, W) of `dtype`; labels: (B,) int64. The last batch may be short. len(loader): batches an epoch.
-    augment: functions (images, rng) -> images on uint8 images, see augment.py.
+    augment: functions (inputs, targets, rng) -> (inputs, targets) on uint8 images, see augment.py.
     """
 
     def __init__(self, dataset, batch_size, *, shuffle=False, augment=(), seed=0, dtype=np.float32):
@@ -45,9 +45,23 @@ class Loader:
 
     def _batch(self, order, epoch, number):
         indices = order[number * self.batch_size : (number + 1) * self.batch_size]
-        images = self.dataset.batch(indices)
+        images, labels = self.dataset.batch(indices), self.dataset.labels[indices].astype(np.int64, copy=False)
         rng = np.random.default_rng((self.seed, epoch, number, 1))
         for function in self.augment:
-            images = function(images, rng)
-        labels = self.dataset.labels[indices].astype(np.int64, copy=False)
+            images, labels = _augmented(function, images, labels, rng)
         return normalize(images, self.dataset.mean, self.dataset.std, self.dtype), labels
+
+
+def _augmented(function, inputs, targets, rng):
+    """What an augmentation returns. Errors: ConfigError for one of another form, such as (images, rng) -> images."""
+    name = getattr(function, "__qualname__", type(function).__name__)
+    form = f"augmentation {name} must be (inputs, targets, rng) -> (inputs, targets)"
+    try:
+        result = function(inputs, targets, rng)
+    except TypeError as error:
+        if error.__traceback__.tb_next is None:  # raised by the call, not within the function
+            raise ConfigError(f"{form}, but {error}") from None
+        raise
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise ConfigError(f"{form}, but it returned a {type(result).__name__}; return a pair")
+    return result

@@ -7,6 +7,7 @@ from .augmentation import augmentation
 from .divergence import explain_non_finite
 from .evaluation import check_images, check_number_of_classes, evaluate
 from .loop import Trainer
+from .parts import hold_out
 from .recipes import recipe
 from .run_directory import open_run
 from .settings import as_config, check_settings, free_on_resume, list_settings
@@ -19,6 +20,7 @@ def fit(
     train,
     val,
     *,
+    test=None,
     out=None,
     resume=False,
     save_every=10.0,
@@ -29,7 +31,9 @@ def fit(
 ):
     """Train a model on a set (see numpyvit.data) and validate it after each epoch.
 
-    train, val:     sets of numpyvit.data, or pairs of arrays (images, labels), see Dataset.from_arrays.
+    train, val:     sets of numpyvit.data, or pairs of arrays (images, labels), see Dataset.from_arrays. The best
+                    weights are chosen on val; None holds a part of the training set out for it, see val_fraction.
+    test:           a set that is looked at once, after the last step, for result.json in `out`.
     out:            run directory for checkpoints, metrics and curves; None writes nothing.
     resume:         go on from the state in `out`, bit for bit, as if it had never stopped.
     save_every:     seconds of training after which the state is saved within an epoch too; longer where saving would
@@ -48,12 +52,15 @@ def fit(
     """
     check_settings(settings)
     train = _dataset(train)
-    val = _dataset(val, like=train)
-    for dataset in (train, val):
-        check_images(model, dataset)
-        check_number_of_classes(model, dataset)
+    val, test = _dataset(val, like=train), _dataset(test, like=train)
+    for dataset in (train, val, test):
+        if dataset is not None:
+            check_images(model, dataset)
+            check_number_of_classes(model, dataset)
     suited = recipe(getattr(train, "name", None), len(train), batch_size=settings.get("batch_size"))
     settings = replace(suited, **settings)
+    if val is None and settings.val_fraction:
+        train, val = hold_out(train, settings.val_fraction, settings.seed)
     if settings.freeze:
         model.freeze(*settings.freeze)
     if not any(parameter.trainable for _, parameter in model.named_parameters()):
@@ -62,7 +69,9 @@ def fit(
         )
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
-    trainer = Trainer(model, train, val, settings, augmentation(settings.augment), notes, threads, progress, save_every)
+    trainer = Trainer(
+        model, train, val, test, settings, augmentation(settings.augment), notes, threads, progress, save_every
+    )
     if out is None:
         return trainer.run()
     config = {**getattr(model, "_recipe", {}), **as_config(settings), **config}

@@ -12,7 +12,7 @@ from ..backend import on_host
 from ..data.loader import Loader
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
 from ..optim import EMA, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
-from ..weights.checkpoint import save_checkpoint
+from ..weights.checkpoint import load_checkpoint, save_checkpoint
 from .divergence import explain_non_finite, overflowed_parameter
 from .evaluation import evaluate, home
 from .progress import Progress
@@ -26,8 +26,8 @@ _READ_EVERY = 20  # steps between two looks at the loss on a device, where each 
 class Trainer:
     """The state of one run and the loop over it."""
 
-    def __init__(self, model, train, val, settings, augment, notes, threads, progress, save_every):
-        self.model, self.val, self.settings = model, val, settings
+    def __init__(self, model, train, val, test, settings, augment, notes, threads, progress, save_every):
+        self.model, self.val, self.test, self.settings = model, val, test, settings
         self.directory, self.threads, self.shown, self.save_every = None, threads, progress, save_every
         preparation = {"classes": list(train.classes), "mean": list(train.mean), "std": list(train.std)}
         preparation |= getattr(train, "reading", {})
@@ -66,14 +66,19 @@ class Trainer:
         self._warn_of_long_warmup()
         self._save_at = time.monotonic() + self.save_every
         with Progress(self.shown, self.total_steps, self.steps) as self.progress, catch_signals() as stop:
-            if self._finished() and directory is not None:
-                self._write_results()  # some may have been removed
-                self._draw()
+            if directory is not None:
+                if self._finished():
+                    self._write_results()  # some may have been removed
+                    self._draw()
+                else:
+                    directory.remove_result()
             while not self._finished():
                 self._train_epoch(stop)
                 self._finish_epoch()
         if self.ema is not None:
             self.ema.copy_to_model()
+        if self.test is not None and directory is not None and not directory.has_result():
+            directory.write_result(self._test())
         return self.records
 
     def _finished(self):
@@ -114,14 +119,7 @@ class Trainer:
         self._show(loss)
 
     def _finish_epoch(self):
-        with self._saved_on_error(), self._averaged():
-            scores = evaluate(self.model, self.val, threads=self.threads)
-        if not np.isfinite(scores["loss"]):
-            raise NonFiniteError(
-                f"the validation loss after step {self.steps} is {scores['loss']}; this epoch was not saved; "
-                f"{self._explain_validation()}"
-            )
-        record = self._record(scores)
+        record = self._record(self._validate())
         self.records.append(record)
         self.clock = Clock()
         if self.batch == len(self.loader):
@@ -132,6 +130,36 @@ class Trainer:
             self._draw()
         self.progress.line(describe(record))
 
+    def _validate(self):
+        """-> the figures of the validation set, if there is one. Errors: NonFiniteError, before anything is saved."""
+        if self.val is None:
+            self._check_weights()
+            return {}
+        with self._saved_on_error(), self._averaged():
+            scores = evaluate(self.model, self.val, threads=self.threads)
+        if not np.isfinite(scores["loss"]):
+            raise NonFiniteError(
+                f"the validation loss after step {self.steps} is {scores['loss']}; this epoch was not saved; "
+                f"{self._explain_validation()}"
+            )
+        return {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
+
+    def _test(self):
+        """-> the test figures of the last and of the best weights. The model keeps the last ones."""
+        last, best = self.records[-1], best_record(self.records)
+        scores = {"last": self._test_figures(last["epoch"])}
+        if best is last:
+            return {**scores, "best": scores["last"]}
+        weights = self.model.state_dict()
+        self.model.load_state_dict(load_checkpoint(self.directory.file("best.safetensors")))
+        scores["best"] = self._test_figures(best["epoch"])
+        self.model.load_state_dict(weights)
+        return scores
+
+    def _test_figures(self, epoch):
+        scores = evaluate(self.model, self.test, threads=self.threads)
+        return {name: scores[name] for name in ("loss", "accuracy", "top5_accuracy", "images")} | {"epoch": epoch}
+
     def _averaged(self):
         """While open, the model's weights are those that count: the average where one is kept."""
         return self.ema.applied() if self.ema is not None else contextlib.nullcontext()
@@ -140,8 +168,7 @@ class Trainer:
         return {
             "epoch": self.epoch + 1,
             **self.sums.means("train_"),
-            "val_loss": scores["loss"],
-            "val_accuracy": scores["accuracy"],
+            **scores,
             "lr": self.rate(self.steps - 1),
             "seconds": self.clock.seconds,
             "images_per_second": self.clock.images_per_second,
@@ -158,7 +185,8 @@ class Trainer:
     def _write_results(self):
         """What the weights after the last record are worth, and the weights themselves."""
         last = self.records[-1]
-        notes = {**self.notes, "epoch": last["epoch"], "val_accuracy": last["val_accuracy"]}
+        measured = {"val_accuracy": last["val_accuracy"]} if "val_accuracy" in last else {}
+        notes = {**self.notes, "epoch": last["epoch"], **measured}
         names = ["last.safetensors"] + (["best.safetensors"] if best_record(self.records) is last else [])
         with self._averaged():
             for name in names:
@@ -177,8 +205,7 @@ class Trainer:
     def _save_state(self):
         """Write everything that continuing needs. Errors: NonFiniteError rather than weights that are not finite."""
         start = time.monotonic()
-        if overflowed_parameter(self.model) is not None:
-            raise NonFiniteError(f"after step {self.steps} {explain_non_finite(self.model, None)}")
+        self._check_weights()
         tensors = {f"model.{name}": array for name, array in self.model.state_dict().items()}
         tensors |= {f"optimizer.{name}": array for name, array in self.optimizer.state_dict().items()}
         if self.ema is not None:
@@ -187,6 +214,10 @@ class Trainer:
         self.directory.save_state(tensors, {**notes, "sums": self.sums.values(), "clock": self.clock.values()})
         now = time.monotonic()
         self._save_at = now + max(self.save_every, 10 * (now - start))
+
+    def _check_weights(self):
+        if overflowed_parameter(self.model) is not None:
+            raise NonFiniteError(f"after step {self.steps} {explain_non_finite(self.model, None)}")
 
     def _restore(self, state):
         """Go back to where a saved state was; None is the beginning."""

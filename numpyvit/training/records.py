@@ -38,14 +38,22 @@ class Clock:
 
 
 def best_record(records):
-    """The record of the epoch that best.safetensors is from: the first of those with the highest accuracy."""
+    """The record of the epoch that best.safetensors is from: the first of those with the highest accuracy.
+
+    Without a validation set it is the last.
+    """
+    if "val_accuracy" not in records[-1]:
+        return records[-1]
     return max(records, key=lambda record: record["val_accuracy"])
 
 
 def describe(record):
     """One line about an epoch."""
+    val = ""
+    if "val_loss" in record:
+        val = f"val loss {record['val_loss']:.4f}  accuracy {record['val_accuracy']:.2%}   "
     return (
         f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%}   "
-        f"val loss {record['val_loss']:.4f}  accuracy {record['val_accuracy']:.2%}   "
+        f"{val}"
         f"{record['images_per_second']:.0f} img/s, waited {record['loader_seconds']:.1f} s for data"
     )

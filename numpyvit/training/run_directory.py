@@ -1,9 +1,10 @@
 """What a training run leaves on disk, and how it is found again.
 
 config.json, metrics.jsonl (one object an epoch), last.safetensors and best.safetensors (weights under timm's names),
-curves.png, and state.safetensors: everything that continuing needs. The state is written after the results of its
-epoch, so that whatever instant a run is killed at, it goes on from the state and writes the rest again. It holds no
-timings, so that equal runs leave equal files: those are in metrics.jsonl alone.
+curves.png, result.json (the test figures of both weights, at the end), and state.safetensors: all that continuing
+needs. The state is written after the results of its epoch, so that whatever instant a run is killed at, it goes on from
+the state and writes the rest again. It holds no timings, so that equal runs leave equal files: those are in
+metrics.jsonl alone.
 """
 
 import contextlib
@@ -61,6 +62,16 @@ class RunDirectory:
     def write_metrics(self, records):
         """Write all epochs at once: no line is ever half there."""
         write_atomically(self.file("metrics.jsonl"), "".join(to_json(r) + "\n" for r in records).encode())
+
+    def write_result(self, result):
+        write_atomically(self.file("result.json"), (to_json(result, indent=2) + "\n").encode())
+
+    def has_result(self):
+        return self.file("result.json").exists()
+
+    def remove_result(self):
+        """It is no longer true of a run that goes on."""
+        self.file("result.json").unlink(missing_ok=True)
 
     def save_state(self, tensors, notes):
         records = [{key: value for key, value in r.items() if key not in TIMINGS} for r in notes["records"]]

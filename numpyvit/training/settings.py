@@ -86,7 +86,13 @@ class Settings:
     ema_decay: float | None = setting(
         0.998, optional(BELOW_ONE), "of the weights' moving average, which is what is validated and saved; 0 is off"
     )
-    seed: int = setting(0, NATURAL, "of weights, order, augmentation and dropout")
+    val_fraction: float = setting(
+        0.1,
+        BELOW_ONE,
+        "share of the training set, class by class, that is held out to choose the best weights, where no validation "
+        "set is given; 0 holds none out, and the best weights are the last",
+    )
+    seed: int = setting(0, NATURAL, "of weights, validation part, order, augmentation and dropout")
     freeze: tuple = setting((), PATTERNS, 'parameters that stay as they are, e.g. "[!h]*": all but the head')
     layer_decay: float | None = setting(None, optional(FACTOR), "factor by which each lower block learns slower")
     augment: dict | tuple = setting((), AUGMENTATION, "changes of the training images")  # noqa: RUF009

@@ -29,7 +29,7 @@ def _curves_by_matplotlib(records, buffer):
     figure = Figure(figsize=(12.8, 4.4), layout="constrained")
     epochs = [record["epoch"] for record in records]
     for axes, key in zip(figure.subplots(1, 2), ("loss", "accuracy")):
-        for part, name in (("train", "train"), ("val", "validation")):
+        for part, name in _parts(records):
             axes.plot(
                 epochs,
                 [record[f"{part}_{key}"] for record in records],
@@ -42,6 +42,11 @@ def _curves_by_matplotlib(records, buffer):
         axes.legend()
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     figure.savefig(buffer, format="png", dpi=100)
+
+
+def _parts(records):
+    """The prefixes of the records' keys with their names; without a validation set there are no val_… keys."""
+    return [(part, name) for part, name in (("train", "train"), ("val", "validation")) if f"{part}_loss" in records[0]]
 
 
 def _curves_by_pillow(records, buffer):
@@ -61,7 +66,7 @@ def _panel(records, key, label):
     width, height, left, top, right, bottom = 640, 440, 80, 50, 615, 385
     image = Image.new("RGB", (width, height), "white")
     draw, font, large = ImageDraw.Draw(image), ImageFont.load_default(16), ImageFont.load_default(20)
-    curves = {"train": [r[f"train_{key}"] for r in records], "validation": [r[f"val_{key}"] for r in records]}
+    curves = {name: [r[f"{part}_{key}"] for r in records] for part, name in _parts(records)}
     low, high, ticks = _nice_ticks(min(map(min, curves.values())), max(map(max, curves.values())))
     last = max(len(records), 2)
 

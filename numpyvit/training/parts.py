@@ -1,0 +1,40 @@
+"""The parts of the data of a run: to train on, to choose the best weights on, to measure them on."""
+
+import pathlib
+
+import numpy as np
+
+from ..errors import ConfigError
+
+
+def load_parts(name, data_dir=None, **options):
+    """-> (training set, validation set or None, test set) by name or folder; options as of data.load.
+
+    A folder with train/, val/ and test/ says itself which is which. Otherwise the second set of data.load is the test
+    set, and the validation set is yet to be held out of the training set.
+    """
+    from .. import data
+
+    train, second = data.load(name, data_dir, **options)
+    folder = pathlib.Path(name)
+    if train.name == "folder" and all((folder / part).is_dir() for part in ("train", "val", "test")):
+        return train, second, data.load_test(folder / "test", **options)
+    return train, None, second
+
+
+def hold_out(dataset, fraction, seed):
+    """-> (the rest, a validation set): of each class this fraction by a draw from the seed, one image at least.
+
+    A class of a single image is only trained on. Errors: ConfigError where nothing could be held out.
+    """
+    rng, held = np.random.default_rng((seed, 2)), np.zeros(len(dataset), bool)
+    for label in np.unique(dataset.labels):
+        own = rng.permutation(np.flatnonzero(dataset.labels == label))
+        count = min(len(own) - 1, max(1, round(fraction * len(own))))
+        held[own[:count]] = True
+    if not held.any():
+        raise ConfigError(
+            f"the training set has no class of two images, so none can be held out for validation; "
+            f"give a validation set, or val_fraction=0 (--val-fraction 0) instead of {fraction}"
+        )
+    return dataset.take(np.flatnonzero(~held)), dataset.take(np.flatnonzero(held))
