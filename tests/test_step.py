@@ -297,12 +297,12 @@ def test_shards_run_on_as_many_threads_as_asked_for_the_callers_among_them(watch
 
 
 def test_threads_are_kept_for_the_next_batch(watched, images):
-    calls = watched.watch(2)
-    nv.infer(watched, images, threads=2)
-    first = threads_of(calls)
-    calls = watched.watch(2)
-    nv.infer(watched, images, threads=2)
-    assert threads_of(calls) == first
+    used = set()
+    for _ in range(20):
+        calls = watched.watch(2)
+        nv.infer(watched, images, threads=2)
+        used |= threads_of(calls)
+    assert len(used) <= 9, "eight threads wait for work, and this one takes part in it"
 
 
 def test_no_step_works_out_the_gradient_of_its_images(monkeypatch, watched, images):

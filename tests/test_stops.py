@@ -148,17 +148,19 @@ def test_a_half_done_update_is_not_saved(undisturbed, tmp_path):
 
 
 @pytest.mark.parametrize("save_every, least", [(0, 6), (1e9, 5)])
-def test_the_state_is_saved_within_an_epoch_when_it_is_due(undisturbed, tmp_path, save_every, least):
-    """A stop before the last step of a run of ten in two epochs."""
+def test_the_state_is_saved_within_an_epoch_when_it_is_due(undisturbed, tmp_path, monkeypatch, save_every, least):
+    """A stop before the last step of a run of ten in two epochs, by a clock that a step moves on by a second."""
 
     class BeforeTheLastStep(Fault):
         def event(self, place):
             if place == "step" and self.steps == 9:
                 raise KeyboardInterrupt  # as a kill: nothing is saved any more
 
-    out = tmp_path / "run"
+    out, fault = tmp_path / "run", BeforeTheLastStep()
+    monkeypatch.setattr("numpyvit.training.loop.time.monotonic", lambda: float(fault.steps))
     with contextlib.suppress(KeyboardInterrupt):
-        train(out, BeforeTheLastStep(), save_every)
+        train(out, fault, save_every)
+    monkeypatch.undo()
     assert least <= saved_steps(out) < STEPS
     train(out, Fault())
     assert_equal(results(out), undisturbed[0])
