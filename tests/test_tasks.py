@@ -7,7 +7,7 @@ import pytest
 
 import numpyvit as nv
 from numpyvit import cli, data
-from numpyvit.errors import ConfigError
+from numpyvit.errors import ConfigError, NonFiniteError
 from numpyvit.training import Classification, Distillation
 
 SMALL = dict(embed_dim=16, depth=1, num_heads=2)
@@ -136,3 +136,25 @@ def test_teacher_and_optimizer_are_options_of_the_command_line(pictures, tmp_pat
     assert (config["optimizer"], config["distillation"], config["label_smoothing"]) == ("sgd", "soft", 0.1)
     assert train("--distillation", "hard", "--out", tmp_path / "none") == 2
     assert "name its checkpoint with --teacher" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("little_work_is_shared")
+def test_the_replay_of_a_step_that_failed_computes_the_very_same(digits):
+    """With dropout, which differs from step to step, and several shards."""
+
+    def loss(outputs, targets):
+        value, gradient = nv.losses.cross_entropy(outputs, targets)
+        return (value if step.steps < 2 else value * np.float32(np.nan)), gradient
+
+    net = model(drop_rate=0.3, drop_path_rate=0.3)
+    step = nv.TrainStep(net, nv.optim.AdamW(net), loss=loss, seed=5)
+    images = data.normalize(digits[0].images[:64], digits[0].mean, digits[0].std)
+    labels = digits[0].labels[:64]
+    for _ in range(2):
+        step(images, labels)
+    with pytest.raises(NonFiniteError, match="step 3"):
+        step(images, labels)
+    before = net.state_dict()
+    assert np.array_equal(step.replay(images), step.logits)
+    assert step.steps == 2 and all(np.array_equal(array, before[name]) for name, array in net.state_dict().items())
+    assert len(step.sharding.split(images, net)) > 1

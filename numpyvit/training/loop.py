@@ -110,7 +110,7 @@ class Trainer:
             targets = self.task.targets(x, y, self.threads)
             loss = self.step(x, targets)
         except NonFiniteError as error:
-            raise NonFiniteError(f"{error}; {explain_non_finite(self.model, x)}") from None
+            raise NonFiniteError(f"{error}; {explain_non_finite(self.model, lambda: self.step.replay(x))}") from None
         if self.ema is not None:
             self.ema.update()
         self.sums.add(loss, self.task.score(self.step.logits, targets), len(labels))
@@ -178,7 +178,7 @@ class Trainer:
     def _explain_validation(self):
         images, _ = next(iter(Loader(self.val, 1, dtype=self.loader.dtype).epoch()))
         with self._averaged():
-            return explain_non_finite(self.model, self.xp.asarray(images))
+            return explain_non_finite(self.model, lambda: self.model(self.xp.asarray(images)))
 
     # -- files
 
@@ -217,7 +217,7 @@ class Trainer:
 
     def _check_weights(self):
         if overflowed_parameter(self.model) is not None:
-            raise NonFiniteError(f"after step {self.steps} {explain_non_finite(self.model, None)}")
+            raise NonFiniteError(f"after step {self.steps} {explain_non_finite(self.model)}")
 
     def _restore(self, state):
         """Go back to where a saved state was; None is the beginning."""
