@@ -269,7 +269,7 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_layer(digits):
     with pytest.raises(NonFiniteError, match=r"step 1 is .*blocks\.1\.mlp\.fc1 \(Linear\)"), np.errstate(all="ignore"):
         fit(net, *digits, epochs=1, progress=False, threads=1)
     net.blocks[0].norm1.bias.data[0] = np.nan
-    assert "parameter blocks.0.norm1.bias" in explain_non_finite(net, None)
+    assert "parameter blocks.0.norm1.bias" in explain_non_finite(net)
 
 
 def test_sets_that_do_not_suit_the_model_are_refused_before_the_first_step(digits):

@@ -1,5 +1,7 @@
 """From a checkpoint and a picture on the command line to a model and its input."""
 
+import argparse
+
 from ..errors import CheckpointError, NumpyvitError
 
 
@@ -27,6 +29,11 @@ def load_model(args, **overrides):
     model = _create(name, options, overrides, arrays, args.checkpoint)
     put_weights(model, arrays, notes, origin, args.checkpoint)
     return model.to(args.device), notes
+
+
+def load_teacher(path, device):
+    """-> the model of a checkpoint that names its model."""
+    return load_model(argparse.Namespace(checkpoint=path, model=None, device=device))[0]
 
 
 def _create(name, options, overrides, arrays, path):

@@ -8,6 +8,7 @@ from ..errors import ConfigError, RunError
 from ..training import recipes
 from ..training.settings import KINDS, Settings, free_on_resume
 from .arguments import add_settings, add_verb, count, rate
+from .checkpoint import load_teacher
 from .streams import tolerant_stdout
 
 _TRAIN_EXAMPLES = """examples:
@@ -54,6 +55,12 @@ def add(verbs):
         help="keep less for backward and compute it again: less memory, more time, the same result",
     )
     option("--pretrained", metavar="PATH", help="begin with the weights of a checkpoint")
+    option("--teacher", metavar="CHECKPOINT", help="a trained model from which one made to be distilled learns too")
+    option(
+        "--distillation",
+        choices=("hard", "soft"),
+        help="what the teacher gives: its most likely class or its logits (default: hard with --teacher)",
+    )
     return verb
 
 
@@ -80,7 +87,8 @@ def _train(args):
     recipe = recipes.recipe(
         typed["data"], len(train_set), bool({**stored, **typed}.get("pretrained")), typed.get("batch_size")
     )
-    settings = {"data_dir": None, "pretrained": None, "preparation": None, **vars(recipe), **stored, **typed}
+    nothing = dict.fromkeys(("data_dir", "pretrained", "preparation", "teacher", "distillation"))
+    settings = {**nothing, **vars(recipe), **stored, **typed}
     options |= {
         "img_size": list(train_set.image_shape[1:]),
         "in_chans": train_set.image_shape[0],
@@ -101,7 +109,8 @@ def _train(args):
     if settings["preparation"]:
         train_set, test_set = (part.prepared(settings["preparation"]) for part in (train_set, test_set))
         val_set = val_set.prepared(settings["preparation"]) if val_set is not None else None
-    config = {key: settings.pop(key) for key in ("data", "data_dir", "pretrained", "preparation")}
+    config = {key: settings.pop(key) for key in ("data", *nothing)}
+    task = _distillation(config, settings, args.device)
     say = print if not args.quiet else lambda text: None
     say(
         f"{config['data']}: {len(train_set):,} images to train on{_validation(val_set, settings['val_fraction'])}, "
@@ -114,6 +123,7 @@ def _train(args):
         val_set,
         **settings,
         test=test_set,
+        task=task,
         out=out,
         resume=args.resume,
         threads=args.threads,
@@ -122,6 +132,17 @@ def _train(args):
     )
     chosen = val_set is not None or settings["val_fraction"] > 0
     say(_report(out, json.loads((out / "result.json").read_bytes()), chosen, config))
+
+
+def _distillation(config, settings, device):
+    """The task of a run with a teacher, else None."""
+    if config["teacher"] is None:
+        return None
+    from ..training import Distillation
+
+    teacher = load_teacher(config["teacher"], device)
+    config["label_smoothing"] = settings.pop("label_smoothing")
+    return Distillation(teacher, config["distillation"], label_smoothing=config["label_smoothing"])
 
 
 def _validation(val_set, fraction):
@@ -161,10 +182,14 @@ def _typed_settings(args, stored, out):
     from ..models import VARIANTS
     from ..training.run_directory import check_same_run
 
-    names = [*KINDS, "model", "data_dir", "pretrained"]
+    names = [*KINDS, "model", "data_dir", "pretrained", "teacher", "distillation"]
     typed = {name: getattr(args, name) for name in names if getattr(args, name, None) is not None}
     typed["data"] = args.data or stored.get("data", "digits")
     typed["model"] = args.model or stored.get("model") or recipes.default_model(typed["data"])
+    if "teacher" in typed:
+        typed.setdefault("distillation", "hard")
+    elif "distillation" in typed and not stored.get("teacher"):
+        raise ConfigError("--distillation needs a teacher; name its checkpoint with --teacher")
     if args.no_augment:
         typed["augment"] = {}
     typed["options"] = {

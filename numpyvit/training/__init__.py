@@ -1,1 +1,11 @@
-"""Training steps and inference on threads."""
+"""Training: steps and inference on threads, tasks, settings, runs."""
+
+import importlib
+
+_HOMES = {"Classification": "classification", "Distillation": "distillation"}
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..backend import array_module
-from ..core import Tape, observing
+from ..core import observing
 
 
 def overflowed_parameter(model):
@@ -11,11 +11,16 @@ def overflowed_parameter(model):
     return next((name for name, parameter in model.named_parameters() if not _finite(parameter.data)), None)
 
 
-def explain_non_finite(model, x):
-    """Name the first parameter or layer output that is not finite, for the message of a diverged run."""
+def explain_non_finite(model, replay=None):
+    """Name the first parameter or layer output that is not finite, for the message of a diverged run.
+
+    replay: a function that computes once more what went wrong, such as TrainStep.replay of the batch.
+    """
     name = overflowed_parameter(model)
     if name is not None:
         return f"the parameter {name} is not finite: the last update overflowed; lower lr or clip the gradients"
+    if replay is None:
+        return "every parameter is finite"
     found = []
 
     def look(name, layer, output):
@@ -23,8 +28,7 @@ def explain_non_finite(model, x):
             found.append(f"{name or 'the model'} ({type(layer).__name__})")
 
     with observing(model, look), np.errstate(all="ignore"):
-        tape = Tape(model)
-        model.forward(x, tape)
+        replay()
     if found:
         return f"the first layer whose output is not finite is {found[0]}; lower lr, clip the gradients, check the data"
     return "every layer's output is finite, so the loss itself overflowed; check the labels and the loss"

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from ..errors import ConfigError, Interrupted
 from .augmentation import augmentation
+from .classification import Classification
 from .divergence import explain_non_finite
-from .evaluation import check_images, check_number_of_classes, evaluate
+from .evaluation import evaluate
 from .loop import Trainer
 from .parts import hold_out
 from .recipes import recipe
@@ -21,6 +22,7 @@ def fit(
     val,
     *,
     test=None,
+    task=None,
     out=None,
     resume=False,
     save_every=10.0,
@@ -34,6 +36,8 @@ def fit(
     train, val:     sets of numpyvit.data, or pairs of arrays (images, labels), see Dataset.from_arrays. The best
                     weights are chosen on val; None holds a part of the training set out for it, see val_fraction.
     test:           a set that is looked at once, after the last step, for result.json in `out`.
+    task:           training.Distillation(teacher) or another training.task.Task; None is Classification with the
+                    settings' label_smoothing.
     out:            run directory for checkpoints, metrics and curves; None writes nothing.
     resume:         go on from the state in `out`, bit for bit, as if it had never stopped.
     save_every:     seconds of training after which the state is saved within an epoch too; longer where saving would
@@ -53,12 +57,16 @@ def fit(
     check_settings(settings)
     train = _dataset(train)
     val, test = _dataset(val, like=train), _dataset(test, like=train)
-    for dataset in (train, val, test):
-        if dataset is not None:
-            check_images(model, dataset)
-            check_number_of_classes(model, dataset)
+    if len(train) == 0:
+        raise ConfigError("the data set is empty")
+    if task is not None and "label_smoothing" in settings:
+        raise ConfigError("label_smoothing is a setting of the task where one is given; give it to the task alone")
     suited = recipe(getattr(train, "name", None), len(train), batch_size=settings.get("batch_size"))
     settings = replace(suited, **settings)
+    task = task or Classification(settings.label_smoothing)
+    for dataset in (train, val, test):
+        if dataset is not None:
+            task.check(model, dataset)
     if val is None and settings.val_fraction:
         train, val = hold_out(train, settings.val_fraction, settings.seed)
     if settings.freeze:
@@ -70,7 +78,7 @@ def fit(
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
     trainer = Trainer(
-        model, train, val, test, settings, augmentation(settings.augment), notes, threads, progress, save_every
+        model, train, val, test, task, settings, augmentation(settings.augment), notes, threads, progress, save_every
     )
     if out is None:
         return trainer.run()

@@ -7,16 +7,15 @@ import warnings
 
 import numpy as np
 
-from .. import losses
 from ..backend import on_host
 from ..data.loader import Loader
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
-from ..optim import EMA, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
+from ..optim import EMA, SGD, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
 from ..weights.checkpoint import load_checkpoint, save_checkpoint
 from .divergence import explain_non_finite, overflowed_parameter
 from .evaluation import evaluate, home
 from .progress import Progress
-from .records import Clock, Sums, best_record, describe
+from .records import Clock, Sums, best_record, describe, figures
 from .step import TrainStep
 from .stopping import catch_signals
 
@@ -26,8 +25,9 @@ _READ_EVERY = 20  # steps between two looks at the loss on a device, where each 
 class Trainer:
     """The state of one run and the loop over it."""
 
-    def __init__(self, model, train, val, test, settings, augment, notes, threads, progress, save_every):
+    def __init__(self, model, train, val, test, task, settings, augment, notes, threads, progress, save_every):
         self.model, self.val, self.test, self.settings = model, val, test, settings
+        self.task = task
         self.directory, self.threads, self.shown, self.save_every = None, threads, progress, save_every
         preparation = {"classes": list(train.classes), "mean": list(train.mean), "std": list(train.std)}
         preparation |= getattr(train, "reading", {})
@@ -36,13 +36,12 @@ class Trainer:
         self.xp, dtype = home(model)
         self.loader = Loader(train, settings.batch_size, shuffle=True, augment=augment, seed=settings.seed, dtype=dtype)
         factors = layer_decay(model, settings.layer_decay) if settings.layer_decay else None
-        self.optimizer = AdamW(model, lr=settings.lr, weight_decay=settings.weight_decay, lr_scale=factors)
+        self.optimizer = _optimizer(model, settings, factors)
         self.ema = EMA(model, settings.ema_decay) if settings.ema_decay else None
-        smoothing = settings.label_smoothing
         self.step = TrainStep(
             model,
             self.optimizer,
-            loss=lambda logits, targets: losses.cross_entropy(logits, targets, smoothing),
+            loss=task.loss,
             threads=threads,
             seed=settings.seed,
             clip_norm=settings.clip_norm,
@@ -108,12 +107,13 @@ class Trainer:
         self.optimizer.lr = self.rate(self.steps)
         x, y = self.xp.asarray(images), self.xp.asarray(labels)
         try:
-            loss = self.step(x, y)
+            targets = self.task.targets(x, y, self.threads)
+            loss = self.step(x, targets)
         except NonFiniteError as error:
-            raise NonFiniteError(f"{error}; {explain_non_finite(self.model, x)}") from None
+            raise NonFiniteError(f"{error}; {explain_non_finite(self.model, lambda: self.step.replay(x))}") from None
         if self.ema is not None:
             self.ema.update()
-        self.sums.add(loss, losses.accuracy(self.step.logits, y), len(labels))
+        self.sums.add(loss, self.task.score(self.step.logits, targets), len(labels))
         self.steps, self.batch = self.steps + 1, self.batch + 1
         self.clock.add(len(labels), time.perf_counter() - start)
         self._show(loss)
@@ -167,7 +167,7 @@ class Trainer:
     def _record(self, scores):
         return {
             "epoch": self.epoch + 1,
-            **self.sums.means("train_"),
+            **{f"train_{name}": value for name, value in self.sums.means(self.task).items()},
             **scores,
             "lr": self.rate(self.steps - 1),
             "seconds": self.clock.seconds,
@@ -178,7 +178,7 @@ class Trainer:
     def _explain_validation(self):
         images, _ = next(iter(Loader(self.val, 1, dtype=self.loader.dtype).epoch()))
         with self._averaged():
-            return explain_non_finite(self.model, self.xp.asarray(images))
+            return explain_non_finite(self.model, lambda: self.model(self.xp.asarray(images)))
 
     # -- files
 
@@ -217,7 +217,7 @@ class Trainer:
 
     def _check_weights(self):
         if overflowed_parameter(self.model) is not None:
-            raise NonFiniteError(f"after step {self.steps} {explain_non_finite(self.model, None)}")
+            raise NonFiniteError(f"after step {self.steps} {explain_non_finite(self.model)}")
 
     def _restore(self, state):
         """Go back to where a saved state was; None is the beginning."""
@@ -286,12 +286,19 @@ class Trainer:
     def _show(self, loss):
         self.progress.step()
         if self.progress.has_bar and (on_host(loss) or self.steps % _READ_EVERY == 0):
-            shown, clock = self.sums.means(""), self.clock
+            clock = self.clock
             self.progress.explain(
                 f"epoch {self.epoch + 1}/{self.settings.epochs}",
-                f"loss {shown['loss']:.3f}, acc {shown['accuracy']:.1%}, {clock.images_per_second:.0f} img/s, "
+                f"{figures(self.sums.means(self.task))}, {clock.images_per_second:.0f} img/s, "
                 f"waited {clock.waited:.1f} s",
             )
+
+
+def _optimizer(model, settings, lr_scale):
+    common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "lr_scale": lr_scale}
+    if settings.optimizer == "sgd":
+        return SGD(model, momentum=settings.momentum, **common)
+    return AdamW(model, **common)
 
 
 def _schedule(settings, total_steps):

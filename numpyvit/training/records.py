@@ -2,21 +2,21 @@
 
 
 class Sums:
-    """Loss and accuracy summed over the images of an epoch, on the device."""
+    """Loss and a task's scores summed over the images of an epoch, on the device."""
 
-    def __init__(self, loss=0.0, right=0.0, count=0):
-        self.loss, self.right, self.count = loss, right, count
+    def __init__(self, loss=0.0, scores=None, count=0):
+        self.loss, self.scores, self.count = loss, scores or {}, count
 
-    def add(self, loss, accuracy, count):
+    def add(self, loss, scores, count):
         self.loss = self.loss + loss.astype("float64") * count
-        self.right = self.right + accuracy.astype("float64") * count
+        self.scores = {name: self.scores.get(name, 0.0) + value for name, value in scores.items()}
         self.count += count
 
     def values(self):
-        return [float(self.loss), float(self.right), self.count]
+        return [float(self.loss), {name: float(value) for name, value in self.scores.items()}, self.count]
 
-    def means(self, prefix):
-        return {f"{prefix}loss": float(self.loss) / self.count, f"{prefix}accuracy": float(self.right) / self.count}
+    def means(self, task):
+        return {"loss": float(self.loss) / self.count, **task.summary(self.scores, self.count)}
 
 
 class Clock:
@@ -49,11 +49,17 @@ def best_record(records):
 
 def describe(record):
     """One line about an epoch."""
-    val = ""
-    if "val_loss" in record:
-        val = f"val loss {record['val_loss']:.4f}  accuracy {record['val_accuracy']:.2%}   "
-    return (
-        f"epoch {record['epoch']:3d}  train loss {record['train_loss']:.4f}  accuracy {record['train_accuracy']:.2%}   "
-        f"{val}"
-        f"{record['images_per_second']:.0f} img/s, waited {record['loader_seconds']:.1f} s for data"
+    parts = []
+    for part in ("train", "val"):
+        own = {key.removeprefix(f"{part}_"): value for key, value in record.items() if key.startswith(f"{part}_")}
+        if own:
+            parts.append(f"{part} {figures(own)}")
+    parts.append(f"{record['images_per_second']:.0f} img/s, waited {record['loader_seconds']:.1f} s for data")
+    return f"epoch {record['epoch']:3d}  {'   '.join(parts)}"
+
+
+def figures(values):
+    """{"loss": 0.5, "accuracy": 0.9} -> "loss 0.5000  accuracy 90.00%": all but losses are shares."""
+    return "  ".join(
+        f"{name} {value:.4f}" if name.endswith("loss") else f"{name} {value:.2%}" for name, value in values.items()
     )

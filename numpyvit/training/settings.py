@@ -77,6 +77,8 @@ class Settings:
         None, optional(COUNT), "stop after so many updates, if that comes first", resumable=True
     )
     batch_size: int = setting(128, COUNT, "images in an update")
+    optimizer: str = setting("adamw", one_of("adamw", "sgd"), "the rule of the updates")
+    momentum: float = setting(0.9, BELOW_ONE, "of sgd")
     lr: float = setting(1e-3, RATE, "learning rate")
     weight_decay: float = setting(0.05, RATE, "of all weights but biases, norms, tokens and positions")
     schedule: str = setting("constant", one_of("constant", "cosine", "step"), "of the learning rate after its warm-up")

@@ -54,20 +54,30 @@ class TrainStep:
         while len(self._tapes) < len(parts):
             self._tapes.append(Tape(self.model, input_gradient=False))
         tapes = self._tapes[: len(parts)]
-
-        def forward(i, part, tape):
-            tape.discard()
-            tape.zero()
-            tape.reseed(None if self.seed is None else (self.seed, self.steps, i))
-            return self.model.forward(take(x, part), tape)
-
-        self.logits = join(self.workers.map(forward, range(len(parts)), parts, tapes))
+        pieces = [take(x, part) for part in parts]
+        self.logits = join(self.workers.map(self._forward, range(len(parts)), pieces, tapes))
         loss, gradient = self.loss(self.logits, targets)
         if on_host(images) and not np.isfinite(loss):
             raise NonFiniteError(f"the loss of step {self.steps + 1} is {float(loss)}; nothing was updated")
         self.workers.map(lambda part, tape: self.model.backward(take(gradient, part), tape), parts, tapes)
         self._update(tapes)
         return loss
+
+    def replay(self, x):
+        """The outputs of the next step for a batch, or of one that failed, by its shards and random numbers.
+
+        Nothing changes. core.observing sees each layer's output meanwhile.
+        """
+        parts = self.sharding.split(x, self.model)
+        return join(
+            [self._forward(i, take(x, part), Tape(self.model, input_gradient=False)) for i, part in enumerate(parts)]
+        )
+
+    def _forward(self, i, shard, tape):
+        tape.discard()
+        tape.zero()
+        tape.reseed(None if self.seed is None else (self.seed, self.steps, i))
+        return self.model.forward(shard, tape)
 
     def _update(self, tapes):
         """Sum the shards' gradients in their order, clip, and update, chunk by chunk on the threads."""

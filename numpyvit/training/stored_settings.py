@@ -26,6 +26,8 @@ _OF_A_RUN = {
     "data_dir": optional(TEXT),
     "augment": OBJECT,
     "pretrained": optional(TEXT),
+    "teacher": optional(TEXT),
+    "distillation": optional(one_of("hard", "soft")),
     "preparation": Kind(lambda value: value is None or isinstance(value, dict), "an object or null"),
 }
 _OPTIONS = {
