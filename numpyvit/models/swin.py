@@ -77,16 +77,19 @@ class SwinTransformer(Layer):
             width, grid = embed_dim * 2**i, tuple(-(-side // 2**i) for side in self.patch_embed.grid_size)
             merging = PatchMerging(width // 2, width, norm_layer, **made) if i else None
             sizes = (width, grid, heads[i], head_dims[i], windows[i])
-            options = dict(always_partition=always_partition, mlp_ratio=ratios[i], qkv_bias=qkv_bias)
-            drops = dict(proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, norm_layer=norm_layer, pad_first=pad_first)
-            shifts = [(0, 0), tuple(side // 2 for side in windows[i])]
-            return SwinStage(
-                merging,
-                [
-                    SwinBlock(*sizes, shifts[j % 2], drop_path=next(rates), **options, **drops, **made)
-                    for j in range(depths[i])
-                ],
+            options = dict(
+                always_partition=always_partition,
+                mlp_ratio=ratios[i],
+                qkv_bias=qkv_bias,
+                proj_drop=proj_drop_rate,
+                attn_drop=attn_drop_rate,
+                norm_layer=norm_layer,
+                pad_first=pad_first,
+                **made,
             )
+            shifts = [(0, 0), tuple(side // 2 for side in windows[i])]
+            blocks = [SwinBlock(*sizes, shifts[j % 2], drop_path=next(rates), **options) for j in range(depths[i])]
+            return SwinStage(merging, blocks)
 
         self.layers = Sequence(stage(i) for i in range(len(depths)))
         self.num_classes, self.num_features = num_classes, embed_dim * 2 ** (len(depths) - 1)
