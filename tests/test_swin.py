@@ -237,6 +237,24 @@ def test_defaults_are_timms():
     assert abs(values.std() - 0.02) < 5e-4 and abs(values.mean()) < 1e-3
 
 
+def test_options_reach_every_block():
+    def blocks(**options):
+        model = tiny(depths=(1, 2), **options)
+        return [block for stage in model.layers for block in stage.blocks]
+
+    assert [block.window_size for block in blocks(window_size=((2, 4), 3))] == [(2, 4), (3, 3), (3, 3)]
+    assert blocks(window_size=(4, 2))[2].shift_size == (0, 1)  # half the window, along an axis of more than one
+    assert all(block.window_size == (9, 9) for block in blocks(window_size=9, always_partition=True))
+    assert all(block.window_size == (9, 9) and block.pad_first for block in blocks(window_size=9, pad_first=True))
+    assert all(block.attn.qkv.bias is None for block in blocks(qkv_bias=False))
+    assert [block.mlp.fc1.weight.data.shape[0] for block in blocks(mlp_ratio=(1.5, 3))] == [12, 48, 48]
+    assert [block.attn.qkv.weight.data.shape[0] for block in blocks(head_dim=(3, 5))] == [18, 60, 60]
+    for block in blocks(drop_rate=0.1, proj_drop_rate=0.2, attn_drop_rate=0.3):
+        drops = (block.attn.attn_drop, block.attn.proj_drop, block.mlp.drop1, block.mlp.drop2)
+        assert [drop.p for drop in drops] == [0.3, 0.2, 0.2, 0.2]
+    assert tiny(drop_rate=0.1).head.drop.p == 0.1
+
+
 def test_the_narrow_presets_start_with_matrices_of_deviation_one_over_the_root_of_their_inputs():
     model = nv.create_model("swin_mini_patch2_window4_32")
     for name in ("layers.0.blocks.0.attn.qkv", "layers.1.blocks.2.mlp.fc2", "layers.2.downsample.reduction"):
@@ -456,12 +474,19 @@ def test_weights_fit_other_windows_image_sizes_channels_and_classes(tmp_path, rn
         nv.create_model("swin_micro_patch2_window4_32", pretrained=file, num_classes=0)
 
 
+def test_a_head_of_a_thousand_classes_has_imagenets_names(tmp_path):
+    nv.io.save_checkpoint(tmp_path / "w.safetensors", nv.create_model("swin_micro_patch2_window4_32", num_classes=1000))
+    model = nv.create_model("swin_micro_patch2_window4_32", num_classes=1000, pretrained=tmp_path / "w.safetensors")
+    assert nv.models.class_names(model)[285] == "Egyptian cat"
+
+
 def test_a_resized_table_keeps_the_distance_of_zero_in_its_middle():
     table = np.zeros((49, 2))
     table[24] = 1
     wide = resize_table(table, (6, 8)).reshape(11, 15, 2)
     assert np.unravel_index(wide[..., 0].argmax(), (11, 15)) == (5, 7)
     np.testing.assert_allclose(wide, wide[::-1, ::-1])
+    assert wide.min() < 0  # a cubic kernel swings below
     assert resize_table(table, (4, 4)) is table
     with pytest.raises(CheckpointError, match="not that of a square window"):
         resize_table(np.zeros((15, 2)), (4, 4))

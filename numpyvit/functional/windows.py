@@ -12,8 +12,10 @@ import numpy as np
 from ..backend import array_module
 from .linear import matmul
 
+Size = tuple[int, int]  # rows, columns
 
-def to_windows(x, window, shift=(0, 0), pad_first=False):
+
+def to_windows(x, window: Size, shift: Size = (0, 0), pad_first: bool = False):
     """Shift, pad, partition: (B, H, W, C) -> (B·n, N, C), window by window, row by row.   Backward: from_windows.
 
     pad_first: pad before the shift, as torchvision and Hugging Face do; timm, and this without it, shifts first.
@@ -22,24 +24,24 @@ def to_windows(x, window, shift=(0, 0), pad_first=False):
     return window_partition(x, window)
 
 
-def from_windows(windows, window, shift, size, pad_first=False):
+def from_windows(windows, window: Size, shift: Size, size: Size, pad_first: bool = False):
     """The inverse of to_windows: (B·n, N, C) -> (B, *size, C); the padding's tokens go.   Backward: to_windows."""
     x = window_reverse(windows, window, padded_size(size, window))
     back = (-shift[0], -shift[1])
     return crop(cyclic_shift(x, back), size) if pad_first else cyclic_shift(crop(x, size), back)
 
 
-def cyclic_shift(x, shift):
+def cyclic_shift(x, shift: Size):
     """y[i, j] = x[i + shift₀, j + shift₁], beyond the border from the other side.   dx = cyclic_shift(dy, −shift)."""
     return array_module(x).roll(x, (-shift[0], -shift[1]), axis=(1, 2)) if any(shift) else x
 
 
-def padded_size(size, window):
+def padded_size(size: Size, window: Size) -> Size:
     """The least multiple of the window that holds `size`."""
     return tuple(side + -side % w for side, w in zip(size, window))
 
 
-def pad(x, window):
+def pad(x, window: Size):
     """Zeros below and on the right, up to whole windows.   dx = crop(dy, size)."""
     B, H, W, C = x.shape
     size = padded_size((H, W), window)
@@ -50,26 +52,26 @@ def pad(x, window):
     return y
 
 
-def crop(x, size):
+def crop(x, size: Size):
     """The upper left part of a map.   dx = dy with zeros around, as in pad."""
     return x[:, : size[0], : size[1]]
 
 
-def window_partition(x, window):
+def window_partition(x, window: Size):
     """Cut a map of whole windows: (B, H, W, C) -> (B·n, N, C).   Backward: window_reverse."""
     (B, H, W, C), (h, w) = x.shape, window
     x = x.reshape(B, H // h, h, W // w, w, C).transpose(0, 1, 3, 2, 4, 5)  # B, rows and columns of windows, h, w, C
     return x.reshape(-1, h * w, C)
 
 
-def window_reverse(windows, window, size):
+def window_reverse(windows, window: Size, size: Size):
     """The inverse of window_partition: (B·n, N, C) -> (B, H, W, C)."""
     (H, W), (h, w), C = size, window, windows.shape[-1]
     x = windows.reshape(-1, H // h, W // w, h, w, C).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(-1, H, W, C)
 
 
-def shift_mask(size, window, shift):
+def shift_mask(size: Size, window: Size, shift: Size) -> np.ndarray | None:
     """What keeps apart tokens that only the cyclic shift made neighbours: (n, 1, N, N) of 0 and −100; None unshifted.
 
     It is added to the scores. Along each axis the last window holds what came from the other side.
@@ -84,10 +86,10 @@ def shift_mask(size, window, shift):
 def _regions(length, window, shift):
     """Along one axis: 0, in the last window 1, and 2 for what the shift brought there."""
     place = np.arange(length)
-    return np.where(shift > 0, (place >= length - window) * 1 + (place >= length - shift), 0)
+    return (place >= length - window) * 1 + (place >= length - shift)
 
 
-def relative_positions(length):
+def relative_positions(length: int) -> np.ndarray:
     """One axis of a window: (2·length − 1, length²), 1 where i − j is the row's distance, −(length − 1) the first."""
     place = np.arange(length)
     distance = (place[:, None] - place).reshape(-1)
@@ -126,7 +128,7 @@ def merge_patches(x):
     return x.reshape(B, H // 2, 2, W // 2, 2, C).transpose(0, 1, 3, 4, 2, 5).reshape(B, H // 2, W // 2, 4 * C)
 
 
-def merge_patches_backward(dy, size):
+def merge_patches_backward(dy, size: Size):
     """The inverse of merge_patches, so its adjoint: (B, ⌈H/2⌉, ⌈W/2⌉, 4C) -> (B, *size, C)."""
     B, H, W, C = dy.shape
     dx = dy.reshape(B, H, W, 2, 2, C // 4).transpose(0, 1, 4, 2, 3, 5).reshape(B, 2 * H, 2 * W, C // 4)

@@ -34,15 +34,15 @@ class WindowAttention(Layer):
 
     def __init__(
         self,
-        dim,
-        num_heads,
-        head_dim=None,
-        window_size=7,
-        qkv_bias=True,
-        attn_drop=0.0,
-        proj_drop=0.0,
+        dim: int,
+        num_heads: int,
+        head_dim: int | None = None,
+        window_size: int | tuple[int, int] = 7,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
         *,
-        dtype="float32",
+        dtype: str = "float32",
         seed=0,
     ):
         if num_heads < 1 or (head_dim is None and dim % num_heads):
@@ -110,23 +110,23 @@ class SwinBlock(Layer):
 
     def __init__(
         self,
-        dim,
-        input_resolution,
-        num_heads,
-        head_dim=None,
-        window_size=7,
-        shift_size=0,
-        always_partition=False,
-        mlp_ratio=4.0,
-        qkv_bias=True,
-        proj_drop=0.0,
-        attn_drop=0.0,
-        drop_path=0.0,
+        dim: int,
+        input_resolution: int | tuple[int, int],
+        num_heads: int,
+        head_dim: int | None = None,
+        window_size: int | tuple[int, int] = 7,
+        shift_size: int | tuple[int, int] = 0,
+        always_partition: bool = False,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
         act_layer=GELU,
         norm_layer=None,
         *,
-        pad_first=False,
-        dtype="float32",
+        pad_first: bool = False,
+        dtype: str = "float32",
         seed=0,
     ):
         dtype, rng, norm_layer = as_dtype(dtype), make_rng(seed), norm_layer or swin_norm
@@ -185,7 +185,7 @@ class PatchMerging(Layer):
     An odd row or column is padded with zeros. The order is (0,0), (1,0), (0,1), (1,1); reduction has no bias.
     """
 
-    def __init__(self, dim, out_dim=None, norm_layer=None, *, dtype="float32", seed=0):
+    def __init__(self, dim: int, out_dim: int | None = None, norm_layer=None, *, dtype: str = "float32", seed=0):
         self.dim = dim
         self.norm = (norm_layer or swin_norm)(4 * dim, dtype=dtype)
         self.reduction = Linear(4 * dim, out_dim or 2 * dim, bias=False, dtype=dtype, seed=seed)
@@ -207,7 +207,7 @@ class SwinStage(Layer):
     downsample: a PatchMerging, or None for the first stage. blocks: SwinBlocks.
     """
 
-    def __init__(self, downsample, blocks, *, dtype="float32", seed=0):
+    def __init__(self, downsample, blocks, *, dtype: str = "float32", seed=0):
         self.downsample, self.blocks = downsample or Identity(), Sequence(blocks)
 
     def forward(self, x, tape=FORGET):
@@ -221,7 +221,7 @@ class SwinStage(Layer):
 class MapHead(Layer):
     """y = fc(drop(mean of the tokens)).   (B, H, W, C) -> (B, K);   each token gets dmean/(H·W)."""
 
-    def __init__(self, in_features, num_classes, drop_rate=0.0, *, dtype="float32", seed=0):
+    def __init__(self, in_features: int, num_classes: int, drop_rate: float = 0.0, *, dtype: str = "float32", seed=0):
         self.drop = Dropout(drop_rate)
         self.fc = linear_or_identity(in_features, num_classes, dtype, make_rng(seed))
 

@@ -37,28 +37,28 @@ class SwinTransformer(Layer):
 
     def __init__(
         self,
-        img_size=224,
-        patch_size=4,
-        in_chans=3,
-        num_classes=1000,
-        embed_dim=96,
-        depths=(2, 2, 6, 2),
-        num_heads=(3, 6, 12, 24),
-        window_size=7,
-        mlp_ratio=4.0,
-        qkv_bias=True,
-        drop_rate=0.0,
-        attn_drop_rate=0.0,
-        drop_path_rate=0.1,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 4,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dim: int = 96,
+        depths: tuple[int, ...] = (2, 2, 6, 2),
+        num_heads: int | tuple[int, ...] = (3, 6, 12, 24),
+        window_size: int | tuple = 7,
+        mlp_ratio: float | tuple[float, ...] = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
         norm_layer=None,
         *,
-        proj_drop_rate=0.0,
-        head_dim=None,
-        always_partition=False,
-        strict_img_size=True,
-        dynamic_img_size=False,
-        pad_first=False,
-        dtype="float32",
+        proj_drop_rate: float = 0.0,
+        head_dim: int | tuple[int, ...] | None = None,
+        always_partition: bool = False,
+        strict_img_size: bool = True,
+        dynamic_img_size: bool = False,
+        pad_first: bool = False,
+        dtype: str = "float32",
         seed=0,
     ):
         if not isinstance(depths, (tuple, list)) or not depths:
@@ -77,16 +77,19 @@ class SwinTransformer(Layer):
             width, grid = embed_dim * 2**i, tuple(-(-side // 2**i) for side in self.patch_embed.grid_size)
             merging = PatchMerging(width // 2, width, norm_layer, **made) if i else None
             sizes = (width, grid, heads[i], head_dims[i], windows[i])
-            options = dict(always_partition=always_partition, mlp_ratio=ratios[i], qkv_bias=qkv_bias)
-            drops = dict(proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, norm_layer=norm_layer, pad_first=pad_first)
-            shifts = [(0, 0), tuple(side // 2 for side in windows[i])]
-            return SwinStage(
-                merging,
-                [
-                    SwinBlock(*sizes, shifts[j % 2], drop_path=next(rates), **options, **drops, **made)
-                    for j in range(depths[i])
-                ],
+            options = dict(
+                always_partition=always_partition,
+                mlp_ratio=ratios[i],
+                qkv_bias=qkv_bias,
+                proj_drop=proj_drop_rate,
+                attn_drop=attn_drop_rate,
+                norm_layer=norm_layer,
+                pad_first=pad_first,
+                **made,
             )
+            shifts = [(0, 0), tuple(side // 2 for side in windows[i])]
+            blocks = [SwinBlock(*sizes, shifts[j % 2], drop_path=next(rates), **options) for j in range(depths[i])]
+            return SwinStage(merging, blocks)
 
         self.layers = Sequence(stage(i) for i in range(len(depths)))
         self.num_classes, self.num_features = num_classes, embed_dim * 2 ** (len(depths) - 1)

@@ -39,12 +39,12 @@ _NAMES = [
 ]
 
 
-def is_swin(arrays):
+def is_swin(arrays: dict) -> bool:
     """Whether these are the weights of a Swin Transformer, of any library."""
     return any(re.search(rf"(layers\.\d+\.blocks|features)\.\d+\..*{_TABLE}$", name) for name in arrays)
 
 
-def to_timm(arrays):
+def to_timm(arrays: dict) -> dict:
     """{timm's name: array} of a Swin Transformer's weights.
 
     Microsoft and Hugging Face merge patches at the end of a stage, timm at the beginning of the next. Hugging Face has
@@ -73,7 +73,7 @@ def _next_stage(match):
     return f"layers.{int(match[1]) + 1}.downsample"
 
 
-def fit_windows(model, arrays):
+def fit_windows(model, arrays: dict) -> None:
     """Resize the tables of relative position bias to the model's windows: bicubic, as Microsoft's code does."""
     for path, layer in model.named_layers():
         name = f"{path}.{_TABLE}"
@@ -81,7 +81,7 @@ def fit_windows(model, arrays):
             arrays[name] = resize_table(arrays[name], layer.window_size, name)
 
 
-def resize_table(table, window, name=_TABLE):
+def resize_table(table: np.ndarray, window: tuple[int, int], name: str = _TABLE) -> np.ndarray:
     """((2a − 1)², heads) for square windows of a -> ((2h − 1)·(2w − 1), heads) for windows of (h, w)."""
     size = tuple(2 * side - 1 for side in window)
     side = math.isqrt(len(table))
