@@ -475,7 +475,7 @@ def test_weights_fit_other_windows_image_sizes_channels_and_classes(tmp_path, rn
 
 
 def test_a_head_of_a_thousand_classes_has_imagenets_names(tmp_path):
-    nv.io.save_checkpoint(tmp_path / "w.safetensors", nv.create_model("swin_micro_patch2_window4_32", num_classes=1000))
+    nv.weights.save_checkpoint(tmp_path / "w.safetensors", nv.create_model("swin_micro_patch2_window4_32", num_classes=1000))
     model = nv.create_model("swin_micro_patch2_window4_32", num_classes=1000, pretrained=tmp_path / "w.safetensors")
     assert nv.models.class_names(model)[285] == "Egyptian cat"
 
