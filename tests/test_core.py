@@ -500,3 +500,85 @@ def test_a_stream_can_be_put_back_and_started_again():
     assert np.array_equal(first, tape.random.random((3, 2)))
     tape.reseed(None)
     assert tape.random is None
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: Linear(4, 4), lambda: nv.layers.PatchEmbed(4, 2, 1, 4)], ids=["Linear", "PatchEmbed"]
+)
+def test_backward_of_what_was_unfrozen_after_the_tape_was_made_is_an_error(build):
+    layer = build().freeze()
+    tape = nv.Tape(layer)
+    layer.unfreeze()
+    y = layer.forward(np.ones((1, 1, 4, 4), np.float32), tape)
+    with pytest.raises(TapeError, match="unfrozen"):
+        layer.backward(y, tape)
+
+
+def test_a_layer_kept_where_it_is_not_found_is_an_error():
+    class Hiding(nv.Layer):
+        def __init__(self):
+            self.a, self._b = Linear(4, 4), Linear(4, 4)
+
+        def forward(self, x, tape=nv.FORGET):
+            return self._b.forward(self.a.forward(x, tape), tape)
+
+        def backward(self, dy, tape):
+            return self.a.backward(self._b.backward(dy, tape), tape)
+
+    layer = Hiding()
+    tape = nv.Tape(layer)
+    y = layer.forward(np.ones((2, 4), np.float32), tape)
+    with pytest.raises(TapeError, match="kept where it is not found"):
+        layer.backward(y, tape)
+
+
+def test_weights_whose_arrays_were_swapped_keep_their_values():
+    a, b = Linear(3, 3, seed=1), Linear(3, 3, seed=2)
+    both = nv.layers.Sequence([a, b])
+    weights = nv.optim.SGD(both).weights
+    first, second = a.weight.data.copy(), b.weight.data.copy()
+    a.weight.data, b.weight.data = b.weight.data, a.weight.data
+    weights.current()
+    assert np.array_equal(a.weight.data, second) and np.array_equal(b.weight.data, first)
+
+
+def test_an_optimizer_made_later_decays_what_is_to_be_decayed_then():
+    layer = Linear(4, 4)
+    nv.optim.AdamW(layer)
+    layer.weight.decay = False
+    assert [chunk[2] for chunk in nv.optim.AdamW(layer, weight_decay=1.0).chunks()] == [0.0]
+
+
+def test_a_model_and_its_parts_share_one_buffer_and_keep_their_own_names():
+    model = tiny()
+    nv.optim.AdamW(model.embed)
+    assert nv.optim.AdamW(model).weights is nv.optim.EMA(model).weights
+    holder = nv.layers.Sequence([model])
+    nv.Tape(holder)
+    assert model.path == "0 (VisionTransformer)" and model.blocks[1].path == "0.blocks.1 (Block)"
+
+
+def test_recomputing_a_transparent_part_leaves_its_names():
+    model = tiny()
+    names = [name for name, _ in model.named_parameters()]
+    model.embed = nv.Recompute(model.embed)
+    assert [name for name, _ in model.named_parameters()] == names
+
+
+def test_a_sequence_keeps_what_is_recomputed_and_wraps_nothing_twice():
+    a, b = nv.Recompute(Linear(2, 2)), Linear(2, 2)
+    layers = nv.layers.Sequence([a, b])
+    assert layers.layers == [a, b]
+    layers.set_recompute()
+    layers[1] = nv.Recompute(b)
+    assert [layer.layer for layer in layers.layers] == [a.layer, b]
+
+
+def test_a_frozen_layer_that_stands_in_two_places_leaves_nothing_on_the_tape(rng):
+    shared, b, c = Linear(4, 4), Linear(4, 4), Linear(4, 4)
+    layers = nv.layers.Sequence([shared, b, c, shared])
+    shared.freeze()
+    b.freeze()
+    tape = nv.Tape(layers, input_gradient=False)
+    layers.backward(layers.forward(rng.standard_normal((2, 4)).astype(np.float32), tape), tape)
+    assert tape.pending == 0 and set(tape.gradients()) == {"2.weight", "2.bias"}

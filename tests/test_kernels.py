@@ -125,3 +125,15 @@ def test_sets_are_chosen_by_name_and_for_a_while():
         pass
     with pytest.raises(ConfigError, match="'plain', 'numpy'"):
         nv.kernels("cuda")
+
+
+def test_a_set_can_be_chosen_again_and_formulas_take_keywords():
+    x = np.ones((1, 2, 3, 4), np.float32)
+    again = nv.kernels("plain")
+    for _ in range(2):
+        with again:
+            F.attention(q=x, k=x, v=x, scale=1.0)
+    plain = nv.plain()
+    assert np.array_equal(F.softmax(x), F.softmax(x)) and F.gelu(x).dtype == np.float32
+    with plain:
+        pass

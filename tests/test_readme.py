@@ -48,7 +48,7 @@ def test_its_table_names_every_part_of_the_package():
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory):
+def run_folder(tmp_path_factory):
     """A folder with the files that the commands speak of: images of two classes, photographs, published weights."""
     folder, rng = tmp_path_factory.mktemp("readme"), np.random.default_rng(0)
     paths = [f"images/{part}/{kind}/{i}.png" for part in ("train", "val") for kind in "ab" for i in range(12)]
@@ -60,9 +60,9 @@ def workplace(tmp_path_factory):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_its_commands_run(command, workplace, monkeypatch):
+def test_its_commands_run(command, run_folder, monkeypatch):
     """As printed; training stops after two steps, and a run that is spoken of is begun before."""
-    monkeypatch.chdir(workplace)
+    monkeypatch.chdir(run_folder)
     verb, *arguments = shlex.split(command)[1:]
     if "mnist" in command or "cifar10" in command:
         if "cifar10" in command or not MNIST.is_dir():

@@ -1,3 +1,4 @@
+import collections
 import gc
 import itertools
 import os
@@ -397,3 +398,22 @@ def test_a_batch_of_real_images_is_divided_and_one_that_is_tiny_is_not(monkeypat
         x = np.ones((images, model_options.get("in_chans", 1), size, size), np.float32)
         nv.TrainStep(model, optim.AdamW(model), threads=1)(x, np.zeros(images, int))
         assert [length for _, length in calls] == [images // count] * count
+
+
+def test_nothing_to_work_on_is_said(batch):
+    model = tiny()
+    step = nv.TrainStep(model, optim.AdamW(model))
+    for empty in ([], {}, ([], {})):
+        with pytest.raises(InputError, match="without any"):
+            nv.infer(model, empty)
+        with pytest.raises(InputError, match="without any"):
+            step(empty, batch[1])
+
+
+def test_nested_outputs_are_cut_and_joined():
+    Pair = collections.namedtuple("Pair", "a b")
+    value = {"x": np.arange(6), "y": [(np.arange(6) * 2,), Pair(np.arange(6), np.arange(12).reshape(6, 2))]}
+    parts = [shards.take(value, slice(a, b)) for a, b in ((0, 2), (2, 6))]
+    joined = shards.join(parts)
+    assert isinstance(joined["y"][1], Pair) and np.array_equal(joined["x"], value["x"])
+    assert np.array_equal(joined["y"][0][0], value["y"][0][0]) and np.array_equal(joined["y"][1].b, value["y"][1].b)

@@ -475,7 +475,9 @@ def test_weights_fit_other_windows_image_sizes_channels_and_classes(tmp_path, rn
 
 
 def test_a_head_of_a_thousand_classes_has_imagenets_names(tmp_path):
-    nv.weights.save_checkpoint(tmp_path / "w.safetensors", nv.create_model("swin_micro_patch2_window4_32", num_classes=1000))
+    nv.weights.save_checkpoint(
+        tmp_path / "w.safetensors", nv.create_model("swin_micro_patch2_window4_32", num_classes=1000)
+    )
     model = nv.create_model("swin_micro_patch2_window4_32", num_classes=1000, pretrained=tmp_path / "w.safetensors")
     assert nv.models.class_names(model)[285] == "Egyptian cat"
 
@@ -490,3 +492,20 @@ def test_a_resized_table_keeps_the_distance_of_zero_in_its_middle():
     assert resize_table(table, (4, 4)) is table
     with pytest.raises(CheckpointError, match="not that of a square window"):
         resize_table(np.zeros((15, 2)), (4, 4))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"img_size": (32, 64)}, {"window_size": (4, 2)}, {"mlp_ratio": (1, 2, 3)}, {"patch_size": (2, 4)}],
+    ids=str,
+)
+def test_parameters_are_counted_for_every_size(options):
+    name = "swin_micro_patch2_window4_32"
+    assert nv.models.count_parameters(name, **options) == nv.create_model(name, **options).num_parameters()
+
+
+def test_lower_blocks_of_all_stages_learn_slower():
+    factors = nv.optim.layer_decay(nv.create_model("swin_micro_patch2_window4_32"), 0.5)
+    assert factors["patch_embed.proj.weight"] == 0.5**9 and factors["layers.0.blocks.0.norm1.weight"] == 0.5**8
+    assert factors["layers.1.downsample.norm.weight"] == factors["layers.1.blocks.0.norm1.bias"] == 0.5**6
+    assert factors["layers.2.blocks.1.attn.qkv.weight"] == 0.5 and "head.fc.weight" not in factors

@@ -196,3 +196,15 @@ def test_the_library_leaves_the_process_as_it_is_and_the_command_line_tunes_its_
 
 def test_an_interruption_is_no_ordinary_error():
     assert issubclass(nv.errors.Interrupted, KeyboardInterrupt) and not issubclass(nv.errors.Interrupted, Exception)
+
+
+def test_after_an_error_no_further_items_are_begun(call):
+    done = []
+
+    def work(i):
+        done.append(i)
+        raise KeyError(i)
+
+    with pytest.raises(KeyError):
+        call(lambda: shared_workers(1).map(work, range(20)))
+    assert done == [0]

@@ -38,11 +38,15 @@ class Workers:
         items = list(zip(*items))
         if not items or _inside.a_job:
             return list(itertools.starmap(function, items))
-        results, turns = [None] * len(items), itertools.count()
+        results, turns, failed = [None] * len(items), itertools.count(), threading.Event()
 
         def work():
-            while (i := next(turns)) < len(items):
-                results[i] = function(*items[i])
+            while not failed.is_set() and (i := next(turns)) < len(items):
+                try:
+                    results[i] = function(*items[i])
+                except BaseException:
+                    failed.set()  # the others need not go on
+                    raise
 
         self._run(work, min(self.threads, len(items)))
         return results
@@ -60,7 +64,8 @@ class Workers:
             _inside.run(job)
         except BaseException as error:
             own_error = error
-        errors = [own_error] + [future.exception() for future in futures]
+        # what has not begun by now has nothing left to do; the pool may be busy with the work of others
+        errors = [own_error] + [future.exception() for future in futures if not future.cancel()]
         for error in errors:
             if error is not None:
                 raise error

@@ -30,12 +30,10 @@ class Layout:
         self._example = array_module(first).empty(0, dtype=first.dtype)  # tells dtype and device
 
     def __eq__(self, other):
-        return (self.parameters, self.sizes, self.dtype, self.xp) == (
-            other.parameters,
-            other.sizes,
-            other.dtype,
-            other.xp,
-        )
+        return self._facts() == other._facts()
+
+    def _facts(self):
+        return self.parameters, self.sizes, self.decayed, self.dtype, self.xp
 
     @property
     def xp(self):
@@ -89,16 +87,17 @@ class FlatWeights:
 
     def adopt(self):
         """Take in any parameter whose array was replaced since (by `parameter.data = …`)."""
-        for parameter, view in zip(self.layout.parameters, self._views):
-            if parameter.data is not view:
-                if parameter.data.dtype != view.dtype or parameter.data.shape != view.shape:
-                    name = self.layout.names[self.layout.parameters.index(parameter)]
-                    raise ConfigError(
-                        f"the parameter {name} changed from {view.dtype}{view.shape} to "
-                        f"{parameter.data.dtype}{parameter.data.shape}; make a new optimizer"
-                    )
-                view[...] = parameter.data
-                parameter.data = view
+        replaced = [pair for pair in zip(self.layout.parameters, self._views) if pair[0].data is not pair[1]]
+        arrays = [parameter.data.copy() for parameter, _ in replaced]  # they may lie in the buffer themselves
+        for (parameter, view), array in zip(replaced, arrays):
+            if array.dtype != view.dtype or array.shape != view.shape:
+                name = self.layout.names[self.layout.parameters.index(parameter)]
+                raise ConfigError(
+                    f"the parameter {name} changed from {view.dtype}{view.shape} to {array.dtype}{array.shape}; "
+                    "make a new optimizer"
+                )
+            view[...] = array
+            parameter.data = view
 
 
 def flat_weights(model):

@@ -95,6 +95,8 @@ class Layer:
         try:
             return self.forward(*inputs, **options)
         except NumpyvitError:
+            if len(inputs) > 1 or options:
+                raise  # a pass on a tape must not leave its residuals twice
             self.set_paths()  # the layers inside may have been given other names since
             return self.forward(*inputs, **options)  # fails again and names the layer as it is called now
 
@@ -140,7 +142,8 @@ class Layer:
 
     def __setattr__(self, name, value):
         """Set an attribute where it lies: model.head = … replaces the one in its transparent part."""
-        owner = next((part for part in _transparent_parts(self) if name in vars(part)), self)
+        own = name.startswith("_")  # derived values are each layer's own
+        owner = self if own else next((part for part in _transparent_parts(self) if name in vars(part)), self)
         object.__setattr__(owner, name, value)
 
     @property

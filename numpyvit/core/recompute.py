@@ -21,6 +21,10 @@ class Recompute(Layer):
     def takes_first(self):
         return self.layer.takes_first
 
+    @property
+    def transparent(self):
+        return self.layer.transparent
+
     def forward(self, x, tape=FORGET, *first):
         if tape.record_all:
             return self.layer.forward(x, tape, *first)

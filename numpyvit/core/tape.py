@@ -85,8 +85,11 @@ class Tape:
         return residuals
 
     def wants(self, parameter):
-        """Whether `parameter` has a slot; a backward may skip the work where it has none."""
-        return parameter in self._slots
+        """Whether `parameter` is trained; a backward may skip the work where it is not.
+
+        Also true of a trainable parameter without a slot, for which `add` is an error.
+        """
+        return parameter.trainable or parameter in self._slots
 
     def wants_input(self, layer):
         """Whether anything in front of `layer` needs the gradient of its input."""
@@ -99,7 +102,7 @@ class Tape:
 
     def at(self, layer):
         """The tape for `layer`: this one, or one that keeps nothing where backward does not reach."""
-        return self if self.reaches(layer) else self.forgetting()
+        return self if self.record_all or self.reaches(layer) else self.forgetting()
 
     def add(self, parameter, gradient):
         """Add to the gradient of `parameter`; a frozen one is skipped.
@@ -170,19 +173,31 @@ class Tape:
 def _find_trained(model, input_gradient):
     """-> {layer: whether something in front of it is trained}, {layer: the same, or something in it}.
 
-    One walk in the order of the attributes, which is the order of the data.
+    By the order of the attributes, which is the order of the data. Where a layer stands in two places and is reached at
+    the second, everything behind the first is reached as well.
     """
-    feeds, reaches, trained = {}, {}, input_gradient
+    known = {}
+    while True:
+        feeds, reaches, shared = _walk(model, input_gradient, known)
+        if not shared or reaches == known:
+            return feeds, reaches
+        known = reaches
+
+
+def _walk(model, trained, known):
+    feeds, reaches, shared = {}, {}, False
 
     def visit(layer):
-        nonlocal trained
+        nonlocal trained, shared
+        shared = shared or layer in feeds
         feeds[layer] = feeds.get(layer, False) or trained
         for _, child in layer.children():
             if isinstance(child, Layer):
                 visit(child)
             elif isinstance(child, Parameter):
                 trained = trained or child.trainable
+        trained = trained or known.get(layer, False)
         reaches[layer] = reaches.get(layer, False) or trained
 
     visit(model)
-    return feeds, reaches
+    return feeds, reaches, shared

@@ -5,6 +5,7 @@ states how far it may be off and what it gained; tests compare every kernel with
 `python -m benchmarks.kernels` measures the gains. `with plain():` runs everything on the formulas alone.
 """
 
+import contextlib
 import contextvars
 import functools
 import sys
@@ -52,9 +53,10 @@ def accelerated(formula):
     name = formula.__name__
 
     @functools.wraps(formula)
-    def run(x, *rest, **options):
+    def run(*arrays, **options):
+        x = arrays[0] if arrays else next(iter(options.values()))
         found = _chosen.get().get((name, array_module(x), x.dtype.char))
-        return (found.function if found else formula)(x, *rest, **options)
+        return (found.function if found else formula)(*arrays, **options)
 
     run.plain = formula
     return run
@@ -70,18 +72,23 @@ class choose:
     def __init__(self, name: str):
         if name not in SETS:
             raise ConfigError(f"kernels must be one of {', '.join(map(repr, SETS))}, got {name!r}")
-        self._token = _chosen.set(SETS[name])
+        self._set = SETS[name]
+        self._tokens = [_chosen.set(self._set)]  # used up by the first `with`
 
     def __enter__(self):
+        if not self._tokens:
+            self._tokens.append(_chosen.set(self._set))
         return self
 
     def __exit__(self, *error):
-        _chosen.reset(self._token)
+        _chosen.reset(self._tokens.pop())
 
 
+@contextlib.contextmanager
 def plain():
     """`with plain():` every formula as it is written, without kernels."""
-    return choose("plain")
+    with choose("plain"):
+        yield
 
 
 from . import cpu as cpu  # noqa: E402  (it registers its kernels in the table above)

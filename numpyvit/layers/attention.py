@@ -44,7 +44,7 @@ class Attention(Layer):
             raise ConfigError(f"embed_dim={dim} must be divisible by num_heads={num_heads}")
         rng = make_rng(seed)
         self.dim = dim
-        self.num_heads, self.scale = num_heads, qk_scale or (dim // num_heads) ** -0.5
+        self.num_heads, self.scale = num_heads, float(qk_scale or (dim // num_heads) ** -0.5)
         self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, dtype=dtype, seed=rng)
         self.q_norm = norm_layer(dim // num_heads, dtype=dtype) if qk_norm else Identity()
         self.k_norm = norm_layer(dim // num_heads, dtype=dtype) if qk_norm else Identity()

@@ -15,7 +15,8 @@ class Sequence(Layer):
         self.layers = list(layers)
         if not self.layers:
             raise ConfigError("a Sequence needs at least one layer")
-        self.set_recompute(recompute)
+        if recompute:
+            self.set_recompute()
 
     def set_recompute(self, enable=True):
         """Let each layer keep only its input for backward and run forward again there (see core.Recompute)."""
@@ -36,7 +37,8 @@ class Sequence(Layer):
         return Sequence(found, isinstance(self.layers[0], Recompute)) if isinstance(i, slice) else found
 
     def __setitem__(self, i, layer):
-        self.layers[i] = Recompute(layer) if isinstance(self.layers[i], Recompute) else layer
+        wrapped = isinstance(self.layers[i], Recompute) and not isinstance(layer, Recompute)
+        self.layers[i] = Recompute(layer) if wrapped else layer
 
     def forward(self, x, tape=FORGET, first=None):
         for layer in self.layers[:-1]:

@@ -4,6 +4,8 @@ Shapes: B batch, C image channels, H×W pixels, D width of the first stage, K cl
 (H/(P·2ˢ), W/(P·2ˢ)) tokens of width D·2ˢ.
 """
 
+import math
+
 import numpy as np
 
 from ..core import FORGET, Layer, as_dtype, make_rng
@@ -137,6 +139,17 @@ class SwinTransformer(Layer):
             found[-1] = self.norm(found[-1])
         return [found[i].transpose(0, 3, 1, 2) for i in wanted]
 
+    def parameter_depth(self, name):
+        """0 for the embedding, i + 1 for the i-th block of all stages, one more for what follows the blocks.
+
+        A merging of patches belongs to the block behind it.
+        """
+        before = np.cumsum([0, *(len(stage.blocks) for stage in self.layers)]).tolist()
+        part, *rest = name.split(".")
+        if part != "layers":
+            return 0 if part == "patch_embed" else before[-1] + 1
+        return 1 + before[int(rest[0])] + (int(rest[2]) if rest[1] == "blocks" else 0)
+
     def set_grad_checkpointing(self, enable=True):
         """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""
         for stage in self.layers:
@@ -183,12 +196,15 @@ def count_parameters(
     mlp_ratio=4.0,
     **others,
 ):
-    """How many parameters a square model has, by arithmetic: nothing is made. Other options change nothing of it."""
-    total = embed_dim * (in_chans * patch_size**2 + 3)
+    """How many parameters a model has, by arithmetic: nothing is made. Other options change nothing of it."""
+    image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
+    windows, ratios = _windows(window_size, depths), _per_stage("mlp_ratio", mlp_ratio, depths)
+    total = embed_dim * (in_chans * math.prod(patch) + 3)
     for i, (depth, heads) in enumerate(zip(depths, num_heads)):
-        D, window = embed_dim * 2**i, min(window_size, -(-img_size // (patch_size * 2**i)))
-        hidden = int(D * mlp_ratio)
-        total += depth * (4 * D * D + 9 * D + 2 * D * hidden + hidden + heads * (2 * window - 1) ** 2)
+        D, grid = embed_dim * 2**i, [-(-side // (step * 2**i)) for side, step in zip(image, patch)]
+        table = math.prod(2 * min(window, side) - 1 for window, side in zip(windows[i], grid))
+        hidden = int(D * ratios[i])
+        total += depth * (4 * D * D + 9 * D + 2 * D * hidden + hidden + heads * table)
         total += 2 * D * D + 4 * D if i else 0  # the merging
     return total + 2 * D + (D + 1) * num_classes
 

@@ -115,6 +115,13 @@ class VisionTransformer(Layer):
         found = list(self.blocks.intermediates(self.embed(x)))
         return [self.classifier.normalized(found[i]) if norm else found[i] for i in wanted]
 
+    def parameter_depth(self, name):
+        """0 for the embedding, i + 1 for the i-th block, one more for what follows the blocks."""
+        if name.startswith("blocks."):
+            return 1 + int(name.split(".")[1])
+        embedding = name.startswith(("patch_embed.", "norm_pre.")) or name.endswith(("_token", "pos_embed"))
+        return 0 if embedding else len(self.blocks) + 1
+
     def set_grad_checkpointing(self, enable=True):
         """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""
         self.blocks.set_recompute(enable)

@@ -34,6 +34,9 @@ class Optimizer:
         if lr_scale:
             layout = self.weights.layout
             self._scale = layout.zeros()
+            for pattern in lr_scale:
+                if not fnmatch.filter(layout.names, pattern):
+                    raise ConfigError(f"lr_scale: no trained parameter is named like {pattern!r}")
             for name, view in zip(layout.names, layout.views(self._scale)):
                 view[...] = next((f for pattern, f in lr_scale.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
 
@@ -50,7 +53,7 @@ class Optimizer:
 
     def begin(self, tape):
         """Count the step and check that the tape belongs to the same parameters."""
-        if tape.layout.parameters != self.weights.layout.parameters:
+        if tape.layout != self.weights.layout:
             raise ConfigError(
                 "the tape and the optimizer hold different trainable parameters; "
                 "after freezing or unfreezing parameters, make both again"

@@ -7,6 +7,7 @@ import itertools
 from dataclasses import dataclass
 
 from ..backend import array_module, on_host
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -42,10 +43,19 @@ DEFAULT = Sharding()
 
 
 def first_array(value):
-    """The first array in nested tuples, lists and dicts, whose length is the batch's."""
-    while isinstance(value, (tuple, list, dict)):
-        value = next(iter(value.values() if isinstance(value, dict) else value))
-    return value
+    """The first array in nested tuples, lists and dicts, as long as the batch. Errors: InputError without one."""
+    found = next(_arrays(value), None)
+    if found is None:
+        raise InputError(f"expected an array of images, got a {type(value).__name__} without any")
+    return found
+
+
+def _arrays(value):
+    if not isinstance(value, (tuple, list, dict)):
+        yield value
+        return
+    for item in value.values() if isinstance(value, dict) else value:
+        yield from _arrays(item)
 
 
 def take(value, part):
@@ -53,7 +63,7 @@ def take(value, part):
     if isinstance(value, dict):
         return {key: take(item, part) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return type(value)(take(item, part) for item in value)
+        return _like(value, [take(item, part) for item in value])
     return value[part]
 
 
@@ -65,5 +75,10 @@ def join(parts):
     if isinstance(first, dict):
         return {key: join([part[key] for part in parts]) for key in first}
     if isinstance(first, (tuple, list)):
-        return type(first)(map(join, zip(*parts)))
+        return _like(first, list(map(join, zip(*parts))))
     return array_module(first).concatenate(parts)
+
+
+def _like(value, items):
+    """The items in a list, a tuple or a named tuple, as `value` is."""
+    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
