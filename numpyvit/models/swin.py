@@ -225,6 +225,6 @@ VARIANTS = {
     "swin_small_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_SMALL)),
     "swin_base_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_BASE)),
     "swin_base_patch4_window12_384": (SwinTransformer, _swin(4, 12, 384, *_BASE)),
-    "swin_micro_patch2_window4_32": (NarrowSwinTransformer, _swin(2, 4, 32, 32, (2, 4, 2), (2, 4, 8), **_CIFAR)),
+    "swin_micro_patch2_window4_32": (NarrowSwinTransformer, _swin(2, 4, 32, 32, (2, 4, 2), (1, 2, 4), **_CIFAR)),
     "swin_mini_patch2_window4_32": (NarrowSwinTransformer, _swin(2, 4, 32, 96, (2, 6, 4), (3, 6, 12), **_CIFAR)),
 }
