@@ -320,3 +320,10 @@ def test_layer_decay_falls_from_the_head_to_the_embedding():
     assert factors["pos_embed"] == factors["patch_embed.proj.weight"] == factors["cls_token"] == 0.5**5
     with pytest.raises(ConfigError, match="layer decay"):
         optim.layer_decay(nv.create_model("vit_micro_patch2_8"), 1.5)
+
+
+def test_a_scale_that_fits_no_parameter_is_an_error_and_frozen_ones_may_be_named():
+    model = nv.create_model("vit_micro_patch2_8", depth=1).freeze("blocks.*")
+    optim.AdamW(model, lr_scale={"blocks.*": 0.1})
+    with pytest.raises(ConfigError, match=r"named like 'blokcs\.\*'"):
+        optim.AdamW(model, lr_scale={"blokcs.*": 0.1})

@@ -34,9 +34,10 @@ class Optimizer:
         if lr_scale:
             layout = self.weights.layout
             self._scale = layout.zeros()
+            names = [name for name, _ in model.named_parameters()]
             for pattern in lr_scale:
-                if not fnmatch.filter(layout.names, pattern):
-                    raise ConfigError(f"lr_scale: no trained parameter is named like {pattern!r}")
+                if not fnmatch.filter(names, pattern):
+                    raise ConfigError(f"lr_scale: no parameter is named like {pattern!r}")
             for name, view in zip(layout.names, layout.views(self._scale)):
                 view[...] = next((f for pattern, f in lr_scale.items() if fnmatch.fnmatchcase(name, pattern)), 1.0)
 
