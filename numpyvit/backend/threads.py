@@ -95,14 +95,17 @@ class _Limits:
         self.libraries, self.open, self.before = libraries, [], []
 
     def add(self, threads):
-        if not self.open:
+        first, held = not self.open, min(self.open, default=threads)
+        if first:
             self.before = [library.get_num_threads() for library in self.libraries]
         self.open.append(threads)
-        self.apply()
+        if first or threads < held:
+            self.apply()
 
     def remove(self, threads):
         self.open.remove(threads)
-        self.apply()
+        if not self.open or min(self.open) > threads:
+            self.apply()
 
     def apply(self):
         for library, before in zip(self.libraries, self.before):
