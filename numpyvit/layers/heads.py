@@ -30,6 +30,11 @@ def linear_or_identity(in_features, num_classes, dtype, rng):
     return Linear(in_features, num_classes, dtype=dtype, seed=rng) if num_classes else Identity()
 
 
+def pre_logits_or_identity(dim, representation_size, dtype, rng):
+    """The layer before the last one, where a representation is asked for."""
+    return PreLogits(dim, representation_size, dtype=dtype, seed=rng) if representation_size else Identity()
+
+
 class ClassHead(Layer):
     """y = head(pre_logits(norm x₀)), x₀ the class token.   (B, T+N, D) -> (B, K).
 
@@ -40,11 +45,9 @@ class ClassHead(Layer):
     reads = 1
 
     def __init__(self, dim, num_classes, representation_size=None, norm_layer=LayerNorm, *, dtype="float32", seed=0):
-        rng = make_rng(seed)
-        self.norm, self.pre_logits, features = norm_layer(dim, dtype=dtype), Identity(), dim
-        if representation_size:
-            self.pre_logits = PreLogits(dim, representation_size, dtype=dtype, seed=rng)
-            features = representation_size
+        rng, features = make_rng(seed), representation_size or dim
+        self.norm = norm_layer(dim, dtype=dtype)
+        self.pre_logits = pre_logits_or_identity(dim, representation_size, dtype, rng)
         self.head = linear_or_identity(features, num_classes, dtype, rng)
         self.num_classes, self.num_features = num_classes, features
 
@@ -85,12 +88,10 @@ class AverageHead(Layer):
         dtype="float32",
         seed=0,
     ):
-        rng = make_rng(seed)
+        rng, features = make_rng(seed), representation_size or dim
         self.num_prefix_tokens = num_prefix_tokens
-        self.fc_norm, self.pre_logits, features = norm_layer(dim, dtype=dtype), Identity(), dim
-        if representation_size:
-            self.pre_logits = PreLogits(dim, representation_size, dtype=dtype, seed=rng)
-            features = representation_size
+        self.fc_norm = norm_layer(dim, dtype=dtype)
+        self.pre_logits = pre_logits_or_identity(dim, representation_size, dtype, rng)
         self.head = linear_or_identity(features, num_classes, dtype, rng)
         self.num_classes, self.num_features = num_classes, features
 
