@@ -6,9 +6,7 @@ from ..core import as_dtype, make_rng
 from ..errors import ConfigError
 from ..layers import (
     GELU,
-    AverageHead,
     Block,
-    ClassHead,
     DynamicEmbed,
     DynamicPatchEmbed,
     Embed,
@@ -16,7 +14,7 @@ from ..layers import (
     PatchEmbed,
     Sequence,
 )
-from .vit import VisionTransformer, check_sizes
+from .vit import VisionTransformer, check_sizes, pooling_head
 
 
 class ModernVisionTransformer(VisionTransformer):
@@ -93,9 +91,6 @@ class ModernVisionTransformer(VisionTransformer):
             Block(*width, float(rate), act_layer or GELU, norm_layer, init_values=init_values, qk_norm=qk_norm, **made)
             for rate in np.linspace(0, drop_path_rate, depth)
         )
-        if global_pool == "avg":
-            prefix = self.embed.num_prefix_tokens
-            self.classifier = AverageHead(embed_dim, num_classes, prefix, representation_size, norm_layer, **made)
-        else:
-            self.classifier = ClassHead(embed_dim, num_classes, representation_size, norm_layer, **made)
+        options = (num_classes, representation_size, norm_layer)
+        self.classifier = pooling_head(global_pool, self.embed, embed_dim, *options, **made)
         self.set_paths()

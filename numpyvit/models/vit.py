@@ -76,11 +76,9 @@ class VisionTransformer(Layer):
         )
         if distilled:
             self.classifier = DistilledHead(embed_dim, num_classes, norm_layer, **made)
-        elif global_pool == "avg":
-            prefix = self.embed.num_prefix_tokens
-            self.classifier = AverageHead(embed_dim, num_classes, prefix, representation_size, norm_layer, **made)
         else:
-            self.classifier = ClassHead(embed_dim, num_classes, representation_size, norm_layer, **made)
+            options = (num_classes, representation_size, norm_layer)
+            self.classifier = pooling_head(global_pool, self.embed, embed_dim, *options, **made)
         self.set_paths()
 
     def forward(self, x, tape=FORGET):
@@ -125,6 +123,13 @@ class VisionTransformer(Layer):
     def set_grad_checkpointing(self, enable=True):
         """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""
         self.blocks.set_recompute(enable)
+
+
+def pooling_head(global_pool, embed, dim, num_classes, representation_size, norm_layer, **made):
+    """The head for global_pool "token" or "avg"."""
+    if global_pool == "avg":
+        return AverageHead(dim, num_classes, embed.num_prefix_tokens, representation_size, norm_layer, **made)
+    return ClassHead(dim, num_classes, representation_size, norm_layer, **made)
 
 
 def check_sizes(num_classes, *, hidden, **sizes):
