@@ -1,7 +1,7 @@
 """How far the answers are from the reference libraries':   python -m benchmarks.parity
 
 Each row: a library's own random weights, saved by it, loaded here; the largest difference of the logits of two random
-pictures in float32. Libraries that are not installed are left out.
+images in float32. Libraries that are not installed are left out.
 """
 
 import importlib.util
@@ -21,7 +21,7 @@ _TIMM = (
 
 
 def rows(folder):
-    """(origin, architecture, ours, theirs as functions of a picture, image size)."""
+    """(origin, architecture, ours, theirs as functions of a image, image size)."""
     import torch
 
     if importlib.util.find_spec("torchvision"):

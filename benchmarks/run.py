@@ -4,7 +4,7 @@
     python -m benchmarks.run --profile 32px-p4-d192-L6
 
 Every engine works in a process of its own; they take turns of a quarter of a second, each begun with a run that does
-not count, and ratios are taken of the medians of one such run. Processes are started anew three times, since one and
+not count, and ratios are taken of the medians of one such run. Processes are started three times, since one and
 the same program may run a third slower or faster in another process. Engines that are not installed are left out.
 """
 
@@ -145,7 +145,7 @@ def memory_table(threads):
 
 
 def accuracy_table(rounds, data_dir):
-    """Seconds until the accuracy on the test pictures is reached, the same recipe and batches on both engines."""
+    """Seconds until the accuracy on the test images is reached, the same recipe and batches on both engines."""
     rows = {}
     names = ["numpyvit"] + (["torch"] if importlib.util.find_spec("torch") else [])
     print(

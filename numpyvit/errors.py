@@ -44,7 +44,7 @@ class NonFiniteError(NumpyvitError, ArithmeticError):
 
 
 class DataError(NumpyvitError, OSError):
-    """A data set, picture or download that is missing or damaged."""
+    """A data set, image or download that is missing or damaged."""
 
 
 class CheckpointError(NumpyvitError, ValueError):

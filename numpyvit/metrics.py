@@ -14,15 +14,15 @@ def label_ranks(logits, labels):
 
 
 def top_k(ranks, k):
-    """The share of labels among the k likeliest classes. ranks: see label_ranks."""
+    """The share of labels among the k most probable classes. ranks: see label_ranks."""
     return float((ranks < k).mean())
 
 
 def class_figures(labels, ranks, predicted):
     """{label: {"images", "accuracy", "top5_accuracy", "mistaken_for"}} for each label that occurs.
 
-    predicted: (N,) the likeliest class of each image. "mistaken_for" is the class that a label's images are most often
-    wrongly taken for, or None.
+    predicted: (N,) the most probable class of each image. "mistaken_for" is the class that a label's images are most
+    often wrongly taken for, or None.
     """
     figures = {}
     for label in np.unique(labels):

@@ -1,6 +1,6 @@
 """A table of weight files that are wrong, or right in an unusual way, made by hand: FAMILIES of {name: bytes}.
 
-No reader may crash, hang, run anything, take more than twice the file and 64 MiB, or raise what is no NumpyvitError.
+No reader may crash, hang, run anything, take more than twice the file and 64 MiB, or raise what is not a NumpyvitError.
 """
 
 import itertools

@@ -3,7 +3,7 @@
 - + and −, * and /, ** and * swapped; a term or factor dropped; the sign of a result or a term turned
 - a statement dropped (an in-place update, a call for its effect), a condition negated or dropped
 - a constant 1% off or doubled, True for False, an index or axis one off
-- neighbouring arguments or results swapped, another array of the same function in an array's place
+- neighboring arguments or results swapped, another array of the same function in an array's place
 - .T, swapaxes, keepdims dropped; < for <=, == for !=, and for or, min for max
 
 Left out are validation that only raises, texts, __repr__, annotations, imports, and where an array lives.
@@ -157,7 +157,7 @@ def _negated(test):
 
 
 def _swaps(parts, rebuild):
-    """Each two neighbours of a list swapped."""
+    """Each two neighbors of a list swapped."""
     for i in range(len(parts) - 1):
         if not any(isinstance(part, ast.Starred) for part in parts[i : i + 2]):
             yield rebuild([*parts[:i], parts[i + 1], parts[i], *parts[i + 2 :]])

@@ -115,7 +115,7 @@ def test_values_and_probabilities_are_those_that_forward_used(layer, rng):
     np.testing.assert_allclose(joined @ layer.proj.weight.data.T + layer.proj.bias.data, y)
 
 
-def test_the_caption_names_the_likeliest_class_with_its_probability(image):
+def test_the_caption_names_the_most_probable_class_with_its_probability(image):
     model = tiny()
     model.pretrained_cfg = {"classes": list("abcde")}
     p = F.softmax(model(image[None]))[0]

@@ -194,7 +194,7 @@ def test_predict_refuses_what_is_no_picture(run, tmp_path, capsys):
     assert numpyvit("predict", tmp_path / "text.png", *checkpoint) == 1
     assert numpyvit("predict", tmp_path / "none.png", *checkpoint) == 1
     error = capsys.readouterr().err
-    assert "is no image" in error and "no such file" in error and "Traceback" not in error
+    assert "is not an image" in error and "no such file" in error and "Traceback" not in error
     Image.fromarray(np.zeros((20, 30, 4), np.uint8)).save(tmp_path / "rgba.png")
     assert numpyvit("predict", tmp_path / "rgba.png", *checkpoint, "--top", 3) == 0
 

@@ -180,7 +180,7 @@ def test_results_come_before_the_last_image_is_read(trained, tmp_path, monkeypat
     folder = fill(tmp_path / "many", 50, dark="dark")
     ahead = []
 
-    def read(model, path, read=predict.prepare_picture):
+    def read(model, path, read=predict.prepare_image):
         ahead.append(len(ahead) - capsys_lines())
         return read(model, path)
 
@@ -190,7 +190,7 @@ def test_results_come_before_the_last_image_is_read(trained, tmp_path, monkeypat
         printed.extend(capsys.readouterr().out.splitlines())
         return len(printed)
 
-    monkeypatch.setattr(predict, "prepare_picture", read)
+    monkeypatch.setattr(predict, "prepare_image", read)
     assert numpyvit("predict", "--checkpoint", trained, folder, "--json") == 0
     assert len(ahead) == 50 and max(ahead) < 16
 

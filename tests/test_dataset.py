@@ -72,8 +72,8 @@ def test_every_layout_and_type_of_array_gives_the_same_set(images):
         assert other.images.dtype == np.uint8 and np.array_equal(other.images, images)
         assert (other.mean, other.std, other.classes) == (expected.mean, expected.std, expected.classes)
     assert (Dataset.from_arrays(np.full((6, 4, 4), 0.999), LABELS).images == 255).all()  # rounded, not cut
-    grey = [Dataset.from_arrays(a, LABELS.tolist()) for a in (images[:, 0], images[:, :1], images[:, 0, :, :, None])]
-    assert all(np.array_equal(one.images, images[:, :1]) for one in grey)
+    gray = [Dataset.from_arrays(a, LABELS.tolist()) for a in (images[:, 0], images[:, :1], images[:, 0, :, :, None])]
+    assert all(np.array_equal(one.images, images[:, :1]) for one in gray)
 
 
 def test_mean_and_std_are_those_of_the_pixels(rng):
@@ -85,7 +85,7 @@ def test_mean_and_std_are_those_of_the_pixels(rng):
     assert (test.mean, test.std, test.classes) == (found.mean, found.std, ("only",))
 
 
-def test_images_of_one_colour_can_be_normalized():
+def test_images_of_one_color_can_be_normalized():
     flat = Dataset.from_arrays(np.full((4, 5, 5), 51, np.uint8), np.zeros(4, int))
     (x, _) = next(data.Loader(flat, 4).epoch())
     assert flat.mean == (0.2,) and np.abs(x).max() < 1e-6

@@ -120,8 +120,8 @@ def server():
 def fetch(server, tmp_path):
     """Download from mirrors that behave as named; -> the path, which is checked to hold the whole."""
 
-    def fetch(*behaviours, patience=5.0):
-        mirrors = [f"https://{server.address}/{name}/" for name in behaviours]
+    def fetch(*behaviors, patience=5.0):
+        mirrors = [f"https://{server.address}/{name}/" for name in behaviors]
         path = download(FILE, mirrors, tmp_path / "new", opener=https_only(Loopback()), patience=patience)
         assert path.read_bytes() == CONTENT and os.listdir(path.parent) == ["file.gz"]
         return path
@@ -165,7 +165,7 @@ def test_a_whole_part_needs_no_server(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "behaviour, message",
+    "behavior, message",
     [
         ("missing", "404 Not Found"),
         ("other", "the checksum differs"),
@@ -178,9 +178,9 @@ def test_a_whole_part_needs_no_server(tmp_path):
         ("in_circles", "infinite loop"),
     ],
 )
-def test_what_failed_is_said_in_one_line_and_nothing_wrong_is_left(fetch, tmp_path, behaviour, message):
+def test_what_failed_is_said_in_one_line_and_nothing_wrong_is_left(fetch, tmp_path, behavior, message):
     with pytest.raises(DataError, match=f"file.gz could not be fetched .*{message}") as caught:
-        fetch(behaviour, patience=0.5)
+        fetch(behavior, patience=0.5)
     assert "\n" not in str(caught.value)
     assert all(path.name.endswith(".part") for path in (tmp_path / "new").iterdir())
 

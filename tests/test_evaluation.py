@@ -26,7 +26,7 @@ class Reading(Layer):
 
 
 def images_of(order):
-    """An image for each row of class names, from the likeliest to the least likely for `Reading`."""
+    """An image for each row of class names, from the most probable to the least likely for `Reading`."""
     images = np.zeros((len(order), len(ANIMALS), 1, 1), np.uint8)
     for image, names in zip(images, order):
         for place, name in enumerate(names):
@@ -90,7 +90,7 @@ def test_labels_outside_the_classes_are_refused():
         Dataset(IMAGES, np.array([0, 1, 0, 5]), ("fox", "bee"), (0.0,) * 7, (1.0,) * 7)
 
 
-def test_top_5_holds_the_five_likeliest():
+def test_top_5_holds_the_five_most_probable():
     order = [ANIMALS, ANIMALS]
     scores = nv.evaluate(Reading(ANIMALS), dataset(images_of(order), ["elk", "fox"], ANIMALS))
     assert scores["accuracy"] == 0 and scores["top5_accuracy"] == 0.5  # fifth and sixth

@@ -59,14 +59,14 @@ def test_sixteen_bit_images_are_scaled(tmp_path):
     "pixels, message",
     [
         (np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4), "floating-point pixels"),
-        (np.full((4, 4), 70_000, np.int32), "grey values from 70000 to 70000, expected 0 to 65535"),
-        (np.full((4, 4), -1, np.int32), "grey values from -1"),
+        (np.full((4, 4), 70_000, np.int32), "gray values from 70000 to 70000, expected 0 to 65535"),
+        (np.full((4, 4), -1, np.int32), "gray values from -1"),
     ],
 )
 def test_pixels_of_unknown_range_are_refused_instead_of_read_as_black(tmp_path, pixels, message):
     path = tmp_path / "image.tiff"
     Image.fromarray(pixels).save(path)
-    with pytest.raises(DataError, match=f"image.tiff: is no image that can be read .{message}"):
+    with pytest.raises(DataError, match=f"image.tiff: is not an image that can be read .{message}"):
         data.read_image(path, (4, 4), 1)
 
 
@@ -128,7 +128,7 @@ def test_an_image_never_starts_another_program(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{ghostscript.parent}:{os.environ['PATH']}")
     program = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
     (tmp_path / "image.png").write_bytes(program)
-    with pytest.raises(DataError, match=r"image\.png: is no image of the kinds PNG, JPEG, BMP"):
+    with pytest.raises(DataError, match=r"image\.png: is not an image of the kinds PNG, JPEG, BMP"):
         data.read_image(tmp_path / "image.png", (8, 8), 3)
     assert not (tmp_path / "started").exists()
 
@@ -140,7 +140,7 @@ def test_other_formats_are_refused_under_any_name(tmp_path, ending):
     except (OSError, ValueError, KeyError):
         pytest.skip("this Pillow does not write it")
     (tmp_path / f"image.{ending}").rename(tmp_path / "image.png")
-    with pytest.raises(DataError, match="is no image of the kinds"):
+    with pytest.raises(DataError, match="is not an image of the kinds"):
         data.read_image(tmp_path / "image.png", (8, 8), 3)
 
 
@@ -156,7 +156,7 @@ def test_files_that_are_no_images_are_named(tmp_path):
     bad = tmp_path / "3.png"
     for content in (b"no image", b"", (tmp_path / "whole.png").read_bytes()[:60]):
         bad.write_bytes(content)
-        with pytest.raises(DataError, match=r"3\.png: is no image") as caught:
+        with pytest.raises(DataError, match=r"3\.png: is not an image") as caught:
             data.read_image(bad, (8, 8), 3)
         assert "\n" not in str(caught.value)
     with pytest.raises(DataError, match="no such file"):
@@ -310,5 +310,5 @@ def test_whole_png_and_jpeg_files_are_not_decoded_to_be_checked(tmp_path, monkey
 def test_an_error_on_the_preparing_thread_reaches_the_caller(pictures):
     train, _ = data.load(str(pictures), img_size=(8, 8))
     train.paths[0].write_bytes(b"broken")
-    with pytest.raises(DataError, match="no image"):
+    with pytest.raises(DataError, match="not an image"):
         list(data.Loader(train, 4).epoch())

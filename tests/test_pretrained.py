@@ -226,10 +226,10 @@ def test_other_channels_fold_the_patch_weights(saved, channels, rng):
     model, path = saved
     other = tiny(in_chans=channels)
     load_pretrained(other, path)
-    grey = rng.standard_normal((2, 1, 8, 8)).astype(np.float32)
-    if channels == 1 or channels % 3 == 0:  # the same grey picture in every channel gives the same answer
-        expected = model(np.repeat(grey, 3, axis=1))
-        np.testing.assert_allclose(other(np.repeat(grey, channels, axis=1)), expected, rtol=1e-4, atol=1e-5)
+    gray = rng.standard_normal((2, 1, 8, 8)).astype(np.float32)
+    if channels == 1 or channels % 3 == 0:  # the same gray picture in every channel gives the same answer
+        expected = model(np.repeat(gray, 3, axis=1))
+        np.testing.assert_allclose(other(np.repeat(gray, channels, axis=1)), expected, rtol=1e-4, atol=1e-5)
     assert fold_channels(model.patch_embed.proj.weight.data, channels).shape[1] == channels
 
 

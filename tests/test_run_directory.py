@@ -223,7 +223,7 @@ def made_by_cli(tmp_path_factory):
         ({"freeze": 5}, "freeze must be a list of patterns"),
         ({"freeze": "blocks.*"}, "freeze must be a list of patterns"),
         ({"threads": 0}, "there is no setting 'threads'"),
-        ({"colour": "blue"}, "there is no setting 'colour'"),
+        ({"color": "blue"}, "there is no setting 'color'"),
         ({"preparation": {"mean": 5}}, "mean must be a list"),
         ({"data_dir": 5}, "data_dir must be text or None"),
         ({"model": ["a"]}, "model must be text"),

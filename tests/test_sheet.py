@@ -8,7 +8,7 @@ from numpyvit.errors import ShapeError
 from numpyvit.viz.sheet import Scale, Tile, draw_sheet
 
 SIZE, GAP = 64, 12
-BLACK, GREY = np.zeros((3, 8, 8), np.uint8), np.full((1, 8, 8), 99, np.uint8)
+BLACK, GRAY = np.zeros((3, 8, 8), np.uint8), np.full((1, 8, 8), 99, np.uint8)
 
 
 def pixels(path):
@@ -17,7 +17,7 @@ def pixels(path):
         return np.asarray(image).astype(int)
 
 
-def drawn(path, tiles, picture=GREY, **options):
+def drawn(path, tiles, picture=GRAY, **options):
     """The pixels of each tile of a sheet of one row."""
     draw_sheet(picture, tiles, path, tile_size=SIZE, **options)
     sheet = pixels(path)
@@ -28,7 +28,7 @@ def flat(value, name="a"):
     return Tile(name, np.full((4, 4), float(value)))
 
 
-def test_the_same_value_has_the_same_colour_in_every_map(tmp_path):
+def test_the_same_value_has_the_same_color_in_every_map(tmp_path):
     mixed = Tile("mixed", np.array([[1.0] * 8] * 4 + [[16.0] * 8] * 4))
     one, both, sixteen = drawn(tmp_path / "sheet.png", [flat(1), mixed, flat(16)])
     assert (both[:8] == one[:8]).all() and (both[-8:] == sixteen[-8:]).all()
@@ -43,10 +43,10 @@ def test_a_map_of_another_kind_has_a_scale_of_its_own(tmp_path):
     assert (alone == common).all()  # and leaves the common scale as it is
 
 
-@pytest.mark.parametrize("picture", [BLACK, GREY], ids=["black", "grey"])
+@pytest.mark.parametrize("picture", [BLACK, GRAY], ids=["black", "gray"])
 def test_the_image_is_light_where_attention_is_low(tmp_path, picture):
     low, high = drawn(tmp_path / "sheet.png", [flat(0.01), flat(1)], picture)
-    assert low.min() > 0.6 * 255 and (low.max(-1) - low.min(-1)).max() == 0  # not coloured either
+    assert low.min() > 0.6 * 255 and (low.max(-1) - low.min(-1)).max() == 0  # not colored either
     assert high.mean() < low.mean()
 
 
@@ -89,7 +89,7 @@ def test_the_scale_covers_the_values_and_its_ticks_are_powers_of_two(rng):
 def test_names_that_are_long_or_broken_are_drawn(tmp_path):
     long, other = drawn(tmp_path / "sheet.png", [flat(1, "x" * 500), flat(1, "\udcff\n…")], unit="y" * 500)
     assert (long == other).all()
-    draw_sheet(GREY, [Tile("image")], tmp_path / "titled.png", title="a\n\udcff" * 500)
+    draw_sheet(GRAY, [Tile("image")], tmp_path / "titled.png", title="a\n\udcff" * 500)
 
 
 def test_an_image_of_other_channels_is_refused(tmp_path):

@@ -26,8 +26,8 @@ def test_both_curves_of_both_panels_are_drawn(count, tmp_path):
     viz.curves._curves_by_pillow(records(count), buffer)
     pixels = np.asarray(Image.open(buffer).convert("RGB")).reshape(440, 2, 640, 3)
     for panel in (pixels[40:395, 0, 70:], pixels[40:395, 1, 70:]):
-        for colour in ((31, 119, 180), (255, 127, 14)):
-            assert (panel == colour).all(-1).sum() > 20
+        for color in ((31, 119, 180), (255, 127, 14)):
+            assert (panel == color).all(-1).sum() > 20
 
 
 def test_equal_and_tiny_values_still_have_an_axis(tmp_path):

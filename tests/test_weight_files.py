@@ -104,7 +104,7 @@ def test_a_budget_counts_what_is_alive():
         (wf.CYCLE + b".", "deep"),
         (b"})Ns.", "a key of type tuple"),
         (b"}" + b"\x8a\x10" + (2**61 - 1 << 61).to_bytes(16, "little") + b"Ns.", "a key of type int"),
-        (wf.text("a" * 300) + wf.text("b") + b"\x93.", "is no name"),
+        (wf.text("a" * 300) + wf.text("b") + b"\x93.", "is not a name"),
     ],
 )
 def test_pickles_are_bounded_in_steps_depth_and_keys(program, match):

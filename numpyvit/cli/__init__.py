@@ -23,7 +23,7 @@ def main(argv=None):
     141 where nobody reads the output any more."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is no failure
+            stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is not a failure
     stdout, stderr = sys.stdout, sys.stderr
     try:
         with contextlib.redirect_stderr(Tolerant(stderr)), noticed_ctrl_c() as stop:  # lost text changes nothing

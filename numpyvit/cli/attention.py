@@ -5,7 +5,7 @@ import pathlib
 
 from ..errors import ConfigError
 from .arguments import add_checkpoint, add_verb, count, natural
-from .checkpoint import load_model, prepare_picture, to_home
+from .checkpoint import load_model, prepare_image, to_home
 
 
 def add(verbs):
@@ -21,7 +21,7 @@ def add(verbs):
     add_checkpoint(verb)
     verb.add_argument("--out", type=pathlib.Path, metavar="FILE", help="default: attention.png, or .npy with --npy")
     verb.add_argument("--img-size", type=count, metavar="N", help="default: the model's; another one shows finer maps")
-    verb.add_argument("--class-index", type=natural, metavar="K", help="of the gradient (default: the likeliest)")
+    verb.add_argument("--class-index", type=natural, metavar="K", help="of the gradient (default: the most probable)")
     verb.add_argument(
         "--layer", type=count, metavar="N", help="one block's map alone, counted from 1: the mean of its heads"
     )
@@ -41,13 +41,13 @@ def run(args):
 
     out = _out(args)
     model, _ = load_model(args, **({"img_size": args.img_size} if args.img_size else {}))
-    picture, x = prepare_picture(model, args.image)
+    pixels, x = prepare_image(model, args.image)
     x = to_home(model, x[None])
     title = pathlib.Path(args.image).name
     if out.suffix == ".npy":
         _write_array(args, model, x, out)
     else:
-        _draw(args, model, x, picture, out, title)
+        _draw(args, model, x, pixels, out, title)
     print(f"{out}: {caption(model, x, title)}")
 
 
@@ -59,13 +59,13 @@ def _out(args):
     return out
 
 
-def _draw(args, model, x, picture, out, title):
+def _draw(args, model, x, pixels, out, title):
     from ..viz import draw_attention, draw_attention_map
 
     if args.layer is None and args.head is None:
-        draw_attention(model, x, picture, out, title, args.class_index)
+        draw_attention(model, x, pixels, out, title, args.class_index)
     else:
-        draw_attention_map(model, x, picture, out, *_places(args, model), title)
+        draw_attention_map(model, x, pixels, out, *_places(args, model), title)
 
 
 def _write_array(args, model, x, out):

@@ -1,4 +1,4 @@
-"""From a checkpoint and a picture on the command line to a model and its input."""
+"""From a checkpoint and an image on the command line to a model and its input."""
 
 import argparse
 
@@ -12,7 +12,7 @@ def load_model(args, **overrides):
 
     arrays, notes, origin = read_checkpoint(args.checkpoint)
     recipe = notes.get("recipe", {})
-    no_recipe = CheckpointError(f"{args.checkpoint}: its recipe is no model's name with options; save the file again")
+    no_recipe = CheckpointError(f"{args.checkpoint}: its recipe does not name a model; save the file again")
     if not isinstance(recipe, dict):
         raise no_recipe
     options, unsaved = recipe.get("options", {}), recipe.get("unsaved", [])
@@ -58,14 +58,14 @@ def _create(name, options, overrides, arrays, path):
 _FEW = 1_000_000  # parameters that cost nothing
 
 
-def prepare_picture(model, path):
-    """-> a picture as the model sees it: (C, H, W) uint8, and normed (C, H, W) floating point."""
+def prepare_image(model, path):
+    """-> an image as the model sees it: (C, H, W) uint8, and normalized: (C, H, W) floating point."""
     from ..data import normalize, read_image
 
     embed, cfg = model.patch_embed, model.pretrained_cfg
     in_chans = embed.proj.weight.data.shape[1]
-    picture = read_image(path, embed.img_size, in_chans, cfg["crop_pct"], cfg["interpolation"])
-    return picture, normalize(picture, cfg["mean"], cfg["std"])
+    pixels = read_image(path, embed.img_size, in_chans, cfg["crop_pct"], cfg["interpolation"])
+    return pixels, normalize(pixels, cfg["mean"], cfg["std"])
 
 
 def to_home(model, x):

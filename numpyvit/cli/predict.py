@@ -1,4 +1,4 @@
-"""`numpyvit predict`: the likeliest classes of images, each printed as soon as it is known."""
+"""`numpyvit predict`: the most probable classes of images, each printed as soon as it is known."""
 
 import csv
 import itertools
@@ -8,7 +8,7 @@ import sys
 
 from ..errors import ConfigError, DataError
 from .arguments import add_checkpoint, add_verb, count
-from .checkpoint import load_model, prepare_picture, to_home
+from .checkpoint import load_model, prepare_image, to_home
 
 _BATCH = 8  # images in memory at a time: enough for all threads, few enough to see results at once
 
@@ -18,7 +18,7 @@ def add(verbs):
         verbs,
         "predict",
         run,
-        "The likeliest classes of images, with probabilities. Files that cannot be read are reported at the end.",
+        "The most probable classes of images, with probabilities. Files that cannot be read are reported at the end.",
         "examples:\n  numpyvit predict seven.png --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n"
         "  numpyvit predict photos/ --csv --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n",
     )
@@ -79,13 +79,13 @@ def _read(model, paths, unreadable):
     """(path, image as the model takes it) one by one; the errors of the others go into `unreadable`."""
     for path in paths:
         try:
-            yield path, prepare_picture(model, path)[1]
+            yield path, prepare_image(model, path)[1]
         except DataError as error:
             unreadable.append(error)
 
 
 def _predict(model, batch, args):
-    """-> (path, the likeliest classes as dicts) for each (path, image)."""
+    """-> (path, the most probable classes as dicts) for each (path, image)."""
     import numpy as np
 
     from ..backend import to_host
@@ -97,8 +97,8 @@ def _predict(model, batch, args):
     probabilities = softmax(to_host(infer(model, to_home(model, np.stack(images)), args.threads)))
     names = class_names(model)
     for path, p in zip(paths, probabilities):
-        likeliest = np.argsort(-p)[: args.top].tolist()
-        yield path, [{"class": names[k], "index": k, "probability": float(p[k])} for k in likeliest]
+        best = np.argsort(-p)[: args.top].tolist()
+        yield path, [{"class": names[k], "index": k, "probability": float(p[k])} for k in best]
 
 
 # ---- how a result is shown ------------------------------------------------------------------------------------------

@@ -14,13 +14,13 @@ from .streams import tolerant_stdout
 _TRAIN_EXAMPLES = """examples:
   numpyvit train                                             the digits inside the package, half a minute
   numpyvit train --data mnist --data-dir ~/mnist --epochs 5
-  numpyvit train --data pictures/ --epochs 50                pictures/train/<class>/*.png, pictures/val/<class>/*.png
+  numpyvit train --data images/ --epochs 50                images/train/<class>/*.png, images/val/<class>/*.png
   numpyvit train --resume --out runs/digits-vit_micro_patch2_8
 """
 
 
 def add(verbs):
-    verb = add_verb(verbs, "train", run, "Train a model on a data set or a folder of pictures.", _TRAIN_EXAMPLES)
+    verb = add_verb(verbs, "train", run, "Train a model on a data set or a folder of images.", _TRAIN_EXAMPLES)
     option = verb.add_argument
     option(
         "--data",
@@ -37,14 +37,14 @@ def add(verbs):
         "--img-size",
         type=count,
         metavar="N",
-        help="size to which a folder's pictures are brought (default: the model's)",
+        help="size to which a folder's images are brought (default: the model's)",
     )
     add_settings(verb)
     option("--drop-rate", type=rate, metavar="X", help="dropout (default: the model's)")
     option("--drop-path-rate", type=rate, metavar="X", help="stochastic depth (default: the model's)")
     option("--skip-bad", action="store_true", help="leave images of a folder out that cannot be read, with a note")
     option("--quiet", action="store_true", help="say nothing but notes and errors")
-    option("--no-augment", action="store_true", help="leave the pictures as they are")
+    option("--no-augment", action="store_true", help="leave the images as they are")
     option("--out", metavar="DIR", help="run directory (default: runs/DATA-MODEL, numbered where it exists)")
     option("--resume", action="store_true", help="go on from the state in the run directory, bit for bit")
     option("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
@@ -104,7 +104,7 @@ def _train(args):
         **options,
     )
     if settings["preparation"] is None and settings["pretrained"] and recipes.is_folder(settings["data"]):
-        wanted = ("mean", "std", "crop_pct", "interpolation")  # pictures are prepared as those of the weights were
+        wanted = ("mean", "std", "crop_pct", "interpolation")  # images are prepared as those of the weights were
         settings["preparation"] = {key: model.pretrained_cfg[key] for key in wanted}
     if settings["preparation"]:
         train_set, test_set = (part.prepared(settings["preparation"]) for part in (train_set, test_set))
@@ -197,7 +197,7 @@ def _typed_settings(args, stored, out):
     }
     folder = recipes.is_folder(typed["data"])
     if args.img_size and not folder:
-        raise ConfigError(f"--img-size is for folders of pictures; those of {typed['data']} have a size of their own")
+        raise ConfigError(f"--img-size is for folders of images; those of {typed['data']} have a size of their own")
     if args.img_size:
         typed["options"]["img_size"] = [args.img_size, args.img_size]
     if stored:
@@ -214,7 +214,7 @@ def _typed_settings(args, stored, out):
 def _new_run(out, data, model):
     if out:
         return pathlib.Path(out)
-    name = f"{pathlib.Path(data).name or 'pictures'}-{model}"
+    name = f"{pathlib.Path(data).name or 'images'}-{model}"
     numbers = [""] + [f"-{i}" for i in range(2, 10_000)]
     return next(path for n in numbers if not (path := pathlib.Path("runs", name + n)).exists())
 

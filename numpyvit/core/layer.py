@@ -159,7 +159,7 @@ class Layer:
             layer._path = f"{own}.{name}".strip(".")
 
     def __repr__(self):
-        """The tree of layers with their settings and the shapes of their parameters; equal neighbours once."""
+        """The tree of layers with their settings and the shapes of their parameters; equal neighbors once."""
         settings = [
             f"{name}={value!r}"
             for name, value in vars(self).items()

@@ -39,7 +39,7 @@ def random_flip(p=0.5):
 def random_affine(degrees=0.0, shift=0.0, scale=0.0):
     """Rotate by up to ±degrees, move by up to ±shift pixels and scale by up to 1 ± scale, with bilinear sampling.
 
-    Each output pixel (y, x), measured from the centre, takes its value from the input at
+    Each output pixel (y, x), measured from the center, takes its value from the input at
     R(−θ)(y − dy, x − dx)/s, mixed from the four pixels around; outside is 0.
     """
 

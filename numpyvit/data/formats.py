@@ -49,7 +49,7 @@ def _unzip(file, limit):
             continue
         content += inflate.decompress(packed)  # a thousand times as much at most
         if len(content) > limit:
-            raise OverflowError(f"unpacks to more than {limit:,} bytes, which is no set of images")
+            raise OverflowError(f"unpacks to more than {limit:,} bytes, which is not a set of images")
         packed = inflate.unused_data
         inflate = None if inflate.eof else inflate
     if inflate is not None:

@@ -30,13 +30,13 @@ _CHECKERS = 8  # threads; they mostly wait for a disk or a network
 
 
 def read_image(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic"):
-    """An image file as (C, H, W) uint8: upright, in grey or RGB, its shorter side resized, the centre cropped.
+    """An image file as (C, H, W) uint8: upright, in gray or RGB, its shorter side resized, the center cropped.
 
     crop_pct: the share of the resized image's shorter side that the crop keeps. Sizes and rounding are those of
     torchvision's Resize and CenterCrop, by which timm prepares images. interpolation "squash" resizes both sides to
     img_size with bilinear weights, as Hugging Face does for ViT. An image that EXIF says was taken with the camera
-    turned is set upright, which torchvision does not do; 16-bit grey values are scaled to 8 bits.
-    Errors: DataError for a file that is no image, is damaged, holds floating-point pixels, or is absurdly large.
+    turned is set upright, which torchvision does not do; 16-bit gray values are scaled to 8 bits.
+    Errors: DataError for a file that is not an image, is damaged, holds floating-point pixels, or is absurdly large.
     """
     from PIL import Image
 
@@ -109,12 +109,12 @@ def _opened(path):
                 _check_header(image)
                 yield image
         except UnidentifiedImageError:
-            raise DataError(f"{path}: is no image of the kinds {', '.join(_FORMATS)}{_ADVICE}") from None
+            raise DataError(f"{path}: is not an image of the kinds {', '.join(_FORMATS)}{_ADVICE}") from None
         except MemoryError:
-            raise DataError(f"{path}: is no image that can be read (it needs too much memory){_ADVICE}") from None
+            raise DataError(f"{path}: is not an image that can be read (it needs too much memory){_ADVICE}") from None
         except Exception as error:  # on damaged files Pillow raises nearly everything
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise DataError(f"{path}: is no image that can be read ({reason}){_ADVICE}") from None
+            raise DataError(f"{path}: is not an image that can be read ({reason}){_ADVICE}") from None
 
 
 def _check_header(image):
@@ -157,7 +157,7 @@ def _without_ends(image, width, height):
 
 
 def _middle(size, kept):
-    """Where the middle `kept` of `size` pixels begin and end; one more where that keeps the centre in its place."""
+    """Where the middle `kept` of `size` pixels begin and end; one more where that keeps the center in its place."""
     cut = max(0, (size - kept) // 2)
     return cut, size - cut
 
@@ -184,13 +184,13 @@ def _resized(image, mode, size, weights):
 
 
 def _converted(image, mode):
-    """Pillow cuts 16-bit grey values off at 255 when it converts them; here they are scaled."""
+    """Pillow cuts 16-bit gray values off at 255 when it converts them; here they are scaled."""
     from PIL import Image
 
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"grey values from {values.min()} to {values.max()}, expected 0 to 65535")
+            raise ValueError(f"gray values from {values.min()} to {values.max()}, expected 0 to 65535")
         image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    image.info.pop("transparency", None)  # Pillow would look for a colour that stands for it, and warn
+    image.info.pop("transparency", None)  # Pillow would look for a color that stands for it, and warn
     return image if image.mode == mode else image.convert(mode)

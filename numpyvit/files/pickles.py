@@ -230,7 +230,7 @@ class _Machine:
 
     def _push_name(self, module, name):
         if not all(type(part) is str and len(part) <= _MOST_NAME for part in (module, name)):
-            raise PickleError("the pickle names a class or function by something that is no name; it is refused")
+            raise PickleError("the pickle names a class or function by something that is not a name; it is refused")
         self.stack.append(Name(f"{module}.{name}"))
 
     def call(self, _):

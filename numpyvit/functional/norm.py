@@ -11,9 +11,9 @@ def layer_norm(x, weight, bias, eps):
 
     -> y and x̂ (..., D), and r (..., 1). docs/layer_norm.md derives the backward.
     """
-    centred = x - x.mean(-1, keepdims=True)
-    rstd = 1 / array_module(x).sqrt((centred * centred).mean(-1, keepdims=True) + eps)
-    xhat = centred * rstd
+    centered = x - x.mean(-1, keepdims=True)
+    rstd = 1 / array_module(x).sqrt((centered * centered).mean(-1, keepdims=True) + eps)
+    xhat = centered * rstd
     return xhat * weight + bias, xhat, rstd
 
 

@@ -29,8 +29,8 @@ def linear(n_in, n_out):
 
 
 def bicubic(n_in, n_out):
-    """PyTorch's bicubic, pixel centres on pixel centres, a = −3/4: Hugging Face and DeiT."""
-    return _weights(_centre_places(n_in, n_out), n_in, lambda d: _cubic(d, -0.75), 2)
+    """PyTorch's bicubic, pixel centers on pixel centers, a = −3/4: Hugging Face and DeiT."""
+    return _weights(_center_places(n_in, n_out), n_in, lambda d: _cubic(d, -0.75), 2)
 
 
 def bicubic_corners(n_in, n_out):
@@ -41,13 +41,13 @@ def bicubic_corners(n_in, n_out):
 def bicubic_antialias(n_in, n_out):
     """PyTorch's bicubic with antialias=True: a = −1/2, and the kernel widens where the grid shrinks: timm."""
     scale = max(n_in / n_out, 1.0)
-    distance = (np.arange(n_in) - _centre_places(n_in, n_out)[:, None]) / scale
+    distance = (np.arange(n_in) - _center_places(n_in, n_out)[:, None]) / scale
     weights = _cubic(distance, -0.5)
     return weights / weights.sum(1, keepdims=True)
 
 
-def _centre_places(n_in, n_out):
-    """Where the centre of each output cell lies, in input cells."""
+def _center_places(n_in, n_out):
+    """Where the center of each output cell lies, in input cells."""
     return (np.arange(n_out) + 0.5) * (n_in / n_out) - 0.5
 
 
@@ -59,8 +59,8 @@ def _weights(places, n_in, kernel, reach):
     """Each place mixes the 2·reach inputs around it; beyond the border the outermost value goes on."""
     matrix = np.zeros((len(places), n_in))
     for offset in range(1 - reach, reach + 1):
-        neighbour = np.floor(places).astype(int) + offset
-        np.add.at(matrix, (np.arange(len(places)), np.clip(neighbour, 0, n_in - 1)), kernel(places - neighbour))
+        neighbor = np.floor(places).astype(int) + offset
+        np.add.at(matrix, (np.arange(len(places)), np.clip(neighbor, 0, n_in - 1)), kernel(places - neighbor))
     return matrix
 
 

@@ -72,7 +72,7 @@ def window_reverse(windows, window: Size, size: Size):
 
 
 def shift_mask(size: Size, window: Size, shift: Size) -> np.ndarray | None:
-    """What keeps apart tokens that only the cyclic shift made neighbours: (n, 1, N, N) of 0 and −100; None unshifted.
+    """What keeps apart tokens that only the cyclic shift made neighbors: (n, 1, N, N) of 0 and −100; None unshifted.
 
     It is added to the scores. Along each axis the last window holds what came from the other side.
     """

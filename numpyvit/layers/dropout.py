@@ -8,7 +8,7 @@ from .checks import check_float, check_rate
 class Dropout(Layer):
     """y = x m,   dx = dy m,   each mᵢ 0 with probability p, else 1/(1 − p)   (Srivastava et al. 2014, JMLR 15).
 
-    m is drawn anew for each element and pass, from the tape; on a tape without a seed, y = x.
+    m is drawn for each element and pass, from the tape; on a tape without a seed, y = x.
     """
 
     def __init__(self, p=0.5, *, dtype="float32", seed=0):

@@ -1,4 +1,4 @@
-"""From pictures to tokens.
+"""From images to tokens.
 
 Shapes: B batch, C channels, H×W pixels, Ph×Pw patch, N = H/Ph · W/Pw patches, D width.
 """
@@ -22,7 +22,7 @@ def pair(size, name):
 
 
 class PatchEmbed(Layer):
-    """Cut each picture into patches and project each to a token: a convolution whose stride is its kernel.
+    """Cut each image into patches and project each to a token: a convolution whose stride is its kernel.
 
     im2col turns it into one product:   y = cols Wᵀ + b,   cols: (B, N, C·Ph·Pw), W: (D, C, Ph, Pw), y: (B, N, D).
     Backward is Linear's:   dW = Σ dyᵀ cols,   db = Σ dy,   dcols = dy W, folded back to (B, C, H, W).

@@ -89,7 +89,7 @@ def _option_names(model_class):
 
 
 def _preparation(name, model):
-    """How pictures are prepared for a preset, as timm has it: mean, std, interpolation, crop_pct; class names."""
+    """How images are prepared for a preset, as timm has it: mean, std, interpolation, crop_pct; class names."""
     half, in_chans = (0.5,), model.patch_embed.proj.weight.data.shape[1]
     own_size = VARIANTS[name].model_class in (NarrowVisionTransformer, NarrowSwinTransformer)
     mean, std = half * in_chans, half * in_chans

@@ -124,6 +124,6 @@ def randomize(layer, seed=0, std=0.3):
     """Give every parameter normal values, around 1 for scales: a check at initial zeros and ones shows too little."""
     rng = np.random.default_rng(seed)
     for name, parameter in layer.named_parameters():
-        centre = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        parameter.data[...] = centre + std * rng.standard_normal(parameter.data.shape)
+        center = 1.0 if "norm" in name and name.endswith("weight") else 0.0
+        parameter.data[...] = center + std * rng.standard_normal(parameter.data.shape)
     return layer

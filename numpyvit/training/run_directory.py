@@ -16,7 +16,7 @@ from ..files.atomic import to_json, write_atomically
 from ..weights.checkpoint import load_tensors, save_tensors
 from .run_lock import hold
 
-_PLACES = ("data_dir",)  # where the data lies is no part of a run: it may move
+_PLACES = ("data_dir",)  # where the data lies is not part of a run: it may move
 TIMINGS = ("seconds", "images_per_second", "loader_seconds")
 
 

@@ -38,8 +38,8 @@ def gradient_attention(model, image, class_index=None):
     """Attention weighted by its gradient for one class   (Chefer et al. 2021, arXiv:2103.15679, §3.2).
 
     R = I, then block by block   R = R + mean_h max(∂logit/∂A · A, 0) R.   The gradient comes from the model's own
-    backward. class_index: default the likeliest class. -> (T+N, T+N); the class token's row tells where the evidence
-    is.
+    backward. class_index: default the most probable class. -> (T+N, T+N); the class token's row tells where the
+    evidence is.
     """
     tape, maps, logits = _attention_on_tape(model, image)
     heads = logits if isinstance(logits, tuple) else (logits,)
@@ -106,7 +106,7 @@ def pos_embed_similarity(model):
 
 
 def patch_filters(model, count=28):
-    """The first principal components of the patch weights, as pictures: (count, C, Ph, Pw) in 0..1."""
+    """The first principal components of the patch weights, as images: (count, C, Ph, Pw) in 0..1."""
     weight = to_host(model.patch_embed.proj.weight.data)
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     components = np.linalg.svd(flat - flat.mean(0), full_matrices=False)[2][:count]
@@ -117,12 +117,12 @@ def patch_filters(model, count=28):
 # ---- sheets ---------------------------------------------------------------------------------------------------------
 
 
-def draw_attention(model, image, picture, path, title="", class_index=None, tile_size=224):
+def draw_attention(model, image, pixels, path, title="", class_index=None, tile_size=224):
     """A sheet as PNG: the image, rollout and gradient-weighted attention, each head of the last block, and the class
     token's attention block by block. Heads and blocks share one scale; the predicted class stands above.
 
-    image: (C, H, W) prepared for the model; picture: (C, H, W) uint8, the same before it was normalized.
-    class_index: whose gradient; default the likeliest class. tile_size: pixels of each map's longer side.
+    image: (C, H, W) prepared for the model; pixels: (C, H, W) uint8, the same before it was normalized.
+    class_index: whose gradient; default the most probable class. tile_size: pixels of each map's longer side.
     """
     maps = attention_maps(model, image)
     rollout = on_grid(model, attention_rollout(maps)[0])
@@ -133,10 +133,10 @@ def draw_attention(model, image, picture, path, title="", class_index=None, tile
         tiles.append(Tile(f"by gradient{of}", values, own_scale=True))
     tiles += [_map_tile(model, maps, len(maps) - 1, head) for head in range(maps.shape[1])]
     tiles += [_map_tile(model, maps, layer) for layer in range(len(maps))]
-    draw_sheet(picture, tiles, path, caption(model, image, title), _unit(maps), tile_size)
+    draw_sheet(pixels, tiles, path, caption(model, image, title), _unit(maps), tile_size)
 
 
-def draw_attention_map(model, image, picture, path, layer=-1, head=None, title=""):
+def draw_attention_map(model, image, pixels, path, layer=-1, head=None, title=""):
     """The class token's attention in one block as PNG, beside the image: the mean of the heads, or one of them.
 
     layer, head: counted from 0, negative ones from the end. Other arguments: see draw_attention.
@@ -146,11 +146,11 @@ def draw_attention_map(model, image, picture, path, layer=-1, head=None, title="
     layer = _place("block", layer, len(maps))
     head = None if head is None else _place("head", head, maps.shape[1])
     tiles = [Tile("image"), _map_tile(model, maps, layer, head)]
-    draw_sheet(picture, tiles, path, caption(model, image, title), _unit(maps), tile_size=448)
+    draw_sheet(pixels, tiles, path, caption(model, image, title), _unit(maps), tile_size=448)
 
 
 def caption(model, image, title=""):
-    """The title with the likeliest class and its probability:   cat.jpg: tabby, 53.1%."""
+    """The title with the most probable class and its probability:   cat.jpg: tabby, 53.1%."""
     if model.num_classes == 0:
         return title
     probabilities = softmax(to_host(model(_one_image(image))))[0]

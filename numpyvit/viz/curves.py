@@ -85,14 +85,14 @@ def _panel(records, key, label):
     draw.text(((left + right) / 2, height - 8), "epoch", fill=_DARK, font=font, anchor="mb")
     draw.text((left, 33), key, fill=_DARK, font=large, anchor="ls")
     for i, (name, values) in enumerate(curves.items()):
-        colour = (_BLUE, _ORANGE)[i]
+        color = (_BLUE, _ORANGE)[i]
         points = [place(epoch + 1, value) for epoch, value in enumerate(values)]
         if len(points) > 1:
-            draw.line(points, fill=colour, width=3, joint="curve")
+            draw.line(points, fill=color, width=3, joint="curve")
         else:
             x, y = points[0]
-            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=colour)
-        draw.line((right - 250 + 130 * i, 26, right - 222 + 130 * i, 26), fill=colour, width=3)
+            draw.ellipse((x - 4, y - 4, x + 4, y + 4), fill=color)
+        draw.line((right - 250 + 130 * i, 26, right - 222 + 130 * i, 26), fill=color, width=3)
         draw.text((right - 214 + 130 * i, 26), name, fill=_DARK, font=font, anchor="lm")
     return image
 

@@ -1,4 +1,4 @@
-"""Sheets of maps over an image: tiles in rows, one scale for the maps that are to be compared, and its colour bar."""
+"""Sheets of maps over an image: tiles in rows, one scale for the maps that are to be compared, and its color bar."""
 
 import bisect
 import io
@@ -13,7 +13,7 @@ from ..files.atomic import write_atomically
 _GAP, _LINE, _FOOT = 12, 24, 66
 _NEAREST = 4  # images enlarged more than so many times keep their pixels' edges
 _OCTAVES = 6  # the longest scale goes from a value to 64 times that value
-_DARKEST = 0.65  # what the darkest pixels leave of a colour: the map is to be seen first, the image through it
+_DARKEST = 0.65  # what the darkest pixels leave of a color: the map is to be seen first, the image through it
 _GREY = (0.299, 0.587, 0.114)
 # from white through matplotlib's magma, reversed and without its darkest end: equal steps of lightness
 _COLOURS = np.array(
@@ -57,14 +57,14 @@ class Scale:
         return [((p - self.low) / (self.high - self.low), f"{2**p}" if p >= 0 else f"1/{2**-p}") for p in powers]
 
 
-def draw_sheet(picture, tiles, path, title="", unit="", tile_size=224):
-    """Write a PNG of tiles with their names, in rows that fill the sheet, above the colour bar of the common scale.
+def draw_sheet(pixels, tiles, path, title="", unit="", tile_size=224):
+    """Write a PNG of tiles with their names, in rows that fill the sheet, above the color bar of the common scale.
 
-    picture: (C, H, W) uint8, grey or RGB. unit: what is said about the numbers at the colour bar.
+    pixels: (C, H, W) uint8, gray or RGB. unit: what is said about the numbers at the color bar.
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    image = _enlarged(picture, tile_size)
+    image = _enlarged(pixels, tile_size)
     light = _lightened(image)
     columns = _columns(len(tiles), image.width / image.height)
     rows, step = -(-len(tiles) // columns), (image.width + _GAP, image.height + _LINE + _GAP)
@@ -76,7 +76,7 @@ def draw_sheet(picture, tiles, path, title="", unit="", tile_size=224):
     scale = Scale.over(np.concatenate(common)) if common else None
     for i, tile in enumerate(tiles):
         x, y = _GAP + i % columns * step[0], top + i // columns * step[1]
-        sheet.paste(image if tile.values is None else _coloured(light, _share(tile, scale)), (x, y))
+        sheet.paste(image if tile.values is None else _colored(light, _share(tile, scale)), (x, y))
         name = tile.name + (" *" if tile.own_scale else "")
         _write(draw, (x, y + image.height + 4), name, font, image.width, "#333333")
     if scale is not None:
@@ -87,23 +87,23 @@ def draw_sheet(picture, tiles, path, title="", unit="", tile_size=224):
     write_atomically(path, buffer.getvalue())
 
 
-def _enlarged(picture, tile_size):
+def _enlarged(pixels, tile_size):
     from PIL import Image
 
-    channels, height, width = picture.shape
+    channels, height, width = pixels.shape
     if channels not in (1, 3):
-        raise ShapeError(f"an image to draw on has 1 or 3 channels, got shape {picture.shape}")
+        raise ShapeError(f"an image to draw on has 1 or 3 channels, got shape {pixels.shape}")
     factor = tile_size / max(height, width)
-    image = Image.fromarray(np.broadcast_to(picture.transpose(1, 2, 0), (height, width, 3)).copy())
+    image = Image.fromarray(np.broadcast_to(pixels.transpose(1, 2, 0), (height, width, 3)).copy())
     resample = Image.Resampling.NEAREST if factor > _NEAREST else Image.Resampling.BICUBIC
     return image.resize((max(1, round(width * factor)), max(1, round(height * factor))), resample)
 
 
 def _lightened(image):
-    """(H, W, 1) in _DARKEST..1: the image in grey with its contrast spread out, light enough to be coloured."""
-    grey = np.asarray(image, np.float32) @ np.array(_GREY, np.float32)
-    low, high = np.quantile(grey, [0.01, 0.99])
-    return _DARKEST + (1 - _DARKEST) * np.clip((grey - low) / max(float(high - low), 1e-6), 0, 1)[..., None]
+    """(H, W, 1) in _DARKEST..1: the image in gray with its contrast spread out, light enough to be colored."""
+    gray = np.asarray(image, np.float32) @ np.array(_GREY, np.float32)
+    low, high = np.quantile(gray, [0.01, 0.99])
+    return _DARKEST + (1 - _DARKEST) * np.clip((gray - low) / max(float(high - low), 1e-6), 0, 1)[..., None]
 
 
 def _columns(count, aspect):
@@ -123,29 +123,29 @@ def _share(tile, scale):
     return (tile.values - low) / max(float(high - low), 1e-12)
 
 
-def _coloured(light, share):
-    """The grey image in the colours of a map; enlarged as floating point, so that no steps are seen."""
+def _colored(light, share):
+    """The gray image in the colors of a map; enlarged as floating point, so that no steps are seen."""
     from PIL import Image
 
     size = light.shape[1::-1]
     share = Image.fromarray(np.asarray(share, np.float32)).resize(size, Image.Resampling.BICUBIC)
-    return Image.fromarray(np.rint(_colours(np.asarray(share)) * light).astype(np.uint8))
+    return Image.fromarray(np.rint(_colors(np.asarray(share)) * light).astype(np.uint8))
 
 
-def _colours(share):
-    """(..., 3) in 0..255 for values in 0..1; what lies outside gets the colour of the end."""
+def _colors(share):
+    """(..., 3) in 0..255 for values in 0..1; what lies outside gets the color of the end."""
     places = np.linspace(0, 1, len(_COLOURS))
     return np.stack([np.interp(share, places, channel) for channel in _COLOURS.T], axis=-1)
 
 
 def _draw_scale(sheet, draw, font, scale, unit, y):
-    """The colour bar, above on light pixels of the image and below on dark ones, with its ticks."""
+    """The color bar, above on light pixels of the image and below on dark ones, with its ticks."""
     from PIL import Image
 
     width, height = min(480, sheet.width - 4 * _GAP), 16
     _write(draw, (_GAP, y), unit, font, sheet.width - 2 * _GAP, "#333333")
     x, y = 2 * _GAP, y + 22
-    bar = _colours(np.linspace(0, 1, width))[None] * np.linspace(1, _DARKEST, height)[:, None, None]
+    bar = _colors(np.linspace(0, 1, width))[None] * np.linspace(1, _DARKEST, height)[:, None, None]
     sheet.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (x, y))
     draw.rectangle((x - 1, y - 1, x + width, y + height), outline="#999999")
     for share, text in scale.ticks():
@@ -154,10 +154,10 @@ def _draw_scale(sheet, draw, font, scale, unit, y):
         draw.text((place, y + height + 4), text, fill="#333333", font=font, anchor="ma")
 
 
-def _write(draw, place, text, font, width, colour):
-    """Text on one line, cut where it is too long; a ? for what is no character, as in names of broken encoding."""
+def _write(draw, place, text, font, width, color):
+    """Text on one line, cut where it is too long; a ? for what is not a character, as in names of broken encoding."""
     text = text.replace("\n", " ").encode("utf-8", "replace").decode()
     if draw.textlength(text, font) > width:
         fitting = bisect.bisect(range(len(text)), width, key=lambda end: draw.textlength(text[:end] + "…", font))
         text = text[: max(0, fitting - 1)] + "…"
-    draw.text(place, text, fill=colour, font=font)
+    draw.text(place, text, fill=color, font=font)

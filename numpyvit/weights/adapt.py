@@ -89,8 +89,8 @@ def _are(kinds, value):
 
 
 def _preparation(arrays, notes, origin, path):
-    """What the file says of how its pictures were prepared, as far as that differs from the preset's."""
-    cfg = {"crop_pct": 1.0} if "recipe" in notes else {}  # trained here, on whole pictures if nothing else is said
+    """What the file says of how its images were prepared, as far as that differs from the preset's."""
+    cfg = {"crop_pct": 1.0} if "recipe" in notes else {}  # trained here, on whole images if nothing else is said
     for key, check in _CHECKS.items():
         if notes.get(key) is not None:
             if not check(notes[key]):
@@ -100,7 +100,7 @@ def _preparation(arrays, notes, origin, path):
         return cfg
     if any(name in arrays and arrays[name].size == 1000 for name in ("head.bias", "head.fc.bias")):
         cfg["classes"] = imagenet_classes()
-    if origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes pictures; its DeiT crops as others
+    if origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes images; its DeiT crops as others
         cfg |= {"interpolation": "squash", "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.5,) * 3}
     return cfg
 

@@ -41,7 +41,7 @@ def read_checkpoint(path):
     """-> ({timm's name: array}, notes, origin).
 
     Containers: safetensors, .npz, PyTorch's zip (.pth, .pt, .bin). Names: timm and DeiT, torchvision, Hugging Face,
-    Google's ViT and big_vision; recognised by themselves. origin is "timm", "deit", "torchvision", "huggingface" or
+    Google's ViT and big_vision; recognized by themselves. origin is "timm", "deit", "torchvision", "huggingface" or
     "google", and decides how a position embedding is resized; "swin" for a Swin Transformer of any of them.
     """
     budget = budget_for(path)

@@ -40,7 +40,7 @@ def budget_for(path, times=2):
         advice = f"name the file in it, {best}" if best.exists() else "name a weight file"
         raise CheckpointError(f"{path}: is a directory; {advice}")
     if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path}: is no regular file; name a weight file")
+        raise CheckpointError(f"{path}: is not a regular file; name a weight file")
     return Budget(times * status.st_size + SLACK)
 
 
@@ -170,7 +170,7 @@ def _read_npy(archive, member, budget):
     with archive.open(member) as stream:
         head = stream.read(8)
         if head[:6] != b"\x93NUMPY" or head[6] not in (1, 2, 3):
-            raise CheckpointError(f"{name} is no NumPy array")
+            raise CheckpointError(f"{name} is not a NumPy array")
         form = "<H" if head[6] == 1 else "<I"
         (length,) = struct.unpack(form, stream.read(struct.calcsize(form)))
         if length > 10_000:

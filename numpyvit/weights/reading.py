@@ -37,7 +37,7 @@ def _fill(array, stream):
 
 
 def parse_json(data, budget):
-    """The value of JSON text (bytes). Errors: CheckpointError where it is no JSON, TooLarge."""
+    """The value of JSON text (bytes). Errors: CheckpointError where it is not JSON, TooLarge."""
     marks = sum(data.count(mark) for mark in b"[{:,")  # one before each value, of which none takes 128 bytes a mark
     budget.draw(10 * len(data) + 128 * marks)
     try:
@@ -54,6 +54,6 @@ def check_name(name):
 
 
 def check_shape(name, shape):
-    """Errors: CheckpointError where a shape is no sequence of natural numbers."""
+    """Errors: CheckpointError where a shape is not a sequence of natural numbers."""
     if not isinstance(shape, (tuple, list)) or not all(type(side) is int and side >= 0 for side in shape):
         raise CheckpointError(f"{name} has no shape of natural numbers; save or fetch it again")

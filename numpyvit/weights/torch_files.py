@@ -84,10 +84,10 @@ class _Storages:
     def __call__(self, identity):
         """identity: ("storage", type, key, where it was, how many numbers)."""
         if not isinstance(identity, tuple) or len(identity) != 5 or identity[0] != "storage":
-            raise CheckpointError("refers to something that is no storage of numbers")
+            raise CheckpointError("refers to something that is not a storage of numbers")
         _, kind, key, _, _ = identity
         if not isinstance(kind, pickles.Name) or kind.name not in _STORAGES or not isinstance(key, str):
-            raise CheckpointError("refers to something that is no storage of numbers")
+            raise CheckpointError("refers to something that is not a storage of numbers")
         if key not in self.found:
             self.found[key] = self._read(kind.name, key)
         if self.found[key].kind != kind.name:
