@@ -166,7 +166,7 @@ def test_a_run_directory_names_the_file_in_it(tmp_path):
 
 def test_what_is_no_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "fifo")
-    assert "no regular file" in refused(nv.load_checkpoint, tmp_path / "fifo")
+    assert "not a regular file" in refused(nv.load_checkpoint, tmp_path / "fifo")
     assert "there is no such checkpoint file" in refused(nv.load_checkpoint, tmp_path / "fifo" / "w.npz")
     assert "cannot be read" in refused(nv.load_checkpoint, "a\0b")
 
