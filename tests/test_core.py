@@ -275,7 +275,7 @@ def test_errors_name_a_layer_by_the_name_it_has_now(rng):
     with pytest.raises(ShapeError, match=r"^norm1 \(LayerNorm\)"):
         block(np.zeros((1, 5, 7), np.float32))
     model.blocks[1], block.attn.qkv.weight.data = block, np.zeros((24, 7), np.float32)
-    with pytest.raises(ShapeError, match=r"^blocks\.1\.attn\.qkv \(Linear\)"):
+    with pytest.raises(ShapeError, match=r"^blocks\.1\.attn\.qkv \(QKV\)"):
         model(x)
 
 

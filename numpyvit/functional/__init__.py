@@ -6,7 +6,7 @@ float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take
 """
 
 from .activations import gelu, gelu_backward, gelu_tanh, gelu_tanh_with_slope, gelu_with_slope
-from .attention import attention, attention_backward, join_heads, pad_tokens, split_heads
+from .attention import attention, attention_backward, join_heads, split_heads
 from .dropout import dropout_mask
 from .linear import (
     linear,
@@ -57,7 +57,6 @@ __all__ = [
     "matmul",
     "merge_patches",
     "merge_patches_backward",
-    "pad_tokens",
     "relative_bias",
     "relative_bias_backward",
     "relative_positions",

@@ -40,12 +40,3 @@ def join_heads(parts):
     B, _, N, _ = parts[0].shape
     parts = [part.transpose(0, 2, 1, 3).reshape(B, N, part.shape[1] * part.shape[3]) for part in parts]
     return parts[0] if len(parts) == 1 else array_module(parts[0]).concatenate(parts, axis=-1)
-
-
-def pad_tokens(x, tokens):
-    """(B, H, n, d) -> (B, H, tokens, d): zeros for the tokens behind the first n, which had no part in x."""
-    if x.shape[2] == tokens:
-        return x
-    padded = array_module(x).zeros((*x.shape[:2], tokens, x.shape[3]), dtype=x.dtype)
-    padded[:, :, : x.shape[2]] = x
-    return padded

@@ -2,7 +2,7 @@
 
 from ..core import FORGET, Buffer, Layer, Parameter, Recompute
 from .activations import GELU, GELUTanh, Identity, ReLU, Softmax, Tanh
-from .attention import Attention, Block
+from .attention import QKV, Attention, Block
 from .dropout import Dropout, DropPath
 from .embed import DynamicEmbed, Embed
 from .heads import AverageHead, ClassHead, DistilledHead, PreLogits
@@ -15,6 +15,7 @@ from .window import MapHead, PatchMerging, SwinBlock, SwinStage, WindowAttention
 __all__ = [
     "FORGET",
     "GELU",
+    "QKV",
     "Attention",
     "AverageHead",
     "Block",

@@ -4,19 +4,69 @@ Shapes: B batch, N tokens, D width, H heads, d = D/H.
 """
 
 from .. import functional as F
+from ..backend import array_module
 from ..core import FORGET, Layer, make_rng
 from ..errors import ConfigError, ShapeError
 from .activations import GELU, Identity
-from .checks import check_makes_layers
+from .checks import check_makes_layers, check_width
 from .dropout import Dropout, DropPath
 from .linear import Linear, Mlp
 from .norm import LayerNorm, LayerScale
 
 
+class QKV(Linear):
+    """Queries, keys and values by heads, the three parts of one product x Wᵀ + b.
+
+    x: (B, N, D), W: (3D, D), b: (3D,), each part (B, H, N, d). Where only the queries of the `first` leading tokens are
+    read, only those are computed.
+
+    Backward takes (dq, dk, dv); with q from W's first rows and k, v from the others:
+    dW = [Σ dqᵀ x, Σ dkvᵀ x],   db = [Σ dq, Σ dkv],   dx = dq W_q + dkv W_kv, the former at the first tokens alone.
+    """
+
+    takes_first = True
+
+    def __init__(self, dim, num_heads, bias=True, *, dtype="float32", seed=0):
+        super().__init__(dim, 3 * dim, bias, dtype=dtype, seed=seed)
+        self.num_heads = num_heads
+
+    def forward(self, x, tape=FORGET, first=None):
+        if first is None or first >= x.shape[1]:
+            return tuple(F.split_heads(super().forward(x, tape), 3, self.num_heads))
+        check_width(self, x, self.weight.data.shape[1])
+        tape.push(self, x)
+        (q_weight, kv_weight), (q_bias, kv_bias) = self._rows(self.weight), self._rows(self.bias)
+        q = F.split_heads(F.linear(x[:, :first], q_weight, q_bias), 1, self.num_heads)
+        return (*q, *F.split_heads(F.linear(x, kv_weight, kv_bias), 2, self.num_heads))
+
+    def backward(self, dparts, tape):
+        if dparts[0].shape[2] == dparts[1].shape[2]:
+            return super().backward(F.join_heads(dparts), tape)
+        (x,) = tape.pop(self)
+        dq, dkv = F.join_heads(dparts[:1]), F.join_heads(dparts[1:])
+        read, concatenate = x[:, : dq.shape[1]], array_module(x).concatenate
+        if tape.wants(self.weight):
+            tape.add(self.weight, concatenate((F.linear_weight_gradient(dq, read), F.linear_weight_gradient(dkv, x))))
+        if self.bias and tape.wants(self.bias):
+            tape.add(self.bias, concatenate((F.sum_rows(dq), F.sum_rows(dkv))))
+        q_weight, kv_weight = self._rows(self.weight)
+        dx = F.linear_input_gradient(dkv, kv_weight)
+        dx[:, : dq.shape[1]] += F.linear_input_gradient(dq, q_weight)
+        return dx
+
+    @staticmethod
+    def _rows(parameter):
+        """Those of the queries and those of keys and values."""
+        if parameter is None:
+            return None, None
+        width = len(parameter.data) // 3
+        return parameter.data[:width], parameter.data[width:]
+
+
 class Attention(Layer):
     """Each token looks at all tokens: per head, out = softmax(s q kᵀ) v   (Vaswani et al. 2017, arXiv:1706.03762).
 
-    q, k, v are the three parts of one product, qkv x + b; heads are joined again and go through proj.
+    Heads are joined again and go through proj.
     s is 1/√d, or qk_scale. Dropout acts on the probabilities and on the output.
     qk_norm: queries and keys are normalized head by head   (Dehghani et al. 2023, arXiv:2302.05442, §2).
 
@@ -45,7 +95,7 @@ class Attention(Layer):
         rng = make_rng(seed)
         self.dim = dim
         self.num_heads, self.scale = num_heads, float(qk_scale or (dim // num_heads) ** -0.5)
-        self.qkv = Linear(dim, 3 * dim, bias=qkv_bias, dtype=dtype, seed=rng)
+        self.qkv = QKV(dim, num_heads, qkv_bias, dtype=dtype, seed=rng)
         self.q_norm = norm_layer(dim // num_heads, dtype=dtype) if qk_norm else Identity()
         self.k_norm = norm_layer(dim // num_heads, dtype=dtype) if qk_norm else Identity()
         self.attn_drop = Dropout(attn_drop)
@@ -56,8 +106,8 @@ class Attention(Layer):
         """first: number of leading tokens used as queries, which come out; keys and values use all tokens."""
         if x.ndim != 3:
             raise ShapeError(f"{self.path}: got an array of shape {x.shape}, expected (batch, tokens, {self.dim})")
-        q, k, v = F.split_heads(self.qkv.forward(x, tape), 3, self.num_heads)
-        q, k = self.q_norm.forward(q[:, :, :first], tape), self.k_norm.forward(k, tape)
+        q, k, v = self.qkv.forward(x, tape, first)
+        q, k = self.q_norm.forward(q, tape), self.k_norm.forward(k, tape)
         keep = self.attn_drop.mask((*q.shape[:3], k.shape[2]), x.dtype, tape)
         out, p = F.attention(q, k, v, self.scale, keep=keep)
         tape.push(self, q, k, v, p, keep)
@@ -70,7 +120,7 @@ class Attention(Layer):
         dq, dk, dv, _ = F.attention_backward(dout, q, k, v, p, self.scale, keep)
         dk = self.k_norm.backward(dk, tape)
         dq = self.q_norm.backward(dq, tape)
-        return self.qkv.backward(F.join_heads((F.pad_tokens(dq, dk.shape[2]), dk, dv)), tape)
+        return self.qkv.backward((dq, dk, dv), tape)
 
     @staticmethod
     def values_and_probabilities(residuals):

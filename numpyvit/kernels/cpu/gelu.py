@@ -22,7 +22,7 @@ _HALF, _MINUS_HALF, _PHI0 = (np.array(c, np.float32) for c in (0.5, -0.5, 1 / ma
 _SIGN = np.array(-(2**31), np.int32)  # the bit that holds a float32's sign
 _FAR = 15  # exp(−15²/2) is 0 in float32, so a may end there, before its powers overflow
 
-_CHUNK = 49_152  # elements: eight rows, 1.5 MiB, stay in a processor's cache; shorter passes are too short to share
+_CHUNK = 98_304  # elements: passes long enough to share the interpreter, rows that stay in a processor's cache
 _scratch = threading.local()
 
 
