@@ -1,4 +1,5 @@
 import concurrent.futures
+import signal
 import threading
 
 import numpy as np
@@ -8,6 +9,9 @@ import numpyvit as nv
 from numpyvit.optim import Optimizer
 from numpyvit.testing import stand_in
 from numpyvit.training import shards
+
+# A shell that starts the suite in the background has Ctrl-C ignored, and the programs that the tests start inherit it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
