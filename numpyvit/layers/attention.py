@@ -15,52 +15,50 @@ from .norm import LayerNorm, LayerScale
 
 
 class QKV(Linear):
-    """Queries, keys and values by heads, the three parts of one product x Wᵀ + b.
+    """Queries, keys and values as one product x Wᵀ + b.   x: (B, N, D), W: (3D, D), b: (3D,), y: (B, N, 3D).
 
-    x: (B, N, D), W: (3D, D), b: (3D,), each part (B, H, N, d). Where only the queries of the `first` leading tokens are
-    read, only those are computed.
+    Where only the queries of the `first` leading tokens are read, no others are computed:
+    -> q (B, first, D) from W's first rows W_q, k and v (B, N, 2D) from the others, W_kv.
 
-    Backward takes (dq, dk, dv); with q from W's first rows and k, v from the others:
-    dW = [Σ dqᵀ x, Σ dkvᵀ x],   db = [Σ dq, Σ dkv],   dx = dq W_q + dkv W_kv, the former at the first tokens alone.
+    Backward, then of the pair (dq, dkv):   dW = [Σ dqᵀ x; Σ dkvᵀ x],   db = [Σ dq; Σ dkv],
+    dx = dkv W_kv, with dq W_q added at the first tokens.
     """
 
     takes_first = True
 
-    def __init__(self, dim, num_heads, bias=True, *, dtype="float32", seed=0):
+    def __init__(self, dim: int, bias: bool = True, *, dtype="float32", seed=0):
         super().__init__(dim, 3 * dim, bias, dtype=dtype, seed=seed)
-        self.num_heads = num_heads
 
     def forward(self, x, tape=FORGET, first=None):
-        if first is None or first >= x.shape[1]:
-            return tuple(F.split_heads(super().forward(x, tape), 3, self.num_heads))
+        if first is None:
+            return super().forward(x, tape)
         check_width(self, x, self.weight.data.shape[1])
         tape.push(self, x)
-        (q_weight, kv_weight), (q_bias, kv_bias) = self._rows(self.weight), self._rows(self.bias)
-        q = F.split_heads(F.linear(x[:, :first], q_weight, q_bias), 1, self.num_heads)
-        return (*q, *F.split_heads(F.linear(x, kv_weight, kv_bias), 2, self.num_heads))
+        (q_weight, kv_weight), (q_bias, kv_bias) = _q_and_kv(self.weight), _q_and_kv(self.bias)
+        return F.linear(x[:, :first], q_weight, q_bias), F.linear(x, kv_weight, kv_bias)
 
-    def backward(self, dparts, tape):
-        if dparts[0].shape[2] == dparts[1].shape[2]:
-            return super().backward(F.join_heads(dparts), tape)
-        (x,) = tape.pop(self)
-        dq, dkv = F.join_heads(dparts[:1]), F.join_heads(dparts[1:])
-        read, concatenate = x[:, : dq.shape[1]], array_module(x).concatenate
+    def backward(self, dy, tape):
+        if not isinstance(dy, tuple):
+            return super().backward(dy, tape)
+        (x,), (dq, dkv) = tape.pop(self), dy
+        first, concatenate = x[:, : dq.shape[1]], array_module(x).concatenate
         if tape.wants(self.weight):
-            tape.add(self.weight, concatenate((F.linear_weight_gradient(dq, read), F.linear_weight_gradient(dkv, x))))
+            dweights = F.linear_weight_gradient(dq, first), F.linear_weight_gradient(dkv, x)
+            tape.add(self.weight, concatenate(dweights))
         if self.bias and tape.wants(self.bias):
             tape.add(self.bias, concatenate((F.sum_rows(dq), F.sum_rows(dkv))))
-        q_weight, kv_weight = self._rows(self.weight)
+        q_weight, kv_weight = _q_and_kv(self.weight)
         dx = F.linear_input_gradient(dkv, kv_weight)
         dx[:, : dq.shape[1]] += F.linear_input_gradient(dq, q_weight)
         return dx
 
-    @staticmethod
-    def _rows(parameter):
-        """Those of the queries and those of keys and values."""
-        if parameter is None:
-            return None, None
-        width = len(parameter.data) // 3
-        return parameter.data[:width], parameter.data[width:]
+
+def _q_and_kv(parameter):
+    """The rows for queries, and those for keys and values."""
+    if parameter is None:
+        return None, None
+    width = len(parameter.data) // 3
+    return parameter.data[:width], parameter.data[width:]
 
 
 class Attention(Layer):
@@ -73,8 +71,6 @@ class Attention(Layer):
     Backward, per head, with p the probabilities:   dv = pᵀ dout,   dp = dout vᵀ,   ds = p (dp − Σ dp p),
     dq = s ds k,   dk = s dsᵀ q   (a shift of all scores changes nothing, so the bias of k has gradient 0).
     """
-
-    takes_first = True
 
     def __init__(
         self,
@@ -95,18 +91,26 @@ class Attention(Layer):
         rng = make_rng(seed)
         self.dim = dim
         self.num_heads, self.scale = num_heads, float(qk_scale or (dim // num_heads) ** -0.5)
-        self.qkv = QKV(dim, num_heads, qkv_bias, dtype=dtype, seed=rng)
+        self.qkv = QKV(dim, qkv_bias, dtype=dtype, seed=rng)
         self.q_norm = norm_layer(dim // num_heads, dtype=dtype) if qk_norm else Identity()
         self.k_norm = norm_layer(dim // num_heads, dtype=dtype) if qk_norm else Identity()
         self.attn_drop = Dropout(attn_drop)
         self.proj = Linear(dim, dim, dtype=dtype, seed=rng)
         self.proj_drop = Dropout(proj_drop)
 
+    @property
+    def takes_first(self):
+        return self.qkv.takes_first
+
     def forward(self, x, tape=FORGET, first=None):
         """first: number of leading tokens used as queries, which come out; keys and values use all tokens."""
         if x.ndim != 3:
             raise ShapeError(f"{self.path}: got an array of shape {x.shape}, expected (batch, tokens, {self.dim})")
-        q, k, v = self.qkv.forward(x, tape, first)
+        if first is None:
+            q, k, v = F.split_heads(self.qkv.forward(x, tape), 3, self.num_heads)
+        else:
+            q, kv = self.qkv.forward(x, tape, first)
+            q, k, v = (*F.split_heads(q, 1, self.num_heads), *F.split_heads(kv, 2, self.num_heads))
         q, k = self.q_norm.forward(q, tape), self.k_norm.forward(k, tape)
         keep = self.attn_drop.mask((*q.shape[:3], k.shape[2]), x.dtype, tape)
         out, p = F.attention(q, k, v, self.scale, keep=keep)
@@ -120,7 +124,9 @@ class Attention(Layer):
         dq, dk, dv, _ = F.attention_backward(dout, q, k, v, p, self.scale, keep)
         dk = self.k_norm.backward(dk, tape)
         dq = self.q_norm.backward(dq, tape)
-        return self.qkv.backward((dq, dk, dv), tape)
+        if dq.shape[2] == dk.shape[2]:
+            return self.qkv.backward(F.join_heads((dq, dk, dv)), tape)
+        return self.qkv.backward((F.join_heads((dq,)), F.join_heads((dk, dv))), tape)
 
     @staticmethod
     def values_and_probabilities(residuals):
@@ -135,8 +141,6 @@ class Block(Layer):
     init_values: initial value of LayerScale's factors on both branches; None leaves them out.
     Backward: at each sum the gradient goes both ways, so   dx = dy + norm(branch(dy)), in reverse order.
     """
-
-    takes_first = True
 
     def __init__(
         self,
@@ -170,6 +174,10 @@ class Block(Layer):
         self.norm2 = norm_layer(dim, dtype=dtype)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop, dtype=dtype, seed=rng)
         self.ls2, self.drop_path2 = scale(), DropPath(drop_path)
+
+    @property
+    def takes_first(self):
+        return self.attn.takes_first
 
     def forward(self, x, tape=FORGET, first=None):
         """first: number of leading tokens that come out; the others are keys and values only. Default all."""

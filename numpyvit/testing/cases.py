@@ -86,7 +86,7 @@ LAYERS = [
     Case("DropPath", partial(DropPath, 0.4), (6, 5, 8), dropout=True),
     Case("Mlp", partial(Mlp, 8, 12, 6, drop=0.2), _TOKENS, dropout=True),
     Case("Mlp with ReLU", partial(Mlp, 8, 12, act_layer=ReLU), _TOKENS),
-    Case("QKV", partial(QKV, 8, 2), _TOKENS),
+    Case("QKV", partial(QKV, 8), _TOKENS),
     Case("Attention", partial(Attention, 8, 2, qkv_bias=True), _TOKENS),
     Case("Attention without qkv bias", partial(Attention, 8, 2), _TOKENS),
     Case("Attention with qk_scale", partial(Attention, 8, 2, qk_scale=0.7), _TOKENS),
