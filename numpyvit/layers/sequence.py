@@ -48,14 +48,31 @@ class Sequence(Layer):
         return last.forward(x, tape.at(last), *wanted)
 
     def backward(self, dy, tape):
-        for layer in reversed(self.layers):
+        return self.outputs_backward([None] * (len(self) - 1) + [dy], tape)
+
+    def outputs(self, x, tape=FORGET, count=None):
+        """What each layer returns, as a list; only the first `count` layers run where it is given."""
+        if count is not None and not 1 <= count <= len(self):
+            raise ConfigError(f"{self.path}: got count={count}, expected 1..{len(self)}, the number of layers")
+        found = []
+        for layer in self.layers[:count]:
+            x = layer.forward(x, tape.at(layer))
+            found.append(x)
+        return found
+
+    def outputs_backward(self, dys, tape):
+        """The gradients of what `outputs` returned -> that of its input, or None where nobody wants it.
+
+        dx of a layer is the dy of the one before it, so both add up there:   dyᵢ + dxᵢ₊₁. A dy may be None where an
+        output was not used; the last must be an array.
+        """
+        dx = None
+        for layer, dy in zip(reversed(self.layers[: len(dys)]), reversed(dys)):
             if not tape.reaches(layer):
                 return None
-            dy = layer.backward(dy, tape)
-        return dy
-
-    def intermediates(self, x):
-        """What each layer gives, one after another, in inference."""
-        for layer in self:
-            x = layer(x)
-            yield x
+            if dx is not None:
+                dy = dx if dy is None else dy + dx
+            if dy is None:
+                raise ConfigError(f"{self.path}: the last output has no gradient; leave it out by a smaller count")
+            dx = layer.backward(dy, tape)
+        return dx

@@ -108,15 +108,33 @@ class SwinTransformer(Layer):
 
     def features(self, x, tape=FORGET):
         """(B, C, H, W) -> the map after the last stage, before the norm: (B, rows, columns, num_features)."""
-        tokens = self.patch_embed.forward(x, tape.at(self.patch_embed))
-        return self.layers.forward(self._on_map(tokens, x), tape)
-
-    def _on_map(self, tokens, x):
-        return tokens.reshape(len(x), *self.patch_embed.grid_for(x.shape[2:]), -1)
+        return self.layers.forward(self._embed(x, tape), tape)
 
     def features_backward(self, dy, tape):
         """The gradient of what `features` returned -> the gradient of the images, or None where nobody wants it."""
-        dy = self.layers.backward(dy, tape)
+        return self._embed_backward(self.layers.backward(dy, tape), tape)
+
+    def pyramid(self, x, tape=FORGET, stages=None):
+        """The map after each stage, or after the first `stages`: what a detector's neck or a segmentation stands on.
+
+        (B, C, H, W) -> list of (B, width, rows, columns), each half as fine and twice as wide as the one before.
+        """
+        return [level.transpose(0, 3, 1, 2) for level in self.layers.outputs(self._embed(x, tape), tape, stages)]
+
+    def pyramid_backward(self, dlevels, tape):
+        """The gradients of what `pyramid` returned -> that of the images, as for features_backward.
+
+        They add up at each stage. One may be None where a map was not used, but not the last.
+        """
+        dmaps = [None if dlevel is None else dlevel.transpose(0, 2, 3, 1) for dlevel in dlevels]
+        return self._embed_backward(self.layers.outputs_backward(dmaps, tape), tape)
+
+    def _embed(self, x, tape):
+        """(B, C, H, W) -> the first map (B, rows, columns, embed_dim)."""
+        tokens = self.patch_embed.forward(x, tape.at(self.patch_embed))
+        return tokens.reshape(len(x), *self.patch_embed.grid_for(x.shape[2:]), -1)
+
+    def _embed_backward(self, dy, tape):
         if not tape.reaches(self.patch_embed):
             return None
         return self.patch_embed.backward(dy.reshape(len(dy), -1, dy.shape[-1]), tape)
@@ -134,7 +152,7 @@ class SwinTransformer(Layer):
         wanted = range(stages) if indices is None else [i + stages if i < 0 else i for i in indices]
         if not all(0 <= i < stages for i in wanted):
             raise ConfigError(f"indices must name stages 0..{stages - 1}, got {list(indices)}")
-        found = list(self.layers.intermediates(self._on_map(self.patch_embed(x), x)))
+        found = self.layers.outputs(self._embed(x, FORGET))
         if norm:
             found[-1] = self.norm(found[-1])
         return [found[i].transpose(0, 3, 1, 2) for i in wanted]

@@ -110,7 +110,7 @@ class VisionTransformer(Layer):
         wanted = range(depth) if indices is None else [i + depth if i < 0 else i for i in indices]
         if not all(0 <= i < depth for i in wanted):
             raise ConfigError(f"indices must name blocks 0..{depth - 1}, got {list(indices)}")
-        found = list(self.blocks.intermediates(self.embed(x)))
+        found = self.blocks.outputs(self.embed(x))
         return [self.classifier.normalized(found[i]) if norm else found[i] for i in wanted]
 
     def parameter_depth(self, name):
