@@ -21,6 +21,7 @@ from .norm import layer_norm, layer_norm_backward
 from .patches import col2im, im2col
 from .softmax import log_softmax, softmax, softmax_, softmax_backward
 from .windows import (
+    attention_from,
     cyclic_shift,
     from_windows,
     merge_patches,
@@ -37,6 +38,7 @@ from .windows import (
 __all__ = [
     "attention",
     "attention_backward",
+    "attention_from",
     "col2im",
     "cyclic_shift",
     "dropout_mask",

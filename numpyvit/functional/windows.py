@@ -10,7 +10,7 @@ to_windows and from_windows are each the other's backward.
 import numpy as np
 
 from ..backend import array_module
-from .linear import matmul
+from .linear import matmul, transposed
 
 Size = tuple[int, int]  # rows, columns
 
@@ -69,6 +69,18 @@ def window_reverse(windows, window: Size, size: Size):
     (H, W), (h, w), C = size, window, windows.shape[-1]
     x = windows.reshape(-1, H // h, W // w, h, w, C).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(-1, H, W, C)
+
+
+def attention_from(p, queries, window: Size, shift: Size = (0, 0), pad_first: bool = False):
+    """a[j] = Σ queries[i] p[i, j], stitched together: what some tokens of a map give to each, (B, heads, H, W).
+
+    p: attention probabilities of the windows (B·n, heads, N, N). queries: (H, W), how much each token counts: 1 at one
+    token and 0 elsewhere gives its attention, 0 outside its window; 1 everywhere what each token receives in all.
+    """
+    chosen = to_windows(queries[None, :, :, None], window, shift, pad_first)  # n, N, 1; 0 for the padding's tokens
+    given = matmul(transposed(chosen)[:, None], p.reshape(-1, len(chosen), *p.shape[1:]))  # B, n, heads, 1, N
+    windows = given.reshape(len(p), *p.shape[1:3]).swapaxes(1, 2)
+    return from_windows(windows, window, shift, queries.shape, pad_first).transpose(0, 3, 1, 2)
 
 
 def shift_mask(size: Size, window: Size, shift: Size) -> np.ndarray | None:

@@ -170,6 +170,19 @@ class SwinBlock(Layer):
         branch = self.mlp.forward(self.norm2.forward(x, tape), tape)
         return x + self.drop_path2.forward(branch, tape)
 
+    def attention_on_map(self, residuals, size, token=None):
+        """What the attention kept for maps of `size`, stitched together: (B, heads, *size), 1 an even share.
+
+        What each token receives from those of its window; or with token=(row, column), what that token gives to each,
+        0 outside its window.
+        """
+        p = self.attn.probabilities(residuals)
+        xp = array_module(p)
+        queries = xp.ones(size, p.dtype) if token is None else xp.zeros(size, p.dtype)
+        if token is not None:
+            queries[token] = p.shape[-1]  # an even share is 1/N
+        return F.attention_from(p, queries, self.window_size, self.shift_size, self.pad_first)
+
     def backward(self, dy, tape):
         cut = (self.window_size, self.shift_size)
         dy = dy + self.norm2.backward(self.mlp.backward(self.drop_path2.backward(dy, tape), tape), tape)

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
 from ..layers.patches import pair
 from ..layers.window import swin_norm
-from .vit import check_sizes
+from .vit import check_patch, check_sizes
 
 
 class SwinTransformer(Layer):
@@ -157,6 +157,23 @@ class SwinTransformer(Layer):
             found[-1] = self.norm(found[-1])
         return [found[i].transpose(0, 3, 1, 2) for i in wanted]
 
+    @property
+    def attention_layers(self):
+        return [block.attn for stage in self.layers for block in stage.blocks]
+
+    def attention_on_grid(self, tape, image_size, patch=None):
+        """What a pass on a tape with record_all looked at, block by block: [(B, heads, rows, columns), …].
+
+        The maps are those of SwinBlock.attention_on_map; patch: (row, column) on the grid of patches, whose token is
+        the one that looks, in each stage the one that it was merged into.
+        """
+        kept, size, maps = dict(tape.residuals()), self.patch_embed.grid_for(image_size), []
+        token = None if patch is None else check_patch(patch, size)
+        for stage in self.layers:
+            maps += [block.attention_on_map(kept[block.attn], size, token) for block in stage.blocks]
+            size, token = _merged(size), token and (token[0] // 2, token[1] // 2)
+        return maps
+
     def parameter_depth(self, name):
         """0 for the embedding, i + 1 for the i-th block of all stages, one more for what follows the blocks.
 
@@ -193,6 +210,11 @@ def _per_stage(name, value, depths):
     if len(values) != len(depths):
         raise ConfigError(f"{name} must have one value for each of the {len(depths)} stages, got {value!r}")
     return values
+
+
+def _merged(size):
+    """(rows, columns) of a map after a merging of patches, odd ones padded."""
+    return tuple(-(-side // 2) for side in size)
 
 
 def _windows(window_size, depths):

@@ -22,6 +22,29 @@ def attention_maps(model, image):
     return np.stack(_attention_on_tape(model, image)[1])
 
 
+def attention_grids(model, image, patch=None):
+    """What each block looks at, on the grid of its tokens: a list of (H, rows, columns), 1 an even share.
+
+    The class token's attention to each patch; of a model without one the attention that each token receives, in a Swin
+    from the tokens of its window, stitched together, with grids that get coarser from stage to stage.
+
+    patch: (row, column) on the grid of patches, counted from 0: the attention of that patch to the others instead; in
+           a Swin 0 outside its window, and in later stages that of the token which it was merged into.
+    Errors: ConfigError for a patch outside the grid, or a model without attention.
+    """
+    if not model.attention_layers:
+        raise ConfigError(f"a {type(model).__name__} has no attention to show; choose a ViT, a DeiT or a Swin")
+    batch, tape = _one_image(image), Tape(model, record_all=True)
+    model.forward(batch, tape)
+    grids = model.attention_on_grid(tape, batch.shape[2:], patch)
+    return _finite([to_host(maps)[0] for maps in grids])
+
+
+def attends_to_all(model):
+    """Whether each token looks at all others, so that attention_maps, rollout and gradient_attention are defined."""
+    return any(isinstance(layer, Attention) for layer in model.attention_layers)
+
+
 def attention_rollout(maps):
     """How much of each input token reaches each output token   (Abnar & Zuidema 2020, arXiv:2005.00928).
 
@@ -77,9 +100,13 @@ def _attention_on_tape(model, image):
     maps = [to_host(layer.values_and_probabilities(kept)[1])[0] for layer, kept in _kept_by_attention(tape)]
     if not maps:
         raise ConfigError(f"a {type(model).__name__} has no attention over all tokens to show; choose a ViT or a DeiT")
-    if not all(np.isfinite(p).all() for p in maps):
+    return tape, _finite(maps), logits
+
+
+def _finite(maps):
+    if not all(np.isfinite(values).all() for values in maps):
         raise NonFiniteError("the attention is not finite: the model's weights are too large, or hold NaN")
-    return tape, maps, logits
+    return maps
 
 
 def _kept_by_attention(tape):
@@ -117,36 +144,40 @@ def patch_filters(model, count=28):
 # ---- sheets ---------------------------------------------------------------------------------------------------------
 
 
-def draw_attention(model, image, pixels, path, title="", class_index=None, tile_size=224):
-    """A sheet as PNG: the image, rollout and gradient-weighted attention, each head of the last block, and the class
-    token's attention block by block. Heads and blocks share one scale; the predicted class stands above.
+def draw_attention(model, image, pixels, path, title="", class_index=None, tile_size=224, patch=None):
+    """A sheet as PNG: the image, rollout and gradient-weighted attention, each head of the last block, and the mean of
+    the heads block by block. Heads and blocks share one scale; the predicted class stands above.
+
+    Rollout and gradient are the class token's: the sheet of a model without one, or of a patch, leaves them out.
 
     image: (C, H, W) prepared for the model; pixels: (C, H, W) uint8, the same before it was normalized.
     class_index: whose gradient; default the most probable class. tile_size: pixels of each map's longer side.
+    patch: (row, column), whose attention is shown and which is outlined; default as in attention_grids.
     """
-    maps = attention_maps(model, image)
-    rollout = on_grid(model, attention_rollout(maps)[0])
-    tiles = [Tile("image"), Tile("rollout", rollout, own_scale=True)]
-    if model.num_classes:
-        values = on_grid(model, gradient_attention(model, image, class_index)[0])
-        of = "" if class_index is None else f" of {class_names(model)[class_index]}"
-        tiles.append(Tile(f"by gradient{of}", values, own_scale=True))
-    tiles += [_map_tile(model, maps, len(maps) - 1, head) for head in range(maps.shape[1])]
-    tiles += [_map_tile(model, maps, layer) for layer in range(len(maps))]
-    draw_sheet(pixels, tiles, path, caption(model, image, title), _unit(maps), tile_size)
+    grids, last = attention_grids(model, image, patch), len(model.attention_layers) - 1
+    tiles = [Tile("image")]
+    if _has_class_token(model) and patch is None:
+        tiles += _class_token_tiles(model, image, class_index)
+    elif class_index is not None:
+        raise ConfigError("the gradient of a class is shown for the class token of a ViT alone; leave out the class")
+    tiles += [_map_tile(grids, last, head) for head in range(len(grids[last]))]
+    tiles += [_map_tile(grids, layer) for layer in range(len(grids))]
+    words = (caption(model, image, title), _unit(model, patch))
+    draw_sheet(pixels, tiles, path, *words, tile_size, _outline(model, pixels, patch))
 
 
-def draw_attention_map(model, image, pixels, path, layer=-1, head=None, title=""):
-    """The class token's attention in one block as PNG, beside the image: the mean of the heads, or one of them.
+def draw_attention_map(model, image, pixels, path, layer=-1, head=None, title="", patch=None):
+    """One block's attention as PNG, beside the image: the mean of the heads, or one of them.
 
     layer, head: counted from 0, negative ones from the end. Other arguments: see draw_attention.
     Errors: ConfigError where the model has no such block or head.
     """
-    maps = attention_maps(model, image)
-    layer = _place("block", layer, len(maps))
-    head = None if head is None else _place("head", head, maps.shape[1])
-    tiles = [Tile("image"), _map_tile(model, maps, layer, head)]
-    draw_sheet(pixels, tiles, path, caption(model, image, title), _unit(maps), tile_size=448)
+    grids = attention_grids(model, image, patch)
+    layer = _place("block", layer, len(grids))
+    head = None if head is None else _place("head", head, len(grids[layer]))
+    tiles = [Tile("image"), _map_tile(grids, layer, head)]
+    words = (caption(model, image, title), _unit(model, patch))
+    draw_sheet(pixels, tiles, path, *words, 448, _outline(model, pixels, patch))
 
 
 def caption(model, image, title=""):
@@ -158,15 +189,41 @@ def caption(model, image, title=""):
     return f"{title}{': ' if title else ''}{class_names(model)[index]}, {probabilities[index]:.1%}"
 
 
-def _map_tile(model, maps, layer, head=None):
-    """The class token's attention to the patches, as multiples of what each token would get if all got the same."""
+def _has_class_token(model):
+    return attends_to_all(model) and model.cls_token is not None
+
+
+def _class_token_tiles(model, image, class_index):
+    tiles = [Tile("rollout", on_grid(model, attention_rollout(attention_maps(model, image))[0]), own_scale=True)]
+    if model.num_classes:
+        values = on_grid(model, gradient_attention(model, image, class_index)[0])
+        of = "" if class_index is None else f" of {class_names(model)[class_index]}"
+        tiles.append(Tile(f"by gradient{of}", values, own_scale=True))
+    return tiles
+
+
+def _map_tile(grids, layer, head=None):
     of = "mean of heads" if head is None else f"head {head + 1}"
-    row = (maps[layer].mean(0) if head is None else maps[layer, head])[0]
-    return Tile(f"block {layer + 1}, {of}", on_grid(model, row * len(row)))
+    return Tile(f"block {layer + 1}, {of}", grids[layer].mean(0) if head is None else grids[layer][head])
 
 
-def _unit(maps):
-    return f"attention of the class token, in multiples of an even share (1/{maps.shape[-1]})"
+def _unit(model, patch):
+    if patch is not None:
+        shown = f"attention of the patch in row {patch[0] + 1}, column {patch[1] + 1}"
+    elif _has_class_token(model):
+        shown = "attention of the class token"
+    else:
+        shown = "attention that each token receives"
+    return f"{shown}, in multiples of an even share"
+
+
+def _outline(model, pixels, patch):
+    """The patch's (top, left, bottom, right) as shares of the image."""
+    if patch is None:
+        return None
+    rows, columns = model.patch_embed.grid_for(pixels.shape[1:])
+    row, column = patch
+    return row / rows, column / columns, (row + 1) / rows, (column + 1) / columns
 
 
 def _place(kind, index, count):

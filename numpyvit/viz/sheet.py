@@ -57,10 +57,11 @@ class Scale:
         return [((p - self.low) / (self.high - self.low), f"{2**p}" if p >= 0 else f"1/{2**-p}") for p in powers]
 
 
-def draw_sheet(pixels, tiles, path, title="", unit="", tile_size=224):
+def draw_sheet(pixels, tiles, path, title="", unit="", tile_size=224, outline=None):
     """Write a PNG of tiles with their names, in rows that fill the sheet, above the color bar of the common scale.
 
     pixels: (C, H, W) uint8, gray or RGB. unit: what is said about the numbers at the color bar.
+    outline: (top, left, bottom, right) of a part that is outlined on each tile, as shares of the image.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -77,6 +78,8 @@ def draw_sheet(pixels, tiles, path, title="", unit="", tile_size=224):
     for i, tile in enumerate(tiles):
         x, y = _GAP + i % columns * step[0], top + i // columns * step[1]
         sheet.paste(image if tile.values is None else _colored(light, _share(tile, scale)), (x, y))
+        if outline is not None:
+            _draw_outline(draw, (x, y), image.size, outline)
         name = tile.name + (" *" if tile.own_scale else "")
         _write(draw, (x, y + image.height + 4), name, font, image.width, "#333333")
     if scale is not None:
@@ -128,7 +131,8 @@ def _colored(light, share):
     from PIL import Image
 
     size = light.shape[1::-1]
-    share = Image.fromarray(np.asarray(share, np.float32)).resize(size, Image.Resampling.BICUBIC)
+    share = np.clip(share, 0, 1).astype(np.float32)  # a 0 far below the scale would swing over beside its edge
+    share = Image.fromarray(share).resize(size, Image.Resampling.BICUBIC)
     return Image.fromarray(np.rint(_colors(np.asarray(share)) * light).astype(np.uint8))
 
 
@@ -136,6 +140,14 @@ def _colors(share):
     """(..., 3) in 0..255 for values in 0..1; what lies outside gets the color of the end."""
     places = np.linspace(0, 1, len(_COLOURS))
     return np.stack([np.interp(share, places, channel) for channel in _COLOURS.T], axis=-1)
+
+
+def _draw_outline(draw, place, size, outline):
+    """A black frame in a white one, around the part, seen on any color."""
+    (x, y), (width, height), (top, left, bottom, right) = place, size, outline
+    box = (x + left * width, y + top * height, x + right * width - 1, y + bottom * height - 1)
+    for margin, color in ((2, "white"), (1, "black")):
+        draw.rectangle((box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin), outline=color)
 
 
 def _draw_scale(sheet, draw, font, scale, unit, y):
