@@ -1,6 +1,6 @@
 """The machine: arrays on the host or a GPU, random streams, threads, settings of the process."""
 
-from .arrays import array_module, device_module, erf, on_host, register, to_host, to_module
+from .arrays import array_module, device_module, erf, on_host, register, rows, to_host, to_module, transposed
 from .process import tune_process
 from .random import Random
 from .threads import available_threads, blas_threads, shared_workers
@@ -14,8 +14,10 @@ __all__ = [
     "erf",
     "on_host",
     "register",
+    "rows",
     "shared_workers",
     "to_host",
     "to_module",
+    "transposed",
     "tune_process",
 ]

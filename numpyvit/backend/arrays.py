@@ -78,6 +78,16 @@ def to_host(x):
     return to_module(x, np)
 
 
+def rows(x):
+    """(..., D) -> (M, D): GEMM wants two dimensions; with more, NumPy loops over the batch and CuPy copies."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def transposed(x):
+    """The last two axes swapped, a view."""
+    return x.swapaxes(-1, -2)
+
+
 def erf(x):
     """The error function, 2/√π ∫₀ˣ exp(−t²) dt, elementwise (scipy on the host, cupyx on a GPU)."""
     xp = array_module(x)

@@ -14,8 +14,7 @@ from .linear import (
     linear_weight_gradient,
     matmul,
     rows,
-    sum_last,
-    sum_rows,
+    sum_over_rows,
 )
 from .norm import layer_norm, layer_norm_backward
 from .patches import col2im, im2col
@@ -69,8 +68,7 @@ __all__ = [
     "softmax_",
     "softmax_backward",
     "split_heads",
-    "sum_last",
-    "sum_rows",
+    "sum_over_rows",
     "to_windows",
     "window_partition",
     "window_reverse",

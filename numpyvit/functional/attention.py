@@ -1,8 +1,8 @@
 """Scaled dot-product attention over heads."""
 
-from ..backend import array_module
+from ..backend import array_module, transposed
 from ..kernels import accelerated
-from .linear import matmul, transposed
+from .linear import matmul
 from .softmax import softmax_, softmax_backward
 
 

@@ -1,22 +1,12 @@
-"""Products of matrices, and sums over their rows and columns."""
+"""Products of matrices, and sums over their rows."""
 
-from ..backend import array_module
+from ..backend import array_module, rows
 from ..kernels import accelerated
 
 
-def matmul(a, b, out=None):
+def matmul(a, b):
     """a b over the last two axes: every product of two matrices goes through here; `@` is for those with a vector."""
-    return array_module(a).matmul(a, b, out=out)
-
-
-def rows(x):
-    """(..., D) -> (M, D): GEMM wants two dimensions; with more, NumPy loops over the batch and CuPy copies."""
-    return x.reshape(-1, x.shape[-1])
-
-
-def transposed(x):
-    """The last two axes swapped, a view."""
-    return x.swapaxes(-1, -2)
+    return array_module(a).matmul(a, b)
 
 
 @accelerated
@@ -39,12 +29,6 @@ def linear_weight_gradient(dy, x):
 
 
 @accelerated
-def sum_rows(dy):
+def sum_over_rows(dy):
     """db = Σ dy over all rows.   (..., D) -> (D,)."""
     return rows(dy).sum(0)
-
-
-@accelerated
-def sum_last(x):
-    """Σ over the last axis: (..., N) -> (..., 1)."""
-    return x.sum(-1, keepdims=True)

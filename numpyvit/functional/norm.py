@@ -2,7 +2,7 @@
 
 from ..backend import array_module
 from ..kernels import accelerated
-from .linear import sum_rows
+from .linear import sum_over_rows
 
 
 @accelerated
@@ -22,4 +22,4 @@ def layer_norm_backward(dy, weight, xhat, rstd):
     """-> dx = r (g − mean g − x̂ mean(g x̂)) with g = γ dy,   dγ = Σ dy x̂,   dβ = Σ dy."""
     g = dy * weight
     dx = rstd * (g - g.mean(-1, keepdims=True) - xhat * (g * xhat).mean(-1, keepdims=True))
-    return dx, sum_rows(dy * xhat), sum_rows(dy)
+    return dx, sum_over_rows(dy * xhat), sum_over_rows(dy)

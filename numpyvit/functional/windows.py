@@ -9,8 +9,8 @@ to_windows and from_windows are each the other's backward.
 
 import numpy as np
 
-from ..backend import array_module
-from .linear import matmul, transposed
+from ..backend import array_module, transposed
+from .linear import matmul
 
 Size = tuple[int, int]  # rows, columns
 

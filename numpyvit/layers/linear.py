@@ -34,7 +34,7 @@ class Linear(Layer):
         if tape.wants(self.weight):
             tape.add(self.weight, F.linear_weight_gradient(dy, x))
         if self.bias and tape.wants(self.bias):
-            tape.add(self.bias, F.sum_rows(dy))
+            tape.add(self.bias, F.sum_over_rows(dy))
         return F.linear_input_gradient(dy, self.weight.data)
 
 

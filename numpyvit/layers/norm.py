@@ -49,5 +49,5 @@ class LayerScale(Layer):
     def backward(self, dy, tape):
         (x,) = tape.pop(self)
         if tape.wants(self.gamma):
-            tape.add(self.gamma, F.sum_rows(dy * x))
+            tape.add(self.gamma, F.sum_over_rows(dy * x))
         return dy * self.gamma.data

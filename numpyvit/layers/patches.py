@@ -122,7 +122,7 @@ class PatchProjection(Layer):
         if tape.wants(self.weight):
             tape.add(self.weight, F.linear_weight_gradient(dy, cols).reshape(weight.shape))
         if self.bias and tape.wants(self.bias):
-            tape.add(self.bias, F.sum_rows(dy))
+            tape.add(self.bias, F.sum_over_rows(dy))
         if not tape.wants_input(self):
             return None
         return F.col2im(F.linear_input_gradient(dy, weight.reshape(len(weight), -1)), weight.shape[2:], image_shape)

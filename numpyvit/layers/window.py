@@ -84,7 +84,7 @@ class WindowAttention(Layer):
         *gradients, ds = F.attention_backward(dout.reshape(q.shape), q, k, v, p, self.scale, keep)
         if tape.wants(self.relative_position_bias_table):
             scores = ds.shape[-3:]
-            dbias = F.sum_rows(ds.reshape(-1, math.prod(scores))).reshape(scores)
+            dbias = F.sum_over_rows(ds.reshape(-1, math.prod(scores))).reshape(scores)
             dtable = F.relative_bias_backward(dbias, self.rows.data, self.columns.data)
             tape.add(self.relative_position_bias_table, dtable)
         return self.qkv.backward(F.join_heads([part.reshape(-1, *part.shape[-3:]) for part in gradients]), tape)

@@ -2,15 +2,16 @@
 
 import numpy as np
 
+from ...backend import rows
 from .. import kernel
-from .linear import rows, sum_last, sum_rows
+from .linear import sum_over_last, sum_over_rows
 
 
 @kernel("layer_norm", np, "fd", tolerance=5e-6, gain=1.6)
 def layer_norm(x, weight, bias, eps):
     x2 = rows(x)
     width = x2.shape[1]
-    mean = sum_last(x2)
+    mean = sum_over_last(x2)
     mean /= width
     xhat = x2 - mean
     var = np.einsum("ij,ij->i", xhat, xhat)
@@ -29,7 +30,7 @@ def layer_norm_backward(dy, weight, xhat, rstd):
     dy2, xhat2 = rows(dy), rows(xhat)
     width = dy2.shape[1]
     dy_xhat = dy2 * xhat2
-    dweight, dbias = sum_rows(dy_xhat), sum_rows(dy2)
+    dweight, dbias = sum_over_rows(dy_xhat), sum_over_rows(dy2)
     mean_g = dy2 @ weight
     mean_g /= width
     mean_g_xhat = dy_xhat @ weight

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import kernel
-from .linear import sum_last
+from .linear import sum_over_last
 
 _SAFE_EXPONENT = 40  # e⁴⁰ and e⁻⁸⁰, the smallest quotient, lie well inside float32
 _LEAST_EXPONENT = {"f": -80, "d": -700}  # below, exp gives numbers with which products take many times as long, then 0
@@ -41,4 +41,4 @@ def _exp_(x):
 
 
 def _sum(x, axis):
-    return sum_last(x) if axis in (-1, x.ndim - 1) else x.sum(axis, keepdims=True)
+    return sum_over_last(x) if axis in (-1, x.ndim - 1) else x.sum(axis, keepdims=True)
