@@ -78,7 +78,8 @@ class Layer:
 
     Attribute names are the checkpoint's names, through lists at any depth; attributes are set in the order in which the
     data passes through them. Names that begin with _ are derived values and stay out of the checkpoint.
-    Every constructor takes `dtype` and `seed`, also where there is nothing to draw or to store.
+    Every constructor takes `dtype` and `seed`, also where there is nothing to draw or to store; only containers that
+    are given their layers (Sequence, Recompute) do not.
 
     transparent: the layer's parts count as its owner's own: model.embed.cls_token is model.cls_token, also in names.
     takes_first: forward takes a third argument, the number of leading tokens that are wanted (see Sequence).

@@ -8,7 +8,8 @@ class Recompute(Layer):
     """A layer that keeps only its input and runs forward again in backward (Chen et al. 2016, arXiv:1604.06174).
 
     Memory of the layer's residuals against one more forward. The second pass draws the same dropout masks, so the
-    gradients are bit-equal. Names of parameters are those of the layer inside.
+    gradients are bit-equal. Names of parameters are those of the layer inside, as are their dtype and initial values:
+    it takes neither `dtype` nor `seed`.
     """
 
     def __init__(self, layer):

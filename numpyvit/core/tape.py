@@ -149,6 +149,15 @@ class Tape:
         """How many layers' residuals wait for a backward."""
         return len(self._saved)
 
+    def check_done(self):
+        """Errors: TapeError where residuals wait for a backward, so that the gradients are not complete."""
+        if self._saved:
+            raise TapeError(
+                f"backward did not come to {self._saved[-1][0].path}, whose residuals are still on the tape: a layer "
+                "behind it was taken for one in front; set layers as attributes in the order in which the data passes "
+                "through them, or call tape.discard() where a forward gets no backward"
+            )
+
     def residuals(self):
         """(layer, residuals) pairs that wait for a backward, oldest first."""
         return list(self._saved)

@@ -1,7 +1,7 @@
 """Layers one after another."""
 
 from ..core import FORGET, Layer, Recompute
-from ..errors import ConfigError
+from ..errors import ConfigError, TapeError
 
 
 class Sequence(Layer):
@@ -9,6 +9,8 @@ class Sequence(Layer):
 
     Frozen ones at the bottom keep nothing and get no backward. Where the next layer reads only the `first` leading
     tokens, a last layer that can (takes_first) computes only those.
+
+    Made of layers that have their dtype and initial values, it takes neither `dtype` nor `seed`.
     """
 
     def __init__(self, layers, recompute=False):
@@ -73,6 +75,9 @@ class Sequence(Layer):
             if dx is not None:
                 dy = dx if dy is None else dy + dx
             if dy is None:
-                raise ConfigError(f"{self.path}: the last output has no gradient; leave it out by a smaller count")
+                raise TapeError(
+                    f"{self.path}: backward got no gradient for the last output; give `outputs` a smaller count, or "
+                    "set layers as attributes in the order in which the data passes through them"
+                )
             dx = layer.backward(dy, tape)
         return dx

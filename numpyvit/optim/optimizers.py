@@ -53,12 +53,16 @@ class Optimizer:
             self.update(chunk, tape.flat)
 
     def begin(self, tape):
-        """Count the step and check that the tape belongs to the same parameters."""
+        """Count the step and check that the tape belongs to the same parameters and that backward is through.
+
+        Errors: ConfigError, TapeError.
+        """
         if tape.layout != self.weights.layout:
             raise ConfigError(
                 "the tape and the optimizer hold different trainable parameters; "
                 "after freezing or unfreezing parameters, make both again"
             )
+        tape.check_done()
         self.weights.check_trainable()
         self.weights.adopt()
         self.steps += 1
