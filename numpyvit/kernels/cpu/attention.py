@@ -2,14 +2,16 @@
 
 import numpy as np
 
-from ...backend import transposed
+from ...backend import Array, transposed
 from .. import kernel
 from .linear import sum_over_last
 from .softmax import softmax_
 
 
 @kernel("attention", np, "fd", tolerance=2e-6, gain=1.3)
-def attention(q, k, v, scale, bias=None, keep=None):
+def attention(
+    q: Array, k: Array, v: Array, scale: float, bias: Array | None = None, keep: Array | None = None
+) -> tuple[Array, Array]:
     scores = np.matmul(q, transposed(k))
     scores *= scale
     if bias is not None:
@@ -19,7 +21,9 @@ def attention(q, k, v, scale, bias=None, keep=None):
 
 
 @kernel("attention_backward", np, "fd", tolerance=3e-6, gain=1.1)
-def attention_backward(dout, q, k, v, p, scale, keep=None):
+def attention_backward(
+    dout: Array, q: Array, k: Array, v: Array, p: Array, scale: float, keep: Array | None = None
+) -> tuple[Array, ...]:
     dv = _matmul_by_heads(transposed(p if keep is None else p * keep), dout)
     ds = np.matmul(dout, transposed(v))  # dp
     if keep is not None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ...backend import Array
 from .. import kernel
 from .linear import sum_over_last
 
@@ -10,7 +11,7 @@ _LEAST_EXPONENT = {"f": -80, "d": -700}  # below, exp gives numbers with which p
 
 
 @kernel("softmax_", np, "fd", tolerance=2e-6, gain=1.8)
-def softmax_(x, axis=-1):
+def softmax_(x: Array, axis: int = -1) -> Array:
     """The maximum of each row is the costly part. It serves nothing where no exp can overflow or lose digits, and a
     look at the whole array tells; where a few numbers are far below 0, as behind a mask, the sums of the rows tell."""
     if not (x.size and x.max() < _SAFE_EXPONENT):
