@@ -12,18 +12,18 @@ class Recompute(Layer):
     it takes neither `dtype` nor `seed`.
     """
 
-    def __init__(self, layer):
+    def __init__(self, layer: Layer):
         self.layer = layer
 
     def children(self):
         return self.layer.children()
 
     @property
-    def takes_first(self):
+    def takes_first(self) -> bool:
         return self.layer.takes_first
 
     @property
-    def transparent(self):
+    def transparent(self) -> bool:
         return self.layer.transparent
 
     def forward(self, x, tape=FORGET, *first):
