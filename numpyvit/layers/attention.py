@@ -3,8 +3,11 @@
 Shapes: B batch, N tokens, D width, H heads, d = D/H.
 """
 
+from collections.abc import Callable
+
 from .. import functional as F
-from ..core import FORGET, Layer, make_rng
+from ..backend import Array
+from ..core import FORGET, Layer, Seed, make_rng
 from ..errors import ConfigError, ShapeError
 from .activations import GELU, Identity
 from .checks import check_makes_layers
@@ -28,17 +31,17 @@ class Attention(Layer):
 
     def __init__(
         self,
-        dim,
-        num_heads=8,
-        qkv_bias=False,
-        qk_scale=None,
-        attn_drop=0.0,
-        proj_drop=0.0,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
         *,
-        qk_norm=False,
-        norm_layer=LayerNorm,
-        dtype="float32",
-        seed=0,
+        qk_norm: bool = False,
+        norm_layer: Callable[..., Layer] = LayerNorm,
+        dtype: str = "float32",
+        seed: Seed = 0,
     ):
         if num_heads < 1 or dim % num_heads:
             raise ConfigError(f"embed_dim={dim} must be divisible by num_heads={num_heads}")
@@ -73,7 +76,7 @@ class Attention(Layer):
         return self.qkv.backward(F.join_heads((F.pad_tokens(dq, dk.shape[2]), dk, dv)), tape)
 
     @staticmethod
-    def values_and_probabilities(residuals):
+    def values_and_probabilities(residuals: tuple) -> tuple[Array, Array]:
         """v (B, H, N, d) and p (B, H, tokens, N) of what forward pushed, for those who look at attention."""
         _, _, v, p, _ = residuals
         return v, p
@@ -90,21 +93,21 @@ class Block(Layer):
 
     def __init__(
         self,
-        dim,
-        num_heads,
-        mlp_ratio=4.0,
-        qkv_bias=False,
-        qk_scale=None,
-        drop=0.0,
-        attn_drop=0.0,
-        drop_path=0.0,
-        act_layer=GELU,
-        norm_layer=LayerNorm,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: Callable[..., Layer] = GELU,
+        norm_layer: Callable[..., Layer] = LayerNorm,
         *,
-        init_values=None,
-        qk_norm=False,
-        dtype="float32",
-        seed=0,
+        init_values: float | None = None,
+        qk_norm: bool = False,
+        dtype: str = "float32",
+        seed: Seed = 0,
     ):
         check_makes_layers("norm_layer", norm_layer)
         rng = make_rng(seed)

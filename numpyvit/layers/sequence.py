@@ -1,6 +1,9 @@
 """Layers one after another."""
 
-from ..core import FORGET, Layer, Recompute
+from collections.abc import Iterable
+
+from ..backend import Array
+from ..core import FORGET, Layer, Recompute, Tape
 from ..errors import ConfigError, TapeError
 
 
@@ -13,14 +16,14 @@ class Sequence(Layer):
     Made of layers that have their dtype and initial values, it takes neither `dtype` nor `seed`.
     """
 
-    def __init__(self, layers, recompute=False):
+    def __init__(self, layers: Iterable[Layer], recompute: bool = False):
         self.layers = list(layers)
         if not self.layers:
             raise ConfigError("a Sequence needs at least one layer")
         if recompute:
             self.set_recompute()
 
-    def set_recompute(self, enable=True):
+    def set_recompute(self, enable: bool = True) -> None:
         """Let each layer keep only its input for backward and run forward again there (see core.Recompute)."""
         self.layers = [Recompute(layer) if enable else layer for layer in self]
 
@@ -52,7 +55,7 @@ class Sequence(Layer):
     def backward(self, dy, tape):
         return self.outputs_backward([None] * (len(self) - 1) + [dy], tape)
 
-    def outputs(self, x, tape=FORGET, count=None):
+    def outputs(self, x: Array, tape=FORGET, count: int | None = None) -> list[Array]:
         """What each layer returns, as a list; only the first `count` layers run where it is given."""
         if count is not None and not 1 <= count <= len(self):
             raise ConfigError(f"{self.path}: got count={count}, expected 1..{len(self)}, the number of layers")
@@ -62,7 +65,7 @@ class Sequence(Layer):
             found.append(x)
         return found
 
-    def outputs_backward(self, dys, tape):
+    def outputs_backward(self, dys: list[Array | None], tape: Tape) -> Array | None:
         """The gradients of what `outputs` returned -> that of its input, or None where nobody wants it.
 
         dx of a layer is the dy of the one before it, so both add up there:   dyᵢ + dxᵢ₊₁. A dy may be None where an
