@@ -3,10 +3,12 @@
 Shapes: L blocks, H heads, T class and distillation tokens, N patches on a grid of rows and columns, D width.
 """
 
+import os
+
 import numpy as np
 
-from ..backend import array_module, to_host
-from ..core import Tape, observing
+from ..backend import Array, array_module, to_host
+from ..core import Layer, Tape, observing
 from ..errors import ConfigError, NonFiniteError, ShapeError
 from ..functional import softmax
 from ..layers import Attention
@@ -14,7 +16,7 @@ from ..models import class_names
 from .sheet import Tile, draw_sheet
 
 
-def attention_maps(model, image):
+def attention_maps(model: Layer, image: Array) -> np.ndarray:
     """The attention probabilities of every block and head: (L, H, T+N, T+N); each row sums to 1.
 
     image: (C, H, W) or (1, C, H, W), prepared as for the model.
@@ -22,7 +24,7 @@ def attention_maps(model, image):
     return np.stack(_attention_on_tape(model, image)[1])
 
 
-def attention_grids(model, image, patch=None):
+def attention_grids(model: Layer, image: Array, patch: tuple[int, int] | None = None) -> list[np.ndarray]:
     """What each block looks at, on the grid of its tokens: a list of (H, rows, columns), 1 an even share.
 
     The class token's attention to each patch; of a model without one the attention that each token receives, in a Swin
@@ -40,12 +42,12 @@ def attention_grids(model, image, patch=None):
     return _finite([to_host(maps)[0] for maps in grids])
 
 
-def attends_to_all(model):
+def attends_to_all(model: Layer) -> bool:
     """Whether each token looks at all others, so that attention_maps, rollout and gradient_attention are defined."""
     return any(isinstance(layer, Attention) for layer in model.attention_layers)
 
 
-def attention_rollout(maps):
+def attention_rollout(maps: np.ndarray) -> np.ndarray:
     """How much of each input token reaches each output token   (Abnar & Zuidema 2020, arXiv:2005.00928).
 
     R = Π (A + I)/2 over the blocks, A the mean over heads; the identity is the residual branch.
@@ -57,7 +59,7 @@ def attention_rollout(maps):
     return rollout
 
 
-def gradient_attention(model, image, class_index=None):
+def gradient_attention(model: Layer, image: Array, class_index: int | None = None) -> np.ndarray:
     """Attention weighted by its gradient for one class   (Chefer et al. 2021, arXiv:2103.15679, §3.2).
 
     R = I, then block by block   R = R + mean_h max(∂logit/∂A · A, 0) R.   The gradient comes from the model's own
@@ -120,19 +122,19 @@ def _one_image(image):
     return batch
 
 
-def on_grid(model, row):
+def on_grid(model: Layer, row: np.ndarray) -> np.ndarray:
     """A row of attention (T+N,) without the tokens, as (rows, columns) of patches."""
     return row[model.num_prefix_tokens :].reshape(model.patch_embed.grid_size)
 
 
-def pos_embed_similarity(model):
+def pos_embed_similarity(model: Layer) -> np.ndarray:
     """Cosine of each patch's position embedding with every other's: (rows, columns, rows, columns)."""
     pos = to_host(model.pos_embed.data)[0, model.num_prefix_positions :]
     unit = pos / np.maximum(np.linalg.norm(pos, axis=1, keepdims=True), 1e-12)
     return (unit @ unit.T).reshape(*model.patch_embed.grid_size, *model.patch_embed.grid_size)
 
 
-def patch_filters(model, count=28):
+def patch_filters(model: Layer, count: int = 28) -> np.ndarray:
     """The first principal components of the patch weights, as images: (count, C, Ph, Pw) in 0..1."""
     weight = to_host(model.patch_embed.proj.weight.data)
     flat = weight.reshape(len(weight), -1).astype(np.float64)
@@ -144,7 +146,16 @@ def patch_filters(model, count=28):
 # ---- sheets ---------------------------------------------------------------------------------------------------------
 
 
-def draw_attention(model, image, pixels, path, title="", class_index=None, tile_size=224, patch=None):
+def draw_attention(
+    model: Layer,
+    image: Array,
+    pixels: np.ndarray,
+    path: str | os.PathLike,
+    title: str = "",
+    class_index: int | None = None,
+    tile_size: int = 224,
+    patch: tuple[int, int] | None = None,
+) -> None:
     """A sheet as PNG: the image, rollout and gradient-weighted attention, each head of the last block, and the mean of
     the heads block by block. Heads and blocks share one scale; the predicted class stands above.
 
@@ -166,7 +177,16 @@ def draw_attention(model, image, pixels, path, title="", class_index=None, tile_
     draw_sheet(pixels, tiles, path, *words, tile_size, _outline(model, pixels, patch))
 
 
-def draw_attention_map(model, image, pixels, path, layer=-1, head=None, title="", patch=None):
+def draw_attention_map(
+    model: Layer,
+    image: Array,
+    pixels: np.ndarray,
+    path: str | os.PathLike,
+    layer: int = -1,
+    head: int | None = None,
+    title: str = "",
+    patch: tuple[int, int] | None = None,
+) -> None:
     """One block's attention as PNG, beside the image: the mean of the heads, or one of them.
 
     layer, head: counted from 0, negative ones from the end. Other arguments: see draw_attention.
@@ -180,7 +200,7 @@ def draw_attention_map(model, image, pixels, path, layer=-1, head=None, title=""
     draw_sheet(pixels, tiles, path, *words, 448, _outline(model, pixels, patch))
 
 
-def caption(model, image, title=""):
+def caption(model: Layer, image: Array, title: str = "") -> str:
     """The title with the most probable class and its probability:   cat.jpg: tabby, 53.1%."""
     if model.num_classes == 0:
         return title

@@ -3,7 +3,10 @@
 import bisect
 import io
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -41,23 +44,31 @@ class Scale:
     high: int
 
     @classmethod
-    def over(cls, values):
+    def over(cls, values: np.ndarray) -> Self:
         """From a power of two below nearly all values to one above; of very different values the high ones decide."""
         low, high = np.log2(np.maximum(np.quantile(values, [0.05, 0.995]), 1e-9))
         high = max(math.ceil(high), math.floor(low) + 1)
         return cls(max(math.floor(low), high - _OCTAVES), high)
 
-    def share(self, values):
+    def share(self, values: np.ndarray) -> np.ndarray:
         """0 at the scale's beginning, 1 at its end."""
         return (np.log2(np.maximum(values, 1e-9)) - self.low) / (self.high - self.low)
 
-    def ticks(self):
+    def ticks(self) -> list[tuple[float, str]]:
         """(share, text) of each power of two."""
         powers = range(self.low, self.high + 1)
         return [((p - self.low) / (self.high - self.low), f"{2**p}" if p >= 0 else f"1/{2**-p}") for p in powers]
 
 
-def draw_sheet(pixels, tiles, path, title="", unit="", tile_size=224, outline=None):
+def draw_sheet(
+    pixels: np.ndarray,
+    tiles: Sequence[Tile],
+    path: str | os.PathLike,
+    title: str = "",
+    unit: str = "",
+    tile_size: int = 224,
+    outline: tuple[float, float, float, float] | None = None,
+) -> None:
     """Write a PNG of tiles with their names, in rows that fill the sheet, above the color bar of the common scale.
 
     pixels: (C, H, W) uint8, gray or RGB. unit: what is said about the numbers at the color bar.
