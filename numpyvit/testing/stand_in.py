@@ -56,7 +56,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     __array_priority__ = 100
 
-    def __init__(self, array):
+    def __init__(self, array: np.ndarray):
         self._array = array
 
     def __array__(self, *args, **keywords):
@@ -77,7 +77,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     __bool__ = __float__ = __int__ = __index__ = __complex__ = item = tolist = _host_read
 
-    def get(self):
+    def get(self) -> np.ndarray:
         return self._array.copy()
 
     def __len__(self):
