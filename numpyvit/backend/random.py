@@ -32,11 +32,11 @@ class Random:
         return self._xp.random.default_rng(int(words[0]) << 31 ^ int(words[1])).random(shape, dtype=np.float32)
 
     @property
-    def state(self):
+    def state(self) -> dict | int:
         return self._host.bit_generator.state if self._host is not None else self._draws
 
     @state.setter
-    def state(self, state):
+    def state(self, state: dict | int) -> None:
         if self._host is not None:
             self._host.bit_generator.state = state
         else:

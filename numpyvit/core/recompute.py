@@ -1,6 +1,8 @@
 """Layers that keep only their input and run forward again in backward."""
 
-from .layer import Layer
+from collections.abc import Iterator
+
+from .layer import Buffer, Layer, Parameter
 from .tape import FORGET
 
 
@@ -15,7 +17,7 @@ class Recompute(Layer):
     def __init__(self, layer: Layer):
         self.layer = layer
 
-    def children(self):
+    def children(self) -> Iterator[tuple[str, Parameter | Buffer | Layer]]:
         return self.layer.children()
 
     @property

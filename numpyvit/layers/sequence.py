@@ -1,9 +1,9 @@
 """Layers one after another."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from ..backend import Array
-from ..core import FORGET, Layer, Recompute, Tape
+from ..core import FORGET, Forget, Layer, Recompute, Tape
 from ..errors import ConfigError, TapeError
 
 
@@ -27,7 +27,7 @@ class Sequence(Layer):
         """Let each layer keep only its input for backward and run forward again there (see core.Recompute)."""
         self.layers = [Recompute(layer) if enable else layer for layer in self]
 
-    def children(self):
+    def children(self) -> Iterator[tuple[str, Layer]]:
         return ((str(i), layer) for i, layer in enumerate(self.layers))
 
     def __len__(self):
@@ -55,7 +55,7 @@ class Sequence(Layer):
     def backward(self, dy, tape):
         return self.outputs_backward([None] * (len(self) - 1) + [dy], tape)
 
-    def outputs(self, x: Array, tape=FORGET, count: int | None = None) -> list[Array]:
+    def outputs(self, x: Array, tape: Tape | Forget = FORGET, count: int | None = None) -> list[Array]:
         """What each layer returns, as a list; only the first `count` layers run where it is given."""
         if count is not None and not 1 <= count <= len(self):
             raise ConfigError(f"{self.path}: got count={count}, expected 1..{len(self)}, the number of layers")
