@@ -10,7 +10,7 @@ from numpyvit import viz
 from numpyvit.cli import main
 from numpyvit.errors import ConfigError, NonFiniteError
 from numpyvit.layers import SwinBlock
-from numpyvit.testing import randomize
+from numpyvit.testing import randomize, stand_in
 
 SIZES = dict(img_size=16, patch_size=2, in_chans=3, num_classes=3, embed_dim=8, depths=(2, 2), num_heads=(2, 4))
 
@@ -113,6 +113,21 @@ def test_the_maps_are_those_of_the_pass_that_is_recomputed_and_of_images_of_any_
     model.set_grad_checkpointing()
     model.freeze("patch_embed*", "layers.0*")
     assert all(map(np.array_equal, viz.attention_grids(model, image), expected))
+
+
+def test_maps_and_pyramid_are_the_same_on_a_device(rng):
+    model = nv.SwinTransformer(**SIZES, window_size=4)
+    x = rng.standard_normal((1, 3, 16, 16)).astype(np.float32)
+    expected = [*viz.attention_grids(model, x), *viz.attention_grids(model, x, (3, 6))]
+    levels, tape = model.pyramid(x), nv.Tape(model)
+    dx = model.pyramid_backward(model.pyramid(x, tape), tape)
+    model.to(stand_in)
+    x, tape = stand_in.asarray(x), nv.Tape(model)
+    found = [*viz.attention_grids(model, x), *viz.attention_grids(model, x, (3, 6))]
+    found += map(stand_in.asnumpy, model.pyramid(x))
+    found.append(stand_in.asnumpy(model.pyramid_backward(model.pyramid(x, tape), tape)))
+    for a, b in zip(found, [*expected, *levels, dx], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_bad_patches_and_weights_are_explained(rng):
