@@ -44,8 +44,7 @@ def calls(chosen, images, tokens, dtype):
         _, p = F.attention(q, k, v, scale)
     return {
         "linear": (x, normal(_HIDDEN, _WIDTH), normal(_HIDDEN)),
-        "sum_rows": (hidden,),
-        "sum_last": (p,),
+        "sum_over_rows": (hidden,),
         "softmax_": (p.copy(),),  # again and again of what it gave, which takes as long
         "gelu": (hidden,),
         "gelu_with_slope": (hidden,),

@@ -65,7 +65,7 @@ EQUIVALENT = (
         "_SAFE_EXPONENT",
         "whether the maximum is subtracted decides speed alone where no exponential overflows",
     ),
-    ("sum_last(x) if axis in", "sum_last(x) if ", "two ways to sum the same axis"),
+    ("sum_over_last(x) if axis in", "sum_over_last(x) if ", "two ways to sum the same axis"),
     ("_cubic(d, -0.75), 2)", "_cubic(d, -0.75), 4)", "the kernel is 0 beyond two cells"),
     ("np.abs(distance), 0), 1)", "np.abs(distance), 0), 2)", "the kernel is 0 beyond one cell"),
     ("b.strides[-2] < b.strides[-1]", "b.strides[-2] <= b.strides[-1]", "of equal strides either order is the same"),

@@ -151,3 +151,33 @@ def test_a_model_without_attention_over_all_tokens_says_so():
     model = nv.create_model("swin_micro_patch2_window4_32")
     with pytest.raises(ConfigError, match=r"Swin.* choose a ViT"):
         viz.attention_maps(model, np.zeros((3, 32, 32), np.float32))
+    with pytest.raises(ConfigError, match="a Linear has no attention to show"):
+        viz.attention_grids(nv.layers.Linear(2, 2), np.zeros((3, 32, 32), np.float32))
+    with pytest.raises(ConfigError, match="class token of a ViT alone"):
+        viz.draw_attention(model, np.zeros((3, 32, 32), np.float32), None, "never.png", class_index=3)
+
+
+def test_a_vits_grids_are_rows_of_its_maps_the_class_tokens_or_a_patchs(image):
+    maps = viz.attention_maps(tiny(), image)
+    for grids, token in (
+        (viz.attention_grids(tiny(), image), 0),
+        (viz.attention_grids(tiny(), image, (1, 2)), 6),
+    ):
+        np.testing.assert_allclose(grids, maps[:, :, token, 1:].reshape(2, 2, 2, 3) * 7)
+    for patch in ((2, 0), (0, 3), (-1, 0), (1,)):
+        with pytest.raises(ConfigError, match="outside the grid of 2 rows and 3 columns"):
+            viz.attention_grids(tiny(), image, patch)
+
+
+def test_without_a_class_token_the_grids_are_means_over_the_patches(image, tmp_path, monkeypatch):
+    model = randomize(
+        nv.ModernVisionTransformer(
+            **TINY, class_token=False, reg_tokens=1, no_embed_class=True, global_pool="avg", dtype="float64"
+        )
+    )
+    maps = viz.attention_maps(model, image)
+    np.testing.assert_allclose(viz.attention_grids(model, image), maps[:, :, 1:, 1:].mean(2).reshape(2, 2, 2, 3) * 7)
+    drawn = []
+    monkeypatch.setattr(viz.attention, "draw_sheet", lambda picture, tiles, *rest, **options: drawn.extend(tiles))
+    viz.draw_attention(model, image, None, tmp_path / "sheet.png")
+    assert not any("rollout" in tile.name or "gradient" in tile.name for tile in drawn)

@@ -582,3 +582,36 @@ def test_a_frozen_layer_that_stands_in_two_places_leaves_nothing_on_the_tape(rng
     tape = nv.Tape(layers, input_gradient=False)
     layers.backward(layers.forward(rng.standard_normal((2, 4)).astype(np.float32), tape), tape)
     assert tape.pending == 0 and set(tape.gradients()) == {"2.weight", "2.bias"}
+
+
+class Reversed(nv.Layer):
+    """Its head was set before its body, though the data passes through the body first."""
+
+    def __init__(self, body):
+        self.head = nv.layers.Sequence([Linear(3, 2)])
+        self.body = body
+
+    def forward(self, x, tape=nv.layers.FORGET):
+        return self.head.forward(self.body.forward(x, tape), tape)
+
+    def backward(self, dy, tape):
+        dy = self.head.backward(dy, tape)
+        return None if dy is None else self.body.backward(dy, tape)
+
+
+def test_a_frozen_layer_set_before_the_trained_one_that_it_follows_is_an_error(rng):
+    model, x = Reversed(Linear(4, 3)), rng.standard_normal((2, 4)).astype(np.float32)
+    optimizer = nv.optim.SGD(model)
+    nv.TrainStep(model, optimizer)(x, np.array([0, 1]))  # nothing is frozen
+    model.head.freeze()
+    model.set_paths()
+    optimizer = nv.optim.SGD(model)
+    tape = nv.Tape(model, input_gradient=False)
+    model.backward(model.forward(x, tape), tape)
+    before = model.body.weight.data.copy()
+    for step in (lambda: optimizer.step(tape), lambda: nv.TrainStep(model, optimizer)(x, np.array([0, 1]))):
+        with pytest.raises(TapeError, match=r"did not come to body \(Linear\).*in the order"):
+            step()
+    assert np.array_equal(model.body.weight.data, before) and optimizer.steps == 0
+    tape.discard()
+    optimizer.step(tape)

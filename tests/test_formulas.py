@@ -51,20 +51,17 @@ def test_linear(rng, shape, layout):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_sums_over_rows_and_over_the_last_axis(rng, dtype):
+def test_sums_over_rows(rng, dtype):
     for shape in ((3, 4, 5), (6, 5), (5,)):
         x = rng.standard_normal(shape).astype(dtype)
         wide = x.astype("float64")
-        np.testing.assert_allclose(F.sum_rows(x), wide.reshape(-1, 5).sum(0), rtol=1e-5)
-        np.testing.assert_allclose(F.sum_last(x), wide.sum(-1, keepdims=True), rtol=1e-5)
-        assert F.sum_rows(x).dtype == F.sum_last(x).dtype == dtype
+        np.testing.assert_allclose(F.sum_over_rows(x), wide.reshape(-1, 5).sum(0), rtol=1e-5)
+        assert F.sum_over_rows(x).dtype == dtype
 
 
-def test_a_product_takes_the_last_two_axes_and_a_place_for_the_result(rng):
-    a, b, out = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 4, 5)), np.empty((2, 3, 5))
+def test_a_product_takes_the_last_two_axes(rng):
+    a, b = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 4, 5))
     np.testing.assert_allclose(F.matmul(a, b), np.einsum("bij,bjk->bik", a, b), rtol=1e-12)
-    assert F.matmul(a, b, out=out) is out
-    assert np.array_equal(out, F.matmul(a, b))
 
 
 # ---- activations ----------------------------------------------------------------------------------------------------
@@ -246,7 +243,7 @@ def _calls(rng):
     yield from (("matmul", (x, y.swapaxes(-1, -2))), ("rows", (x,)))
     yield from (("linear", (x, weight)), ("linear", (x, weight, bias)), ("linear", (np.asfortranarray(x[0]), weight)))
     yield from (("linear_input_gradient", (dy[..., :4], weight)), ("linear_weight_gradient", (dy, x)))
-    yield from ((name, (x,)) for name in ("sum_rows", "sum_last", "gelu", "gelu_with_slope"))
+    yield from ((name, (x,)) for name in ("sum_over_rows", "gelu", "gelu_with_slope"))
     yield from ((name, (x,)) for name in ("gelu_tanh", "gelu_tanh_with_slope", "softmax", "log_softmax"))
     yield from (("softmax", (100 * x, 1)), ("gelu_backward", (dy, x)), ("softmax_backward", (dy, y)))
     yield from (("attention", (q, k, v, 0.5)), ("attention", (q, k, v, 0.5, scores, keep)))

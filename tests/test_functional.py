@@ -118,9 +118,9 @@ def test_gelu_tanh_is_the_approximation_of_flax(rng):
     assert 3e-4 < np.abs(F.gelu_tanh(x) - F.gelu(x)).max() < 5e-4
 
 
-def test_sum_rows_and_weight_gradient(rng):
+def test_sum_over_rows_and_weight_gradient(rng):
     dy, x = rng.standard_normal((3, 4, 5)), rng.standard_normal((3, 4, 6))
-    np.testing.assert_allclose(F.sum_rows(dy), dy.sum((0, 1)), rtol=1e-13)
+    np.testing.assert_allclose(F.sum_over_rows(dy), dy.sum((0, 1)), rtol=1e-13)
     np.testing.assert_allclose(F.linear_weight_gradient(dy, x), np.einsum("bno,bni->oi", dy, x), rtol=1e-12)
 
 

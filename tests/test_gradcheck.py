@@ -12,7 +12,7 @@ from numpyvit.testing import gradcheck, gradcheck_loss, randomize
 
 class DoubledBias(Linear):
     def backward(self, dy, tape):
-        tape.add(self.bias, F.sum_rows(dy))
+        tape.add(self.bias, F.sum_over_rows(dy))
         return super().backward(dy, tape)
 
 
@@ -20,7 +20,7 @@ class TransposedWeightGradient(Linear):
     def backward(self, dy, tape):
         (x,) = tape.pop(self)
         tape.add(self.weight, F.linear_weight_gradient(dy, x).T)
-        tape.add(self.bias, F.sum_rows(dy))
+        tape.add(self.bias, F.sum_over_rows(dy))
         return F.linear_input_gradient(dy, self.weight.data)
 
 
@@ -34,8 +34,8 @@ class OneEntryOff(Linear):
 class NoMean(LayerNorm):
     def backward(self, dy, tape):
         xhat, rstd = tape.pop(self)
-        tape.add(self.weight, F.sum_rows(dy * xhat))
-        tape.add(self.bias, F.sum_rows(dy))
+        tape.add(self.weight, F.sum_over_rows(dy * xhat))
+        tape.add(self.bias, F.sum_over_rows(dy))
         g = dy * self.weight.data
         return rstd.reshape(*dy.shape[:-1], 1) * (g - xhat * (g * xhat).mean(-1, keepdims=True))
 

@@ -37,8 +37,7 @@ CALLS = {
         [*_normal((4, 8), (6, 8)), None],
         [*_normal((1, 1, 8), (6, 8), 6)],
     ],
-    "sum_rows": [_normal((3, 5, 8)), _normal((1, 8))],
-    "sum_last": [_normal((3, 5, 8)), _normal((1, 8))],
+    "sum_over_rows": [_normal((3, 5, 8)), _normal((1, 8))],
     "softmax_": [
         [*_normal((3, 5, 8))],
         [_normal((3, 5, 8))[0] * 100],

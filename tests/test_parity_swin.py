@@ -117,6 +117,31 @@ def test_images_of_another_size_than_the_models_equal_timms(torch, size):
         compare(ours, theirs, x)
 
 
+@pytest.mark.parametrize("options", [{}, dict(img_size=(60, 92), window_size=5)], ids=str)
+def test_the_pyramid_equals_timms_features_only_with_a_gradient_at_every_stage(torch, options):
+    import timm
+
+    options = {**SMALL, **options}
+    theirs = randomized(timm.create_model("swin_tiny_patch4_window7_224", features_only=True, **options)).double()
+    ours = nv.SwinTransformer(**options, dtype="float64")
+    renamed = {name.replace("layers_", "layers."): array for name, array in arrays_of(theirs).items()}
+    ours.load_state_dict(renamed, strict=False)
+    x = np.random.default_rng(0).standard_normal((2, 3, *np.broadcast_to(options["img_size"], 2)))
+    images, tape = torch.from_numpy(x).requires_grad_(), nv.Tape(ours)
+    expected, found = theirs(images), ours.pyramid(x, tape)
+    dlevels = [np.random.default_rng(i).standard_normal(level.shape) for i, level in enumerate(found)]
+    for level, theirs_level in zip(found, expected, strict=True):
+        assert off(level, theirs_level.detach().numpy().transpose(0, 3, 1, 2)) <= 1e-10
+    torch.autograd.backward(expected, [torch.from_numpy(d.transpose(0, 2, 3, 1).copy()) for d in dlevels])
+    assert off(ours.pyramid_backward(dlevels, tape), images.grad.numpy()) <= 1e-10
+    gradients = {n.replace("layers_", "layers."): p.grad.numpy() for n, p in theirs.named_parameters()}
+    assert set(gradients) == {name for name in tape.gradients() if not name.startswith(("norm.", "head."))}
+    largest = max(np.abs(gradient).max() for gradient in gradients.values())
+    for name, gradient in gradients.items():
+        scale = max(np.abs(gradient).max(), 1e-4 * largest)  # a key's bias has exactly 0
+        assert np.abs(tape.gradients()[name] - gradient).max() <= 1e-10 * scale, name
+
+
 # ---- weights of other libraries -------------------------------------------------------------------------------------
 
 

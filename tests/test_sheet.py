@@ -65,6 +65,15 @@ def test_there_are_no_steps_in_a_smooth_map(tmp_path):
     assert len(np.unique(smooth.reshape(-1, 3), axis=0)) > 256  # a palette holds no more
 
 
+def test_beside_a_map_of_zeros_nothing_swings_over(tmp_path):
+    window = np.zeros((8, 8))
+    window[:4] = 1
+    alone, beside, _ = drawn(tmp_path / "sheet.png", [flat(1), Tile("window", window), flat(4)])
+    assert (
+        np.abs(beside[: SIZE // 2 - 8] - alone[: SIZE // 2 - 8]).max() <= 30
+    )  # of 255, far less than to the next color
+
+
 @pytest.mark.parametrize("count", range(2, 60))
 def test_the_sheet_is_filled(tmp_path, count):
     draw_sheet(BLACK, [Tile("") for _ in range(count)], tmp_path / "sheet.png", tile_size=SIZE)
@@ -90,6 +99,17 @@ def test_names_that_are_long_or_broken_are_drawn(tmp_path):
     long, other = drawn(tmp_path / "sheet.png", [flat(1, "x" * 500), flat(1, "\udcff\n…")], unit="y" * 500)
     assert (long == other).all()
     draw_sheet(GRAY, [Tile("image")], tmp_path / "titled.png", title="a\n\udcff" * 500)
+
+
+def test_a_part_is_outlined_on_every_tile(tmp_path):
+    plain = drawn(tmp_path / "sheet.png", [Tile("image"), flat(1)])
+    outlined = drawn(tmp_path / "sheet.png", [Tile("image"), flat(1)], outline=(0.25, 0.5, 0.5, 1))
+    for before, after in zip(plain, outlined):
+        changed = (before != after).any(-1)
+        inside = changed[SIZE // 4 : SIZE // 2, SIZE // 2 :]
+        assert changed.any() and not inside.any()  # a frame around rows 16 to 31, columns 32 to 63
+        assert set(np.flatnonzero(changed.any(1))) == set(range(14, 34)) and not changed[:, :30].any()
+        assert (after[15, 32:] == 0).all() and (after[14, 32:] == 255).all()
 
 
 def test_an_image_of_other_channels_is_refused(tmp_path):

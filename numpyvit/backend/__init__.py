@@ -1,11 +1,12 @@
 """The machine: arrays on the host or a GPU, random streams, threads, settings of the process."""
 
-from .arrays import array_module, device_module, erf, on_host, register, to_host, to_module
+from .arrays import Array, array_module, device_module, erf, on_host, register, rows, to_host, to_module, transposed
 from .process import tune_process
 from .random import Random
 from .threads import available_threads, blas_threads, shared_workers
 
 __all__ = [
+    "Array",
     "Random",
     "array_module",
     "available_threads",
@@ -14,8 +15,10 @@ __all__ = [
     "erf",
     "on_host",
     "register",
+    "rows",
     "shared_workers",
     "to_host",
     "to_module",
+    "transposed",
     "tune_process",
 ]

@@ -4,20 +4,23 @@ Everything else asks `xp = array_module(x)` and calls `xp.f`, so one source serv
 """
 
 import importlib.util
+import types
 
 import numpy as np
 
 from ..errors import ConfigError
 
+Array = np.ndarray  # in type hints: a NumPy array, or a CuPy array, which passes since CuPy has no types
+
 _MODULES = {np.ndarray: np, np.generic: np}  # array type -> its namespace; CuPy and stand-ins are added on first use
 
 
-def register(array_type, namespace):
+def register(array_type: type, namespace: types.ModuleType) -> None:
     """Let arrays of `array_type` be served by `namespace`, a module with NumPy's names."""
     _MODULES[array_type] = namespace
 
 
-def array_module(x):
+def array_module(x: object) -> types.ModuleType:
     """The namespace (numpy, cupy or a stand-in) that `x` belongs to."""
     for kind in type(x).__mro__:
         if kind in _MODULES:
@@ -27,7 +30,7 @@ def array_module(x):
     return np
 
 
-def on_host(x):
+def on_host(x: object) -> bool:
     """Whether reading a value of `x` costs no transfer from a device."""
     return array_module(x) is np
 
@@ -44,7 +47,7 @@ def _cupy():
     return cupy
 
 
-def device_module(device):
+def device_module(device: str | types.ModuleType) -> types.ModuleType:
     """The namespace for a device name: 'cpu' -> numpy, 'cuda' -> cupy. A namespace is returned as it is."""
     if device == "cpu":
         return np
@@ -64,7 +67,7 @@ def device_module(device):
     raise ConfigError(f"device must be 'cpu' or 'cuda', got {device!r}")
 
 
-def to_module(x, xp):
+def to_module(x: Array, xp: types.ModuleType) -> Array:
     """`x` as an array of namespace `xp`, copied only where it lives elsewhere."""
     here = array_module(x)
     if here is xp:
@@ -73,12 +76,22 @@ def to_module(x, xp):
     return xp.asarray(host)
 
 
-def to_host(x):
+def to_host(x: Array) -> np.ndarray:
     """`x` as a NumPy array."""
     return to_module(x, np)
 
 
-def erf(x):
+def rows(x: Array) -> Array:
+    """(..., D) -> (M, D): GEMM wants two dimensions; with more, NumPy loops over the batch and CuPy copies."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def transposed(x: Array) -> Array:
+    """The last two axes swapped, a view."""
+    return x.swapaxes(-1, -2)
+
+
+def erf(x: Array) -> Array:
     """The error function, 2/√π ∫₀ˣ exp(−t²) dt, elementwise (scipy on the host, cupyx on a GPU)."""
     xp = array_module(x)
     if xp is np:

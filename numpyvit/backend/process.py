@@ -8,7 +8,7 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's ma
 
 
 @functools.cache
-def tune_process():
+def tune_process() -> None:
     """Tell glibc to keep freed memory for the next arrays instead of returning it to the system, once a process.
 
     Fresh pages cost a fault each 4 KiB: a training step on small images takes a quarter longer without this. It changes

@@ -5,6 +5,7 @@ import contextvars
 import itertools
 import os
 import threading
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
@@ -13,7 +14,7 @@ from ..errors import ConfigError
 _MIN_POOL = 8  # threads; several callers at once share them
 
 
-def available_threads():
+def available_threads() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -21,7 +22,7 @@ def available_threads():
 class Workers:
     """Threads for shards, the caller's own among them. Errors of any thread are raised in the caller."""
 
-    def __init__(self, threads):
+    def __init__(self, threads: int):
         self.threads = threads
         self._start()
 
@@ -32,7 +33,7 @@ class Workers:
     def __reduce__(self):
         return shared_workers, (self.threads,)  # a copy shares the threads
 
-    def map(self, function, *items):
+    def map(self, function: Callable, *items: Iterable) -> list:
         """[function(*item) for item in zip(*items)], each thread taking the next item that nobody has taken."""
         self._survive_fork()
         items = list(zip(*items))
@@ -175,7 +176,7 @@ def _blas_libraries():
 blas_threads = _BlasThreads()
 
 
-def shared_workers(threads=None):
+def shared_workers(threads: int | None = None) -> Workers:
     """The workers of so many threads, the same at each call; None: as many as processors that this process may use.
 
     A thread just started takes some milliseconds to reach a processor of its own.

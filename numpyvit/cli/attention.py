@@ -13,9 +13,12 @@ def add(verbs):
         verbs,
         "attention",
         run,
-        "Draw what a model looks at in an image: rollout, gradient-weighted attention, every head and block.",
+        "Draw what a model looks at in an image: every head and block, and of a ViT rollout and gradient-weighted "
+        "attention. The maps of a ViT are the class token's; those of a Swin show what each token receives in its "
+        "window, stitched together.",
         "examples:\n  numpyvit attention cat.jpg --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n"
-        "  numpyvit attention seven.png --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors --layer 3\n",
+        "  numpyvit attention seven.png --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors --layer 3\n"
+        "  numpyvit attention cat.jpg --model swin_tiny_patch4_window7_224 --checkpoint swin.pth --patch 20 31\n",
     )
     verb.add_argument("image", metavar="IMAGE", help="an image file")
     add_checkpoint(verb)
@@ -29,9 +32,17 @@ def add(verbs):
         "--head", type=count, metavar="N", help="one head's, of --layer or of the last block, counted from 1"
     )
     verb.add_argument(
+        "--patch",
+        type=count,
+        nargs=2,
+        metavar=("ROW", "COLUMN"),
+        help="the attention of one patch instead, counted from 1; it is outlined",
+    )
+    verb.add_argument(
         "--npy",
         action="store_true",
-        help="write the probabilities (blocks, heads, tokens, tokens), or those of --layer and --head, as an array",
+        help="write the probabilities (blocks, heads, tokens, tokens), or those of --layer and --head, as an array; "
+        "with --patch, and of a Swin, the maps (heads, rows, columns) in multiples of an even share",
     )
     return verb
 
@@ -62,31 +73,50 @@ def _out(args):
 def _draw(args, model, x, pixels, out, title):
     from ..viz import draw_attention, draw_attention_map
 
+    patch = _patch(args, model, x)
     if args.layer is None and args.head is None:
-        draw_attention(model, x, pixels, out, title, args.class_index)
+        draw_attention(model, x, pixels, out, title, args.class_index, patch=patch)
     else:
-        draw_attention_map(model, x, pixels, out, *_places(args, model), title)
+        draw_attention_map(model, x, pixels, out, *_places(args, model), title, patch=patch)
 
 
 def _write_array(args, model, x, out):
     import numpy as np
 
     from ..files.atomic import write_atomically
-    from ..viz import attention_maps
+    from ..viz import attends_to_all, attention_grids, attention_maps
 
-    maps = attention_maps(model, x)
+    whole = args.patch is None and attends_to_all(model)
+    maps = attention_maps(model, x) if whole else attention_grids(model, x, _patch(args, model, x))
     if args.layer or args.head:
         layer, head = _places(args, model)
-        maps = maps[layer] if head is None else maps[layer, head]
+        maps = maps[layer] if head is None else maps[layer][head]
+    elif len({values.shape for values in maps}) > 1:
+        raise ConfigError("the maps of this model's blocks differ in size; choose one with --layer")
     buffer = io.BytesIO()
-    np.save(buffer, maps)
+    np.save(buffer, np.asarray(maps))
     write_atomically(out, buffer.getvalue())
+
+
+def _patch(args, model, x):
+    """-> (row, column) counted from 0, or None."""
+    if args.patch is None:
+        return None
+    for value, most, what in zip(args.patch, model.patch_embed.grid_for(x.shape[2:]), ("rows", "columns")):
+        if value > most:
+            raise ConfigError(f"--patch {args.patch[0]} {args.patch[1]}: the image has {most} {what} of patches")
+    return args.patch[0] - 1, args.patch[1] - 1
 
 
 def _places(args, model):
     """-> (block, head or None), counted from 0."""
-    depth, heads = len(model.blocks), model.blocks[0].attn.num_heads
-    for option, value, most in (("--layer", args.layer, depth), ("--head", args.head, heads)):
-        if value is not None and value > most:
-            raise ConfigError(f"{option} {value}: the model has {most}, counted from 1")
-    return (args.layer or depth) - 1, None if args.head is None else args.head - 1
+    depth = len(model.attention_layers)
+    if args.layer is not None and args.layer > depth:
+        raise ConfigError(f"--layer {args.layer}: the model has {depth}, counted from 1")
+    layer = (args.layer or depth) - 1
+    if args.head is None:
+        return layer, None
+    heads = model.attention_layers[layer].num_heads
+    if args.head > heads:
+        raise ConfigError(f"--head {args.head}: block {layer + 1} has {heads}, counted from 1")
+    return layer, args.head - 1

@@ -1,7 +1,7 @@
 """What a layer is, and the tape that one pass writes on."""
 
 from .flat import FlatWeights, Layout, flat_weights
-from .layer import DTYPES, Buffer, Layer, Parameter, as_dtype, make_rng
+from .layer import DTYPES, Buffer, Layer, Parameter, Seed, as_dtype, make_rng
 from .observe import observing
 from .recompute import Recompute
 from .tape import FORGET, Forget, Tape
@@ -16,6 +16,7 @@ __all__ = [
     "Layout",
     "Parameter",
     "Recompute",
+    "Seed",
     "Tape",
     "as_dtype",
     "flat_weights",

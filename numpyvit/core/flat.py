@@ -1,9 +1,12 @@
 """The trainable parameters of a model in one flat buffer."""
 
+import types
+
 import numpy as np
 
-from ..backend import array_module
+from ..backend import Array, array_module
 from ..errors import ConfigError
+from .layer import Layer
 
 
 class Layout:
@@ -12,7 +15,7 @@ class Layout:
     Gradients, weights and optimizer moments share it, so that clearing, clipping, summing and updating are one pass.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: Layer):
         named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.trainable]
         named.sort(key=lambda item: not item[1].decay)  # a stable sort: the model's order within each part
         self.names = [name for name, _ in named]
@@ -36,17 +39,17 @@ class Layout:
         return self.parameters, self.sizes, self.decayed, self.dtype, self.xp
 
     @property
-    def xp(self):
+    def xp(self) -> types.ModuleType:
         return array_module(self._example)
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype:
         return self._example.dtype
 
-    def zeros(self):
+    def zeros(self) -> Array:
         return self.xp.zeros(self.size, dtype=self.dtype)
 
-    def views(self, flat):
+    def views(self, flat: Array) -> list[Array]:
         """One view of `flat` a parameter, in the parameters' shapes."""
         offsets = np.cumsum([0, *self.sizes]).tolist()
         return [
@@ -58,7 +61,7 @@ class Layout:
 class FlatWeights:
     """The trainable parameters of a model moved into one buffer, of which they become views."""
 
-    def __init__(self, model):
+    def __init__(self, model: Layer):
         self.model, self.layout = model, Layout(model)
         self._move_in()
 
@@ -74,18 +77,18 @@ class FlatWeights:
         vars(self).update(state)
         self._move_in()  # a copied view is a view no longer
 
-    def current(self):
+    def current(self) -> Array:
         """All weights as one array, parameters that were replaced taken in first."""
         self.adopt()
         return self.flat
 
-    def check_trainable(self):
+    def check_trainable(self) -> None:
         """Errors: ConfigError where parameters were frozen or unfrozen since."""
         trainable = {parameter for _, parameter in self.model.named_parameters() if parameter.trainable}
         if trainable != set(self.layout.parameters):
             raise ConfigError("parameters were frozen or unfrozen since the optimizer was made; make a new one")
 
-    def adopt(self):
+    def adopt(self) -> None:
         """Take in any parameter whose array was replaced since (by `parameter.data = …`)."""
         replaced = [pair for pair in zip(self.layout.parameters, self._views) if pair[0].data is not pair[1]]
         arrays = [parameter.data.copy() for parameter, _ in replaced]  # they may lie in the buffer themselves
@@ -100,7 +103,7 @@ class FlatWeights:
             parameter.data = view
 
 
-def flat_weights(model):
+def flat_weights(model: Layer) -> FlatWeights:
     """The FlatWeights of a model, made once: its optimizer and its moving average work on the same buffer."""
     layout, known = Layout(model), vars(model).get("_flat_weights")
     if known is None or known.layout != layout:

@@ -8,16 +8,19 @@ can stand twice in a model, and inference (`FORGET`, the tape that keeps nothing
 import fnmatch
 import itertools
 import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 
-from ..backend import array_module, device_module, to_host, to_module
+from ..backend import Array, array_module, device_module, to_host, to_module
 from ..errors import CheckpointError, ConfigError, NumpyvitError
 
 DTYPES = ("float32", "float64")
+Seed = int | Sequence[int] | np.random.Generator  # in type hints: what make_rng takes
 
 
-def make_rng(seed):
+def make_rng(seed: Seed) -> np.random.Generator:
     """A NumPy Generator from an int or a sequence of ints, none negative; a Generator is returned as it is."""
     try:
         return np.random.default_rng(seed)
@@ -25,7 +28,7 @@ def make_rng(seed):
         raise ConfigError(f"seed must be a non-negative int, got {seed!r}") from None
 
 
-def as_dtype(dtype):
+def as_dtype(dtype: str | np.dtype) -> np.dtype:
     """'float32' or 'float64' as a NumPy dtype; anything else is a ConfigError."""
     try:
         name = np.dtype(dtype).name
@@ -46,7 +49,7 @@ class Parameter:
 
     __slots__ = ("data", "decay", "trainable")
 
-    def __init__(self, data, trainable=True, decay=None):
+    def __init__(self, data: Array, trainable: bool = True, decay: bool | None = None):
         self.data, self.trainable = data, trainable
         self.decay = data.ndim > 1 if decay is None else decay
 
@@ -63,7 +66,7 @@ class Buffer:
 
     __slots__ = ("data", "saved")
 
-    def __init__(self, data, saved=False):
+    def __init__(self, data: Array, saved: bool = False):
         self.data, self.saved = data, saved
 
     def __repr__(self):
@@ -78,16 +81,19 @@ class Layer:
 
     Attribute names are the checkpoint's names, through lists at any depth; attributes are set in the order in which the
     data passes through them. Names that begin with _ are derived values and stay out of the checkpoint.
-    Every constructor takes `dtype` and `seed`, also where there is nothing to draw or to store.
+    Every constructor takes `dtype` and `seed`, also where there is nothing to draw or to store; only containers that
+    are given their layers (Sequence, Recompute) do not.
 
     transparent: the layer's parts count as its owner's own: model.embed.cls_token is model.cls_token, also in names.
     takes_first: forward takes a third argument, the number of leading tokens that are wanted (see Sequence).
+    attention_layers: the attention of each block, where a model has attention_on_grid(tape, image_size, patch) to show.
     """
 
     transparent = False
     takes_first = False
+    attention_layers = ()
 
-    def __init__(self, *, dtype="float32", seed=0):
+    def __init__(self, *, dtype: str = "float32", seed: Seed = 0):
         as_dtype(dtype)
 
     def __call__(self, *inputs, **options):
@@ -100,7 +106,7 @@ class Layer:
             self.set_paths()  # the layers inside may have been given other names since
             return self.forward(*inputs, **options)  # fails again and names the layer as it is called now
 
-    def children(self):
+    def children(self) -> "Iterator[tuple[str, Parameter | Buffer | Layer]]":
         """(name, Parameter, Buffer or Layer) pairs in the order in which the attributes were set."""
         for name, value in vars(self).items():
             if not name.startswith("_"):
@@ -112,11 +118,11 @@ class Layer:
             if isinstance(child, Layer):
                 yield from child._walk(prefix if child.transparent else f"{prefix}{name}.")
 
-    def named_parameters(self):
+    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """(dotted name, Parameter) pairs; a parameter that stands in two places comes once."""
         return self._named(Parameter)
 
-    def named_buffers(self):
+    def named_buffers(self) -> Iterator[tuple[str, Buffer]]:
         """(dotted name, Buffer) pairs, each buffer once."""
         return self._named(Buffer)
 
@@ -127,7 +133,7 @@ class Layer:
                 seen.add(child)
                 yield name, child
 
-    def named_layers(self):
+    def named_layers(self) -> "Iterator[tuple[str, Layer]]":
         """(dotted name, Layer) pairs, this layer first under the name ''."""
         yield "", self
         yield from ((name, child) for name, child in self._walk() if isinstance(child, Layer))
@@ -147,12 +153,12 @@ class Layer:
         object.__setattr__(owner, name, value)
 
     @property
-    def path(self):
+    def path(self) -> str:
         """The dotted name that errors show: 'blocks.0.attn.qkv (Linear)'."""
         kind, name = type(self).__name__, vars(self).get("_path", "")
         return f"{name} ({kind})" if name else kind
 
-    def set_paths(self):
+    def set_paths(self) -> None:
         """Tell each layer inside the name that it has now, for errors; a part of a model adds its own in front."""
         own = vars(self).get("_path", "")
         for name, layer in self.named_layers():
@@ -176,7 +182,7 @@ class Layer:
             lines.append(textwrap.indent(f"{name}: {text}", "  "))
         return "\n".join(lines)
 
-    def freeze(self, *patterns):
+    def freeze(self, *patterns: str) -> Self:
         """Freeze the parameters whose names match a shell pattern; all of them without one.
 
             model.freeze("patch_embed*", "blocks.[0-5].*")
@@ -185,7 +191,7 @@ class Layer:
         """
         return self._set_trainable(patterns, False)
 
-    def unfreeze(self, *patterns):
+    def unfreeze(self, *patterns: str) -> Self:
         """Let parameters be trained again; the opposite of freeze."""
         return self._set_trainable(patterns, True)
 
@@ -201,11 +207,11 @@ class Layer:
                 parameter.trainable = trainable
         return self
 
-    def num_parameters(self):
+    def num_parameters(self) -> int:
         """How many numbers the parameters hold, frozen ones included."""
         return sum(parameter.data.size for _, parameter in self.named_parameters())
 
-    def astype(self, dtype):
+    def astype(self, dtype: str) -> Self:
         """Convert every parameter and floating-point buffer to float32 or float64, in place. Returns the layer."""
         dtype = as_dtype(dtype)
         for _, array in self._arrays():
@@ -213,7 +219,7 @@ class Layer:
                 array.data = array.data.astype(dtype)
         return self
 
-    def to(self, device):
+    def to(self, device: str) -> Self:
         """Move every parameter and buffer to 'cpu' or 'cuda', in place. Returns the layer."""
         xp = device_module(device)
         for _, array in self._arrays():
@@ -227,11 +233,11 @@ class Layer:
         """{dotted name: Parameter or saved Buffer}, what a checkpoint holds."""
         return dict(self.named_parameters()) | {name: b for name, b in self.named_buffers() if b.saved}
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, np.ndarray]:
         """A snapshot of the parameters and saved buffers: {dotted name: NumPy array of its own}."""
         return {name: np.array(to_host(array.data)) for name, array in self._saved().items()}
 
-    def load_state_dict(self, mapping, strict=True):
+    def load_state_dict(self, mapping: Mapping[str, np.ndarray], strict: bool = True) -> tuple[list[str], list[str]]:
         """Copy arrays into the parameters and saved buffers by name.
 
         All names and shapes are checked before anything is written.

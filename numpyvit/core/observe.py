@@ -1,10 +1,13 @@
 """Looking at what the layers of a model return."""
 
 import contextlib
+from collections.abc import Callable, Iterator
+
+from .layer import Layer
 
 
 @contextlib.contextmanager
-def observing(model, callback, method="forward"):
+def observing(model: Layer, callback: Callable, method: str = "forward") -> Iterator[None]:
     """While open, each layer's forward (or backward) inside `model` calls `callback(dotted name, layer, output)`.
 
     For looking and for finding faults: it shadows the methods of this model on all threads.

@@ -1,6 +1,8 @@
 """Layers that keep only their input and run forward again in backward."""
 
-from .layer import Layer
+from collections.abc import Iterator
+
+from .layer import Buffer, Layer, Parameter
 from .tape import FORGET
 
 
@@ -8,21 +10,22 @@ class Recompute(Layer):
     """A layer that keeps only its input and runs forward again in backward (Chen et al. 2016, arXiv:1604.06174).
 
     Memory of the layer's residuals against one more forward. The second pass draws the same dropout masks, so the
-    gradients are bit-equal. Names of parameters are those of the layer inside.
+    gradients are bit-equal. Names of parameters are those of the layer inside, as are their dtype and initial values:
+    it takes neither `dtype` nor `seed`.
     """
 
-    def __init__(self, layer):
+    def __init__(self, layer: Layer):
         self.layer = layer
 
-    def children(self):
+    def children(self) -> Iterator[tuple[str, Parameter | Buffer | Layer]]:
         return self.layer.children()
 
     @property
-    def takes_first(self):
+    def takes_first(self) -> bool:
         return self.layer.takes_first
 
     @property
-    def transparent(self):
+    def transparent(self) -> bool:
         return self.layer.transparent
 
     def forward(self, x, tape=FORGET, *first):

@@ -1,8 +1,10 @@
 """The tape that one pass writes on: residuals, gradients and the random stream."""
 
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Self
 
-from ..backend import Random
+from ..backend import Array, Random
 from ..errors import ShapeError, TapeError
 from .flat import Layout
 from .layer import Layer, Parameter
@@ -17,19 +19,19 @@ class Forget:
 
     keeps = record_all = False
 
-    def __init__(self, random=None, training=False):
+    def __init__(self, random: Random | None = None, training: bool = False):
         self.random, self.training = random, training
 
-    def push(self, layer, *residuals):
+    def push(self, layer: Layer, *residuals) -> None:
         pass
 
-    def pop(self, layer):
+    def pop(self, layer: Layer) -> tuple:
         raise TapeError(f"{layer.path}: backward needs the Tape that forward wrote on; this pass kept nothing")
 
-    def forgetting(self):
+    def forgetting(self) -> Self:
         return self
 
-    def at(self, layer):
+    def at(self, layer: Layer) -> Self:
         return self
 
 
@@ -47,7 +49,14 @@ class Tape:
 
     keeps = training = True
 
-    def __init__(self, model, seed=None, *, input_gradient=True, record_all=False):
+    def __init__(
+        self,
+        model: Layer,
+        seed: int | Sequence[int] | None = None,
+        *,
+        input_gradient: bool = True,
+        record_all: bool = False,
+    ):
         self.model, self.record_all = model, record_all
         self._feeds, self._reaches = _find_trained(model, input_gradient)
         self.layout = Layout(model)
@@ -65,14 +74,14 @@ class Tape:
             f"{self.pending} residuals pending)"
         )
 
-    def reseed(self, seed):
+    def reseed(self, seed: int | Sequence[int] | None) -> None:
         """Begin the random stream from `seed` (an int or a sequence of ints), or turn it off with None."""
         self.random = None if seed is None else Random(seed, self.layout.xp)
 
-    def push(self, layer, *residuals):
+    def push(self, layer: Layer, *residuals) -> None:
         self._saved.append((layer, residuals))
 
-    def pop(self, layer):
+    def pop(self, layer: Layer) -> tuple:
         """What `layer` pushed last. Errors: TapeError where another layer's residuals lie on top."""
         if not self._saved:
             raise TapeError(f"{layer.path}: backward was called more often than forward on this tape")
@@ -84,27 +93,27 @@ class Tape:
         self._saved.pop()
         return residuals
 
-    def wants(self, parameter):
+    def wants(self, parameter: Parameter) -> bool:
         """Whether `parameter` is trained; a backward may skip the work where it is not.
 
         Also true of a trainable parameter without a slot, for which `add` is an error.
         """
         return parameter.trainable or parameter in self._slots
 
-    def wants_input(self, layer):
+    def wants_input(self, layer: Layer) -> bool:
         """Whether anything in front of `layer` needs the gradient of its input."""
         return self._feeds.get(layer, True)
 
-    def reaches(self, layer):
+    def reaches(self, layer: Layer) -> bool:
         """Whether backward goes as far as `layer`: something in it or in front of it is trained, or the input's
         gradient is wanted."""
         return self._reaches.get(layer, True)
 
-    def at(self, layer):
+    def at(self, layer: Layer) -> Self | Forget:
         """The tape for `layer`: this one, or one that keeps nothing where backward does not reach."""
         return self if self.record_all or self.reaches(layer) else self.forgetting()
 
-    def add(self, parameter, gradient):
+    def add(self, parameter: Parameter, gradient: Array) -> None:
         """Add to the gradient of `parameter`; a frozen one is skipped.
 
         Errors: TapeError for a trainable parameter that the tape's model does not know; ShapeError.
@@ -128,37 +137,46 @@ class Tape:
     def _name(self, parameter):
         return next(name for name, known in self.model.named_parameters() if known is parameter)
 
-    def gradient(self, parameter):
+    def gradient(self, parameter: Parameter) -> Array:
         """The gradient of one parameter, a view."""
         return self._slots[parameter]
 
-    def gradients(self):
+    def gradients(self) -> dict[str, Array]:
         """{dotted name: gradient}, views in the model's order; they change with the next backward."""
         return {name: self._slots[p] for name, p in self.model.named_parameters() if p in self._slots}
 
-    def zero(self):
+    def zero(self) -> None:
         """Clear the gradients. Two backwards without it add up."""
         self.flat.fill(0)
 
-    def discard(self):
+    def discard(self) -> None:
         """Drop the residuals of a forward that will get no backward."""
         self._saved.clear()
 
     @property
-    def pending(self):
+    def pending(self) -> int:
         """How many layers' residuals wait for a backward."""
         return len(self._saved)
 
-    def residuals(self):
+    def check_done(self) -> None:
+        """Errors: TapeError where residuals wait for a backward, so that the gradients are not complete."""
+        if self._saved:
+            raise TapeError(
+                f"backward did not come to {self._saved[-1][0].path}, whose residuals are still on the tape: a layer "
+                "behind it was taken for one in front; set layers as attributes in the order in which the data passes "
+                "through them, or call tape.discard() where a forward gets no backward"
+            )
+
+    def residuals(self) -> list[tuple[Layer, tuple]]:
         """(layer, residuals) pairs that wait for a backward, oldest first."""
         return list(self._saved)
 
-    def forgetting(self):
+    def forgetting(self) -> Forget:
         """A tape that keeps nothing but draws from this one's random stream."""
         return Forget(self.random, training=True)
 
     @contextlib.contextmanager
-    def replaying(self, state):
+    def replaying(self, state: dict | int) -> Iterator[None]:
         """While open, the random stream repeats what followed `state`; afterwards it goes on where it was."""
         if self.random is None:
             yield

@@ -9,7 +9,7 @@ import secrets
 from ..errors import ConfigError, RunError
 
 
-def to_json(value, indent=None):
+def to_json(value: object, indent: int | None = None) -> str:
     """JSON text of settings; NumPy's numbers become Python's. Errors: ConfigError naming what cannot be written."""
     try:
         return json.dumps(value, indent=indent, default=_plain_number, allow_nan=False, sort_keys=indent is None)
@@ -23,7 +23,7 @@ def _plain_number(value):
     raise ConfigError(f"a setting cannot be written to a file: {value!r}; give a number, text or a list")
 
 
-def write_atomically(path, data):
+def write_atomically(path: str | os.PathLike, data: bytes) -> None:
     """Write bytes under `path`: into a new file beside it, to disk, then renamed over it in one step.
 
     A crash at any moment leaves the old file or the new one. Errors: RunError on a full or read-only disk, with

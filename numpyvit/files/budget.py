@@ -23,16 +23,16 @@ class Budget:
     What is drawn stays drawn. Arrays made by `empty` give back what they held as soon as nothing refers to them.
     """
 
-    def __init__(self, limit=math.inf):
+    def __init__(self, limit: float = math.inf):
         self.limit = self.left = limit
 
-    def draw(self, amount):
+    def draw(self, amount: int) -> None:
         """Errors: TooLarge where less than `amount` is left."""
         if amount > self.left:
             raise TooLarge(f"would take more than {self.limit:,} bytes of memory, which is too much for its size")
         self.left -= amount
 
-    def empty(self, shape, dtype):
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype | str) -> np.ndarray:
         """np.empty, drawn from the budget."""
         amount = math.prod(shape) * np.dtype(dtype).itemsize + ARRAY
         self.draw(amount)

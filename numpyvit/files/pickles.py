@@ -11,6 +11,7 @@ tuples, each twice in the next, have 2ⁿ leaves after n steps.
 
 import math
 import pickletools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,7 +34,7 @@ class Name:
 class Stateful:
     """An object that a pickle may give a state."""
 
-    def build(self, budget, state):
+    def build(self, budget: Budget, state: object) -> None:
         """Take the state; by default it is not needed."""
 
 
@@ -45,7 +46,12 @@ _MOST_NUMBER = 64  # bytes of an integer; no size or label needs more
 _PLAIN = (str, bytes, float, bool, type(None))
 
 
-def read(data, constructors=None, persistent=None, budget=None):
+def read(
+    data: bytes,
+    constructors: Mapping[str, Callable] | None = None,
+    persistent: Callable | None = None,
+    budget: Budget | None = None,
+) -> object:
     """The value that the pickle `data` (bytes) describes.
 
     constructors: {"module.name": function} of what the pickle may name; functions are called with the budget and the
@@ -92,7 +98,7 @@ def _checked_depth(value):
     raise PickleError(f"the pickle nests values more than {_MOST_DEPTH} deep")
 
 
-def plain_key(value):
+def plain_key(value: object) -> object:
     """The value where it may be a key or an item of a set: text, a number or None.
 
     Tuples may not, since hashing recurses into them, nor may huge integers, which can be chosen to collide.
@@ -346,7 +352,7 @@ NUMPY_CONSTRUCTORS = {
 }
 
 
-def as_array(value):
+def as_array(value: object) -> np.ndarray:
     """What `read` returned for a NumPy array, as the array."""
     if not isinstance(value, _Array) or value.array is None:
         raise PickleError(f"expected an array, found a {type(value).__name__}")

@@ -14,13 +14,13 @@ from .linear import (
     linear_weight_gradient,
     matmul,
     rows,
-    sum_last,
-    sum_rows,
+    sum_over_rows,
 )
 from .norm import layer_norm, layer_norm_backward
 from .patches import col2im, im2col
 from .softmax import log_softmax, softmax, softmax_, softmax_backward
 from .windows import (
+    attention_from,
     cyclic_shift,
     from_windows,
     merge_patches,
@@ -37,6 +37,7 @@ from .windows import (
 __all__ = [
     "attention",
     "attention_backward",
+    "attention_from",
     "col2im",
     "cyclic_shift",
     "dropout_mask",
@@ -66,8 +67,7 @@ __all__ = [
     "softmax_",
     "softmax_backward",
     "split_heads",
-    "sum_last",
-    "sum_rows",
+    "sum_over_rows",
     "to_windows",
     "window_partition",
     "window_reverse",

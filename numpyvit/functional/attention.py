@@ -1,13 +1,17 @@
 """Scaled dot-product attention over heads."""
 
-from ..backend import array_module
+from collections.abc import Sequence
+
+from ..backend import Array, array_module, transposed
 from ..kernels import accelerated
-from .linear import matmul, transposed
+from .linear import matmul
 from .softmax import softmax_, softmax_backward
 
 
 @accelerated
-def attention(q, k, v, scale, bias=None, keep=None):
+def attention(
+    q: Array, k: Array, v: Array, scale: float, bias: Array | None = None, keep: Array | None = None
+) -> tuple[Array, Array]:
     """out = (p · keep) v with p = softmax(scale · q kᵀ + bias)   (Vaswani et al. 2017, arXiv:1706.03762, §3.2.1).
 
     q: (..., N, d), k and v: (..., M, d), bias broadcasts to the scores (..., N, M), keep is a dropout mask or None.
@@ -19,7 +23,9 @@ def attention(q, k, v, scale, bias=None, keep=None):
 
 
 @accelerated
-def attention_backward(dout, q, k, v, p, scale, keep=None):
+def attention_backward(
+    dout: Array, q: Array, k: Array, v: Array, p: Array, scale: float, keep: Array | None = None
+) -> tuple[Array, Array, Array, Array]:
     """-> dq, dk, dv, ds.   With w = p · keep:   dv = wᵀ dout,   dp = (dout vᵀ) · keep,
     ds = p · dp − p Σ p·dp,   dq = scale · ds k,   dk = scale · dsᵀ q.   ds is the gradient of the bias as well.
     """
@@ -29,13 +35,13 @@ def attention_backward(dout, q, k, v, p, scale, keep=None):
     return matmul(ds, k) * scale, matmul(transposed(ds), q) * scale, dv, ds
 
 
-def split_heads(x, parts, heads):
+def split_heads(x: Array, parts: int, heads: int) -> Array:
     """(B, N, parts·H·d) -> (parts, B, H, N, d), a view: iterate over it for q, k, v."""
     B, N, width = x.shape
     return x.reshape(B, N, parts, heads, width // (parts * heads)).transpose(2, 0, 3, 1, 4)
 
 
-def join_heads(parts):
+def join_heads(parts: Sequence[Array]) -> Array:
     """The inverse of split_heads: [(B, H, N, d), …] -> (B, N, len(parts)·H·d)."""
     B, _, N, _ = parts[0].shape
     parts = [part.transpose(0, 2, 1, 3).reshape(B, N, part.shape[1] * part.shape[3]) for part in parts]

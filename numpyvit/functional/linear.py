@@ -1,26 +1,16 @@
-"""Products of matrices, and sums over their rows and columns."""
+"""Products of matrices, and sums over their rows."""
 
-from ..backend import array_module
+from ..backend import Array, array_module, rows
 from ..kernels import accelerated
 
 
-def matmul(a, b, out=None):
+def matmul(a: Array, b: Array) -> Array:
     """a b over the last two axes: every product of two matrices goes through here; `@` is for those with a vector."""
-    return array_module(a).matmul(a, b, out=out)
-
-
-def rows(x):
-    """(..., D) -> (M, D): GEMM wants two dimensions; with more, NumPy loops over the batch and CuPy copies."""
-    return x.reshape(-1, x.shape[-1])
-
-
-def transposed(x):
-    """The last two axes swapped, a view."""
-    return x.swapaxes(-1, -2)
+    return array_module(a).matmul(a, b)
 
 
 @accelerated
-def linear(x, weight, bias=None):
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """y = x Wᵀ + b.   x: (..., in), weight: (out, in), bias: (out,), y: (..., out)."""
     y = matmul(rows(x), weight.T)
     if bias is not None:
@@ -28,23 +18,17 @@ def linear(x, weight, bias=None):
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
-def linear_input_gradient(dy, weight):
+def linear_input_gradient(dy: Array, weight: Array) -> Array:
     """dx = dy W.   dy: (..., out), weight: (out, in), dx: (..., in)."""
     return linear(dy, weight.T)
 
 
-def linear_weight_gradient(dy, x):
+def linear_weight_gradient(dy: Array, x: Array) -> Array:
     """dW = Σ dyᵀ x over all rows.   dy: (..., out), x: (..., in), dW: (out, in)."""
     return matmul(rows(dy).T, rows(x))
 
 
 @accelerated
-def sum_rows(dy):
+def sum_over_rows(dy: Array) -> Array:
     """db = Σ dy over all rows.   (..., D) -> (D,)."""
     return rows(dy).sum(0)
-
-
-@accelerated
-def sum_last(x):
-    """Σ over the last axis: (..., N) -> (..., 1)."""
-    return x.sum(-1, keepdims=True)

@@ -4,41 +4,42 @@ A resize along one axis is a matrix (out, in) of weights; along two it is that o
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 
-def resize(values, size, matrix):
+def resize(values: np.ndarray, size: tuple[int, int], matrix: Callable) -> np.ndarray:
     """values (h, w, D) -> (H, W, D), with `matrix(n_in, n_out)` for either axis. In float64, returned as it came."""
     rows, columns = matrix(values.shape[0], size[0]), matrix(values.shape[1], size[1])
     wide = values.astype(np.float64)
     return np.einsum("Hh,Ww,hwd->HWd", rows, columns, wide, optimize=True).astype(values.dtype)
 
 
-def resize_backward(dvalues, size, matrix):
+def resize_backward(dvalues: np.ndarray, size: tuple[int, int], matrix: Callable) -> np.ndarray:
     """The adjoint of resize: (H, W, D) -> (h, w, D) for a grid that had `size`."""
     rows, columns = matrix(size[0], dvalues.shape[0]), matrix(size[1], dvalues.shape[1])
     wide = dvalues.astype(np.float64)
     return np.einsum("Hh,Ww,HWd->hwd", rows, columns, wide, optimize=True).astype(dvalues.dtype)
 
 
-def linear(n_in, n_out):
+def linear(n_in: int, n_out: int) -> np.ndarray:
     """Corners on corners, straight lines between: Google's resize of position embeddings."""
     places = _corner_places(n_in, n_out)
     return _weights(places, n_in, lambda distance: np.maximum(1 - np.abs(distance), 0), 1)
 
 
-def bicubic(n_in, n_out):
+def bicubic(n_in: int, n_out: int) -> np.ndarray:
     """PyTorch's bicubic, pixel centers on pixel centers, a = −3/4: Hugging Face and DeiT."""
     return _weights(_center_places(n_in, n_out), n_in, lambda d: _cubic(d, -0.75), 2)
 
 
-def bicubic_corners(n_in, n_out):
+def bicubic_corners(n_in: int, n_out: int) -> np.ndarray:
     """PyTorch's bicubic with align_corners=True, a = −3/4: torchvision."""
     return _weights(_corner_places(n_in, n_out), n_in, lambda d: _cubic(d, -0.75), 2)
 
 
-def bicubic_antialias(n_in, n_out):
+def bicubic_antialias(n_in: int, n_out: int) -> np.ndarray:
     """PyTorch's bicubic with antialias=True: a = −1/2, and the kernel widens where the grid shrinks: timm."""
     scale = max(n_in / n_out, 1.0)
     distance = (np.arange(n_in) - _center_places(n_in, n_out)[:, None]) / scale
@@ -81,7 +82,9 @@ WAYS = {
 }
 
 
-def resize_pos_embed(pos_embed, prefix, old_grid, new_grid, way):
+def resize_pos_embed(
+    pos_embed: np.ndarray, prefix: int, old_grid: tuple[int, int], new_grid: tuple[int, int], way: str
+) -> np.ndarray:
     """(1, T+N, D) for a grid of other size: the first `prefix` rows belong to tokens and stay."""
     grid = pos_embed[0, prefix:].reshape(*old_grid, -1)
     resized = resize(grid, new_grid, WAYS[way]).reshape(1, math.prod(new_grid), -1)

@@ -1,16 +1,16 @@
 """Softmax and its logarithm."""
 
-from ..backend import array_module
+from ..backend import Array, array_module
 from ..kernels import accelerated
 
 
-def softmax(x, axis=-1):
+def softmax(x: Array, axis: int = -1) -> Array:
     """y = exp(x − max x) / Σ exp(x − max x); the maximum, which cancels, keeps exp from overflowing."""
     return softmax_(x.copy(), axis)
 
 
 @accelerated
-def softmax_(x, axis=-1):
+def softmax_(x: Array, axis: int = -1) -> Array:
     """softmax in place, for an array that the caller owns."""
     if x.size:
         x -= x.max(axis, keepdims=True)
@@ -19,12 +19,12 @@ def softmax_(x, axis=-1):
     return x
 
 
-def softmax_backward(dy, y, axis=-1):
+def softmax_backward(dy: Array, y: Array, axis: int = -1) -> Array:
     """dx = y · (dy − Σ dy·y), from dyᵢ/dxⱼ = yᵢ (δᵢⱼ − yⱼ)."""
     return y * (dy - (dy * y).sum(axis, keepdims=True))
 
 
-def log_softmax(x):
+def log_softmax(x: Array) -> Array:
     """x − max x − log Σ exp(x − max x) along the last axis; finite for any finite logits."""
     xp = array_module(x)
     x = x - x.max(-1, keepdims=True)

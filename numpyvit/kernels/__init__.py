@@ -10,7 +10,7 @@ import contextvars
 import functools
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ..backend import array_module
@@ -36,7 +36,15 @@ SETS: dict[str, dict[tuple, Kernel]] = {"plain": {}, "numpy": {}}
 _chosen = contextvars.ContextVar("kernels", default=SETS["numpy"])
 
 
-def kernel(name: str, module, dtypes: str, *, tolerance: float, gain: float, sets=("numpy",)):
+def kernel(
+    name: str,
+    module: types.ModuleType,
+    dtypes: str,
+    *,
+    tolerance: float,
+    gain: float,
+    sets: tuple[str, ...] = ("numpy",),
+) -> Callable:
     """Register a function as the kernel `name` for arrays of `module`; dtypes: "f" float32, "d" float64, "fd" both."""
 
     def register(function):
@@ -48,7 +56,7 @@ def kernel(name: str, module, dtypes: str, *, tolerance: float, gain: float, set
     return register
 
 
-def accelerated(formula):
+def accelerated(formula: Callable) -> Callable:
     """A formula that a kernel of its name may stand in for, chosen by its first argument; formula.plain is itself."""
     name = formula.__name__
 
@@ -85,7 +93,7 @@ class choose:
 
 
 @contextlib.contextmanager
-def plain():
+def plain() -> Iterator[None]:
     """`with plain():` every formula as it is written, without kernels."""
     with choose("plain"):
         yield

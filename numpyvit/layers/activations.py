@@ -2,7 +2,7 @@
 
 from .. import functional as F
 from ..backend import array_module
-from ..core import FORGET, Layer
+from ..core import FORGET, Layer, Seed
 from .checks import check_float
 
 
@@ -73,7 +73,7 @@ class ReLU(Layer):
 class Softmax(Layer):
     """yᵢ = exp xᵢ / Σ exp xⱼ along `axis`,   dx = y (dy − Σ dy y)."""
 
-    def __init__(self, axis=-1, *, dtype="float32", seed=0):
+    def __init__(self, axis: int = -1, *, dtype: str = "float32", seed: Seed = 0):
         self.axis = axis
 
     def forward(self, x, tape=FORGET):

@@ -3,9 +3,11 @@
 Shapes: B batch, N tokens, D width, H heads, d = D/H.
 """
 
+from collections.abc import Callable
+
 from .. import functional as F
-from ..backend import array_module
-from ..core import FORGET, Layer, make_rng
+from ..backend import Array, array_module
+from ..core import FORGET, Layer, Seed, make_rng
 from ..errors import ConfigError, ShapeError
 from .activations import GELU, Identity
 from .checks import check_makes_layers, check_width
@@ -26,7 +28,7 @@ class QKV(Linear):
 
     takes_first = True
 
-    def __init__(self, dim: int, bias: bool = True, *, dtype="float32", seed=0):
+    def __init__(self, dim: int, bias: bool = True, *, dtype: str = "float32", seed: Seed = 0):
         super().__init__(dim, 3 * dim, bias, dtype=dtype, seed=seed)
 
     def forward(self, x, tape=FORGET, first=None):
@@ -46,7 +48,7 @@ class QKV(Linear):
             dweights = F.linear_weight_gradient(dq, first), F.linear_weight_gradient(dkv, x)
             tape.add(self.weight, concatenate(dweights))
         if self.bias and tape.wants(self.bias):
-            tape.add(self.bias, concatenate((F.sum_rows(dq), F.sum_rows(dkv))))
+            tape.add(self.bias, concatenate((F.sum_over_rows(dq), F.sum_over_rows(dkv))))
         q_weight, kv_weight = _q_and_kv(self.weight)
         dx = F.linear_input_gradient(dkv, kv_weight)
         dx[:, : dq.shape[1]] += F.linear_input_gradient(dq, q_weight)
@@ -74,17 +76,17 @@ class Attention(Layer):
 
     def __init__(
         self,
-        dim,
-        num_heads=8,
-        qkv_bias=False,
-        qk_scale=None,
-        attn_drop=0.0,
-        proj_drop=0.0,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
         *,
-        qk_norm=False,
-        norm_layer=LayerNorm,
-        dtype="float32",
-        seed=0,
+        qk_norm: bool = False,
+        norm_layer: Callable[..., Layer] = LayerNorm,
+        dtype: str = "float32",
+        seed: Seed = 0,
     ):
         if num_heads < 1 or dim % num_heads:
             raise ConfigError(f"embed_dim={dim} must be divisible by num_heads={num_heads}")
@@ -129,7 +131,7 @@ class Attention(Layer):
         return self.qkv.backward((F.join_heads((dq,)), F.join_heads((dk, dv))), tape)
 
     @staticmethod
-    def values_and_probabilities(residuals):
+    def values_and_probabilities(residuals: tuple) -> tuple[Array, Array]:
         """v (B, H, N, d) and p (B, H, tokens, N) of what forward pushed, for those who look at attention."""
         _, _, v, p, _ = residuals
         return v, p
@@ -144,21 +146,21 @@ class Block(Layer):
 
     def __init__(
         self,
-        dim,
-        num_heads,
-        mlp_ratio=4.0,
-        qkv_bias=False,
-        qk_scale=None,
-        drop=0.0,
-        attn_drop=0.0,
-        drop_path=0.0,
-        act_layer=GELU,
-        norm_layer=LayerNorm,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        qk_scale: float | None = None,
+        drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: Callable[..., Layer] = GELU,
+        norm_layer: Callable[..., Layer] = LayerNorm,
         *,
-        init_values=None,
-        qk_norm=False,
-        dtype="float32",
-        seed=0,
+        init_values: float | None = None,
+        qk_norm: bool = False,
+        dtype: str = "float32",
+        seed: Seed = 0,
     ):
         check_makes_layers("norm_layer", norm_layer)
         rng = make_rng(seed)

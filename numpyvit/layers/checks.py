@@ -1,9 +1,11 @@
 """What a layer may be given."""
 
+from ..backend import Array
+from ..core import Layer
 from ..errors import ConfigError, DtypeError, ShapeError
 
 
-def check_float(layer, x):
+def check_float(layer: Layer, x: Array) -> None:
     """x must be a floating array."""
     if not hasattr(x, "dtype"):
         raise DtypeError(f"{layer.path}: got a {type(x).__name__}, expected an array; convert it with numpy.asarray")
@@ -13,20 +15,20 @@ def check_float(layer, x):
         )
 
 
-def check_width(layer, x, width):
+def check_width(layer: Layer, x: Array, width: int) -> None:
     """x must be a floating array (..., width)."""
     check_float(layer, x)
     if x.ndim == 0 or x.shape[-1] != width:
         raise ShapeError(f"{layer.path}: got an array of shape {x.shape}, expected (..., {width})")
 
 
-def check_rate(name, rate):
+def check_rate(name: str, rate: float) -> float:
     if not 0 <= rate <= 1:
         raise ConfigError(f"{name} is a probability and must lie in 0..1, got {rate}")
     return float(rate)
 
 
-def check_makes_layers(name, value):
+def check_makes_layers(name: str, value: object) -> None:
     """act_layer and norm_layer are called to make a layer."""
     if not callable(value):
         raise ConfigError(f"{name} must be a class such as numpyvit.layers.{_MAKERS[name]}, got {value!r}")

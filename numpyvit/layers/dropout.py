@@ -1,7 +1,10 @@
 """Dropout and DropPath."""
 
+import numpy as np
+
 from .. import functional as F
-from ..core import FORGET, Layer
+from ..backend import Array
+from ..core import FORGET, Forget, Layer, Seed, Tape
 from .checks import check_float, check_rate
 
 
@@ -11,13 +14,13 @@ class Dropout(Layer):
     m is drawn for each element and pass, from the tape; on a tape without a seed, y = x.
     """
 
-    def __init__(self, p=0.5, *, dtype="float32", seed=0):
+    def __init__(self, p: float = 0.5, *, dtype: str = "float32", seed: Seed = 0):
         self.p = check_rate("the dropout rate", p)
 
-    def mask_shape(self, shape):
+    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return shape
 
-    def mask(self, shape, dtype, tape):
+    def mask(self, shape: tuple[int, ...], dtype: np.dtype, tape: Tape | Forget) -> Array | None:
         """A mask, or None where nothing is dropped."""
         if tape.random is None or self.p == 0:
             return None
@@ -37,8 +40,8 @@ class Dropout(Layer):
 class DropPath(Dropout):
     """Stochastic depth: Dropout with one draw a sample, so whole residual branches vanish (arXiv:1603.09382)."""
 
-    def __init__(self, p=0.0, *, dtype="float32", seed=0):
+    def __init__(self, p: float = 0.0, *, dtype: str = "float32", seed: Seed = 0):
         super().__init__(p, dtype=dtype, seed=seed)
 
-    def mask_shape(self, shape):
+    def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (shape[0],) + (1,) * (len(shape) - 1)

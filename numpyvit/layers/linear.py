@@ -3,10 +3,12 @@
 Shapes: (..., D) is any number of leading dimensions of width D.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .. import functional as F
-from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
+from ..core import FORGET, Layer, Parameter, Seed, as_dtype, make_rng
 from .activations import GELU
 from .checks import check_makes_layers, check_width
 from .dropout import Dropout
@@ -19,7 +21,9 @@ class Linear(Layer):
     Backward, with sums over all rows of x:   dW = Σ dyᵀ x,   db = Σ dy,   dx = dy W.
     """
 
-    def __init__(self, in_features, out_features, bias=True, *, dtype="float32", seed=0):
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, *, dtype: str = "float32", seed: Seed = 0
+    ):
         dtype, rng = as_dtype(dtype), make_rng(seed)
         self.weight = Parameter(trunc_normal(rng, (out_features, in_features), 0.02, dtype))
         self.bias = Parameter(np.zeros(out_features, dtype)) if bias else None
@@ -34,7 +38,7 @@ class Linear(Layer):
         if tape.wants(self.weight):
             tape.add(self.weight, F.linear_weight_gradient(dy, x))
         if self.bias and tape.wants(self.bias):
-            tape.add(self.bias, F.sum_rows(dy))
+            tape.add(self.bias, F.sum_over_rows(dy))
         return F.linear_input_gradient(dy, self.weight.data)
 
 
@@ -42,7 +46,15 @@ class Mlp(Layer):
     """y = drop2(fc2(drop1(act(fc1 x)))).   x: (..., in), hidden: (..., hidden), y: (..., out)."""
 
     def __init__(
-        self, in_features, hidden_features=None, out_features=None, act_layer=GELU, drop=0.0, *, dtype="float32", seed=0
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: Callable[..., Layer] = GELU,
+        drop: float = 0.0,
+        *,
+        dtype: str = "float32",
+        seed: Seed = 0,
     ):
         check_makes_layers("act_layer", act_layer)
         rng, hidden = make_rng(seed), hidden_features or in_features

@@ -6,7 +6,7 @@ Shapes: (..., D) is any number of leading dimensions of width D.
 import numpy as np
 
 from .. import functional as F
-from ..core import FORGET, Layer, Parameter, as_dtype
+from ..core import FORGET, Layer, Parameter, Seed, as_dtype
 from .checks import check_width
 
 
@@ -17,7 +17,7 @@ class LayerNorm(Layer):
     dγ = Σ dy x̂,   dβ = Σ dy.   docs/layer_norm.md derives it. x: (..., D); ε is 1e-6 as in timm's ViT.
     """
 
-    def __init__(self, dim, eps=1e-6, *, dtype="float32", seed=0):
+    def __init__(self, dim: int, eps: float = 1e-6, *, dtype: str = "float32", seed: Seed = 0):
         dtype = as_dtype(dtype)
         self.weight, self.bias = Parameter(np.ones(dim, dtype)), Parameter(np.zeros(dim, dtype))
         self.eps = eps
@@ -38,7 +38,7 @@ class LayerNorm(Layer):
 class LayerScale(Layer):
     """y = γ x, one factor a channel   (Touvron et al. 2021, arXiv:2103.17239).   dx = γ dy,   dγ = Σ dy x."""
 
-    def __init__(self, dim, init_values=1e-5, *, dtype="float32", seed=0):
+    def __init__(self, dim: int, init_values: float = 1e-5, *, dtype: str = "float32", seed: Seed = 0):
         self.gamma = Parameter(np.full(dim, init_values, as_dtype(dtype)))
 
     def forward(self, x, tape=FORGET):
@@ -49,5 +49,5 @@ class LayerScale(Layer):
     def backward(self, dy, tape):
         (x,) = tape.pop(self)
         if tape.wants(self.gamma):
-            tape.add(self.gamma, F.sum_rows(dy * x))
+            tape.add(self.gamma, F.sum_over_rows(dy * x))
         return dy * self.gamma.data

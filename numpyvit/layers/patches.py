@@ -3,17 +3,19 @@
 Shapes: B batch, C channels, H×W pixels, Ph×Pw patch, N = H/Ph · W/Pw patches, D width.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .. import functional as F
 from ..backend import on_host
-from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
+from ..core import FORGET, Layer, Parameter, Seed, as_dtype, make_rng
 from ..errors import ConfigError, DtypeError, InputError, ShapeError
 from .activations import Identity
 from .init import uniform
 
 
-def pair(size, name):
+def pair(size: int | tuple[int, int], name: str) -> tuple[int, int]:
     """An int or (height, width) as (height, width)."""
     both = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
     if len(both) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 1 for side in both):
@@ -30,15 +32,15 @@ class PatchEmbed(Layer):
 
     def __init__(
         self,
-        img_size=224,
-        patch_size=16,
-        in_chans=3,
-        embed_dim=768,
-        norm_layer=None,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        norm_layer: Callable[..., Layer] | None = None,
         *,
-        bias=True,
-        dtype="float32",
-        seed=0,
+        bias: bool = True,
+        dtype: str = "float32",
+        seed: Seed = 0,
     ):
         self.img_size, self.patch_size = pair(img_size, "img_size"), pair(patch_size, "patch_size")
         (H, W), (ph, pw) = self.img_size, self.patch_size
@@ -56,7 +58,7 @@ class PatchEmbed(Layer):
     def backward(self, dy, tape):
         return self.proj.backward(self.norm.backward(dy, tape), tape)
 
-    def grid_for(self, image_size):
+    def grid_for(self, image_size: tuple[int, int]) -> tuple[int, int]:
         """(rows, columns) of patches in an image of (height, width)."""
         return tuple(side // patch for side, patch in zip(image_size, self.patch_size))
 
@@ -103,7 +105,16 @@ class DynamicPatchEmbed(PatchEmbed):
 class PatchProjection(Layer):
     """The product of PatchEmbed, with a convolution's weight (D, C, Ph, Pw)."""
 
-    def __init__(self, in_chans, embed_dim, patch_size, *, bias=True, dtype="float32", seed=0):
+    def __init__(
+        self,
+        in_chans: int,
+        embed_dim: int,
+        patch_size: tuple[int, int],
+        *,
+        bias: bool = True,
+        dtype: str = "float32",
+        seed: Seed = 0,
+    ):
         dtype, rng = as_dtype(dtype), make_rng(seed)
         shape = (embed_dim, in_chans, *patch_size)
         fan_in = in_chans * patch_size[0] * patch_size[1]
@@ -122,7 +133,7 @@ class PatchProjection(Layer):
         if tape.wants(self.weight):
             tape.add(self.weight, F.linear_weight_gradient(dy, cols).reshape(weight.shape))
         if self.bias and tape.wants(self.bias):
-            tape.add(self.bias, F.sum_rows(dy))
+            tape.add(self.bias, F.sum_over_rows(dy))
         if not tape.wants_input(self):
             return None
         return F.col2im(F.linear_input_gradient(dy, weight.reshape(len(weight), -1)), weight.shape[2:], image_shape)

@@ -1,7 +1,10 @@
 """Layers one after another."""
 
-from ..core import FORGET, Layer, Recompute
-from ..errors import ConfigError
+from collections.abc import Iterable, Iterator
+
+from ..backend import Array
+from ..core import FORGET, Forget, Layer, Recompute, Tape
+from ..errors import ConfigError, TapeError
 
 
 class Sequence(Layer):
@@ -9,20 +12,22 @@ class Sequence(Layer):
 
     Frozen ones at the bottom keep nothing and get no backward. Where the next layer reads only the `first` leading
     tokens, a last layer that can (takes_first) computes only those.
+
+    Made of layers that have their dtype and initial values, it takes neither `dtype` nor `seed`.
     """
 
-    def __init__(self, layers, recompute=False):
+    def __init__(self, layers: Iterable[Layer], recompute: bool = False):
         self.layers = list(layers)
         if not self.layers:
             raise ConfigError("a Sequence needs at least one layer")
         if recompute:
             self.set_recompute()
 
-    def set_recompute(self, enable=True):
+    def set_recompute(self, enable: bool = True) -> None:
         """Let each layer keep only its input for backward and run forward again there (see core.Recompute)."""
         self.layers = [Recompute(layer) if enable else layer for layer in self]
 
-    def children(self):
+    def children(self) -> Iterator[tuple[str, Layer]]:
         return ((str(i), layer) for i, layer in enumerate(self.layers))
 
     def __len__(self):
@@ -48,14 +53,34 @@ class Sequence(Layer):
         return last.forward(x, tape.at(last), *wanted)
 
     def backward(self, dy, tape):
-        for layer in reversed(self.layers):
+        return self.outputs_backward([None] * (len(self) - 1) + [dy], tape)
+
+    def outputs(self, x: Array, tape: Tape | Forget = FORGET, count: int | None = None) -> list[Array]:
+        """What each layer returns, as a list; only the first `count` layers run where it is given."""
+        if count is not None and not 1 <= count <= len(self):
+            raise ConfigError(f"{self.path}: got count={count}, expected 1..{len(self)}, the number of layers")
+        found = []
+        for layer in self.layers[:count]:
+            x = layer.forward(x, tape.at(layer))
+            found.append(x)
+        return found
+
+    def outputs_backward(self, dys: list[Array | None], tape: Tape) -> Array | None:
+        """The gradients of what `outputs` returned -> that of its input, or None where nobody wants it.
+
+        dx of a layer is the dy of the one before it, so both add up there:   dyᵢ + dxᵢ₊₁. A dy may be None where an
+        output was not used; the last must be an array.
+        """
+        dx = None
+        for layer, dy in zip(reversed(self.layers[: len(dys)]), reversed(dys)):
             if not tape.reaches(layer):
                 return None
-            dy = layer.backward(dy, tape)
-        return dy
-
-    def intermediates(self, x):
-        """What each layer gives, one after another, in inference."""
-        for layer in self:
-            x = layer(x)
-            yield x
+            if dx is not None:
+                dy = dx if dy is None else dy + dx
+            if dy is None:
+                raise TapeError(
+                    f"{self.path}: backward got no gradient for the last output; give `outputs` a smaller count, or "
+                    "set layers as attributes in the order in which the data passes through them"
+                )
+            dx = layer.backward(dy, tape)
+        return dx

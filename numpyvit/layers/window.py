@@ -4,12 +4,13 @@ Shapes: B batch, H×W rows and columns of tokens, C channels, n windows a map, N
 """
 
 import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from .. import functional as F
-from ..backend import array_module, to_module
-from ..core import FORGET, Buffer, Layer, Parameter, as_dtype, make_rng
+from ..backend import Array, array_module, to_module
+from ..core import FORGET, Buffer, Layer, Parameter, Seed, as_dtype, make_rng
 from ..errors import ConfigError, ShapeError
 from .activations import GELU, Identity
 from .checks import check_width
@@ -43,7 +44,7 @@ class WindowAttention(Layer):
         proj_drop: float = 0.0,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         if num_heads < 1 or (head_dim is None and dim % num_heads):
             raise ConfigError(f"the width {dim} must be divisible by num_heads={num_heads}, or head_dim be given")
@@ -84,13 +85,13 @@ class WindowAttention(Layer):
         *gradients, ds = F.attention_backward(dout.reshape(q.shape), q, k, v, p, self.scale, keep)
         if tape.wants(self.relative_position_bias_table):
             scores = ds.shape[-3:]
-            dbias = F.sum_rows(ds.reshape(-1, math.prod(scores))).reshape(scores)
+            dbias = F.sum_over_rows(ds.reshape(-1, math.prod(scores))).reshape(scores)
             dtable = F.relative_bias_backward(dbias, self.rows.data, self.columns.data)
             tape.add(self.relative_position_bias_table, dtable)
         return self.qkv.backward(F.join_heads([part.reshape(-1, *part.shape[-3:]) for part in gradients]), tape)
 
     @staticmethod
-    def probabilities(residuals):
+    def probabilities(residuals: tuple) -> Array:
         """What forward kept on the tape -> the attention probabilities (B·n, heads, N, N), window by window."""
         p = residuals[3]
         return p.reshape(-1, *p.shape[-3:])
@@ -122,12 +123,12 @@ class SwinBlock(Layer):
         proj_drop: float = 0.0,
         attn_drop: float = 0.0,
         drop_path: float = 0.0,
-        act_layer=GELU,
-        norm_layer=None,
+        act_layer: Callable[..., Layer] = GELU,
+        norm_layer: Callable[..., Layer] | None = None,
         *,
         pad_first: bool = False,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         dtype, rng, norm_layer = as_dtype(dtype), make_rng(seed), norm_layer or swin_norm
         self.dim, self.input_resolution, self.pad_first = dim, pair(input_resolution, "input_resolution"), pad_first
@@ -152,7 +153,7 @@ class SwinBlock(Layer):
         if not self.pad_first:
             self.window_size = tuple(min(length, window) for length, window, _ in axes)
 
-    def mask(self, x):
+    def mask(self, x: Array) -> Array | None:
         """The mask for maps like x: (n, 1, N, N), or None where windows are not shifted."""
         size = x.shape[1:3]
         if self.attn_mask is None or size == self.input_resolution:
@@ -170,6 +171,19 @@ class SwinBlock(Layer):
         branch = self.mlp.forward(self.norm2.forward(x, tape), tape)
         return x + self.drop_path2.forward(branch, tape)
 
+    def attention_on_map(self, residuals: tuple, size: tuple[int, int], token: tuple[int, int] | None = None) -> Array:
+        """What the attention kept for maps of `size`, stitched together: (B, heads, *size), 1 an even share.
+
+        What each token receives from those of its window; or with token=(row, column), what that token gives to each,
+        0 outside its window.
+        """
+        p = self.attn.probabilities(residuals)
+        xp = array_module(p)
+        queries = xp.ones(size, p.dtype) if token is None else xp.zeros(size, p.dtype)
+        if token is not None:
+            queries[token] = p.shape[-1]  # an even share is 1/N
+        return F.attention_from(p, queries, self.window_size, self.shift_size, self.pad_first)
+
     def backward(self, dy, tape):
         cut = (self.window_size, self.shift_size)
         dy = dy + self.norm2.backward(self.mlp.backward(self.drop_path2.backward(dy, tape), tape), tape)
@@ -185,7 +199,15 @@ class PatchMerging(Layer):
     An odd row or column is padded with zeros. The order is (0,0), (1,0), (0,1), (1,1); reduction has no bias.
     """
 
-    def __init__(self, dim: int, out_dim: int | None = None, norm_layer=None, *, dtype: str = "float32", seed=0):
+    def __init__(
+        self,
+        dim: int,
+        out_dim: int | None = None,
+        norm_layer: Callable[..., Layer] | None = None,
+        *,
+        dtype: str = "float32",
+        seed: Seed = 0,
+    ):
         self.dim = dim
         self.norm = (norm_layer or swin_norm)(4 * dim, dtype=dtype)
         self.reduction = Linear(4 * dim, out_dim or 2 * dim, bias=False, dtype=dtype, seed=seed)
@@ -207,7 +229,9 @@ class SwinStage(Layer):
     downsample: a PatchMerging, or None for the first stage. blocks: SwinBlocks.
     """
 
-    def __init__(self, downsample, blocks, *, dtype: str = "float32", seed=0):
+    def __init__(
+        self, downsample: PatchMerging | None, blocks: Iterable[SwinBlock], *, dtype: str = "float32", seed: Seed = 0
+    ):
         self.downsample, self.blocks = downsample or Identity(), Sequence(blocks)
 
     def forward(self, x, tape=FORGET):
@@ -221,7 +245,9 @@ class SwinStage(Layer):
 class MapHead(Layer):
     """y = fc(drop(mean of the tokens)).   (B, H, W, C) -> (B, K);   each token gets dmean/(H·W)."""
 
-    def __init__(self, in_features: int, num_classes: int, drop_rate: float = 0.0, *, dtype: str = "float32", seed=0):
+    def __init__(
+        self, in_features: int, num_classes: int, drop_rate: float = 0.0, *, dtype: str = "float32", seed: Seed = 0
+    ):
         self.drop = Dropout(drop_rate)
         self.fc = linear_or_identity(in_features, num_classes, dtype, make_rng(seed))
 
@@ -237,7 +263,7 @@ class MapHead(Layer):
         return dx
 
 
-def swin_norm(dim, *, dtype="float32"):
+def swin_norm(dim: int, *, dtype: str = "float32") -> LayerNorm:
     """Swin's LayerNorm, whose ε is PyTorch's 1e-5."""
     return LayerNorm(dim, 1e-5, dtype=dtype)
 

@@ -4,11 +4,13 @@ Shapes: B batch, K classes; logits (B, K).
 """
 
 from .. import functional as F
-from ..backend import array_module, on_host
+from ..backend import Array, array_module, on_host
 from ..errors import ConfigError, InputError, ShapeError
 
 
-def cross_entropy(logits, targets, label_smoothing=0.0, weight=None):
+def cross_entropy(
+    logits: Array | tuple[Array, ...], targets: Array, label_smoothing: float = 0.0, weight: Array | None = None
+) -> tuple:
     """L = −1/Z Σᵢ Σₖ wₖ tᵢₖ log pᵢₖ,   p = softmax(logits),   t = (1 − ε) target + ε/K.
 
     dL/dlogitsᵢₖ = (pᵢₖ Σⱼ wⱼ tᵢⱼ − wₖ tᵢₖ) / Z.
@@ -43,7 +45,7 @@ def cross_entropy(logits, targets, label_smoothing=0.0, weight=None):
     return loss, gradient / total
 
 
-def mse(prediction, target):
+def mse(prediction: Array, target: Array) -> tuple[Array, Array]:
     """L = mean (prediction − target)² over all elements,   dL = 2 (prediction − target) / their number."""
     target = array_module(prediction).asarray(target, dtype=prediction.dtype)
     if tuple(prediction.shape) != tuple(target.shape):

@@ -1,12 +1,14 @@
 """DeiT's two ways of learning from a teacher   (Touvron et al. 2020, arXiv:2012.12877, §3)."""
 
 from .. import functional as F
-from ..backend import array_module
+from ..backend import Array, array_module
 from ..errors import ConfigError, ShapeError
 from .classification import cross_entropy
 
 
-def hard_distillation(logits, targets, teacher_logits, alpha=0.5, label_smoothing=0.0):
+def hard_distillation(
+    logits: tuple[Array, Array], targets: Array, teacher_logits: Array, alpha: float = 0.5, label_smoothing: float = 0.0
+) -> tuple[Array, tuple[Array, Array]]:
     """L = (1 − α) CE(class head, targets) + α CE(distillation head, argmax of the teacher)   (DeiT, arXiv:2012.12877).
 
     logits: the pair that a distilled model returns on a tape; the gradient is a pair too.
@@ -18,7 +20,14 @@ def hard_distillation(logits, targets, teacher_logits, alpha=0.5, label_smoothin
     return (1 - alpha) * loss + alpha * loss_dist, ((1 - alpha) * gradient, alpha * gradient_dist)
 
 
-def soft_distillation(logits, targets, teacher_logits, alpha=0.5, tau=1.0, label_smoothing=0.0):
+def soft_distillation(
+    logits: tuple[Array, Array],
+    targets: Array,
+    teacher_logits: Array,
+    alpha: float = 0.5,
+    tau: float = 1.0,
+    label_smoothing: float = 0.0,
+) -> tuple[Array, tuple[Array, Array]]:
     """L = (1 − α) CE(class head, targets) + α τ²/(B K) Σ q log(q/p),   q, p = softmax of teacher and student over τ.
 
     dL/dlogits_dist = α τ (p − q) / (B K). The sum is divided by the number of elements, as in DeiT's source.

@@ -13,7 +13,7 @@ from ..errors import ConfigError
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
 from ..layers.patches import pair
 from ..layers.window import swin_norm
-from .vit import check_sizes
+from .vit import check_patch, check_sizes
 
 
 class SwinTransformer(Layer):
@@ -108,15 +108,33 @@ class SwinTransformer(Layer):
 
     def features(self, x, tape=FORGET):
         """(B, C, H, W) -> the map after the last stage, before the norm: (B, rows, columns, num_features)."""
-        tokens = self.patch_embed.forward(x, tape.at(self.patch_embed))
-        return self.layers.forward(self._on_map(tokens, x), tape)
-
-    def _on_map(self, tokens, x):
-        return tokens.reshape(len(x), *self.patch_embed.grid_for(x.shape[2:]), -1)
+        return self.layers.forward(self._embed(x, tape), tape)
 
     def features_backward(self, dy, tape):
         """The gradient of what `features` returned -> the gradient of the images, or None where nobody wants it."""
-        dy = self.layers.backward(dy, tape)
+        return self._embed_backward(self.layers.backward(dy, tape), tape)
+
+    def pyramid(self, x, tape=FORGET, stages=None):
+        """The map after each stage, or after the first `stages`: what a detector's neck or a segmentation stands on.
+
+        (B, C, H, W) -> list of (B, width, rows, columns), each half as fine and twice as wide as the one before.
+        """
+        return [level.transpose(0, 3, 1, 2) for level in self.layers.outputs(self._embed(x, tape), tape, stages)]
+
+    def pyramid_backward(self, dlevels, tape):
+        """The gradients of what `pyramid` returned -> that of the images, as for features_backward.
+
+        They add up at each stage. One may be None where a map was not used, but not the last.
+        """
+        dmaps = [None if dlevel is None else dlevel.transpose(0, 2, 3, 1) for dlevel in dlevels]
+        return self._embed_backward(self.layers.outputs_backward(dmaps, tape), tape)
+
+    def _embed(self, x, tape):
+        """(B, C, H, W) -> the first map (B, rows, columns, embed_dim)."""
+        tokens = self.patch_embed.forward(x, tape.at(self.patch_embed))
+        return tokens.reshape(len(x), *self.patch_embed.grid_for(x.shape[2:]), -1)
+
+    def _embed_backward(self, dy, tape):
         if not tape.reaches(self.patch_embed):
             return None
         return self.patch_embed.backward(dy.reshape(len(dy), -1, dy.shape[-1]), tape)
@@ -134,10 +152,27 @@ class SwinTransformer(Layer):
         wanted = range(stages) if indices is None else [i + stages if i < 0 else i for i in indices]
         if not all(0 <= i < stages for i in wanted):
             raise ConfigError(f"indices must name stages 0..{stages - 1}, got {list(indices)}")
-        found = list(self.layers.intermediates(self._on_map(self.patch_embed(x), x)))
+        found = self.layers.outputs(self._embed(x, FORGET))
         if norm:
             found[-1] = self.norm(found[-1])
         return [found[i].transpose(0, 3, 1, 2) for i in wanted]
+
+    @property
+    def attention_layers(self):
+        return [block.attn for stage in self.layers for block in stage.blocks]
+
+    def attention_on_grid(self, tape, image_size, patch=None):
+        """What a pass on a tape with record_all looked at, block by block: [(B, heads, rows, columns), …].
+
+        The maps are those of SwinBlock.attention_on_map; patch: (row, column) on the grid of patches, whose token is
+        the one that looks, in each stage the one that it was merged into.
+        """
+        kept, size, maps = dict(tape.residuals()), self.patch_embed.grid_for(image_size), []
+        token = None if patch is None else check_patch(patch, size)
+        for stage in self.layers:
+            maps += [block.attention_on_map(kept[block.attn], size, token) for block in stage.blocks]
+            size, token = _merged(size), token and (token[0] // 2, token[1] // 2)
+        return maps
 
     def parameter_depth(self, name):
         """0 for the embedding, i + 1 for the i-th block of all stages, one more for what follows the blocks.
@@ -175,6 +210,11 @@ def _per_stage(name, value, depths):
     if len(values) != len(depths):
         raise ConfigError(f"{name} must have one value for each of the {len(depths)} stages, got {value!r}")
     return values
+
+
+def _merged(size):
+    """(rows, columns) of a map after a merging of patches, odd ones padded."""
+    return tuple(-(-side // 2) for side in size)
 
 
 def _windows(window_size, depths):

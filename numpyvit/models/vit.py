@@ -110,8 +110,28 @@ class VisionTransformer(Layer):
         wanted = range(depth) if indices is None else [i + depth if i < 0 else i for i in indices]
         if not all(0 <= i < depth for i in wanted):
             raise ConfigError(f"indices must name blocks 0..{depth - 1}, got {list(indices)}")
-        found = list(self.blocks.intermediates(self.embed(x)))
+        found = self.blocks.outputs(self.embed(x))
         return [self.classifier.normalized(found[i]) if norm else found[i] for i in wanted]
+
+    @property
+    def attention_layers(self):
+        return [block.attn for block in self.blocks]
+
+    def attention_on_grid(self, tape, image_size, patch=None):
+        """What a pass on a tape with record_all looked at, block by block: [(B, H, rows, columns), …], 1 an even share.
+
+        The class token's attention to the patches, or that of patch=(row, column); without a class token, the mean over
+        all patches.
+        """
+        kept, grid, T = dict(tape.residuals()), self.patch_embed.grid_for(image_size), self.num_prefix_tokens
+        if patch is not None:
+            row, column = check_patch(patch, grid)
+            start = T + row * grid[1] + column
+            queries = slice(start, start + 1)
+        else:
+            queries = slice(T, None) if self.cls_token is None else slice(0, 1)
+        found = [layer.values_and_probabilities(kept[layer])[1] for layer in self.attention_layers]
+        return [p[:, :, queries, T:].mean(2).reshape(*p.shape[:2], *grid) * p.shape[-1] for p in found]
 
     def parameter_depth(self, name):
         """0 for the embedding, i + 1 for the i-th block, one more for what follows the blocks."""
@@ -141,6 +161,14 @@ def check_sizes(num_classes, *, hidden, **sizes):
         raise ConfigError(f"num_classes must be an int of at least 0, got {num_classes!r}")
     if not hidden >= 1:
         raise ConfigError(f"mlp_ratio must leave at least one hidden unit, got {hidden} of them")
+
+
+def check_patch(patch, grid):
+    """Errors: ConfigError where (row, column), counted from 0, lies outside the grid of patches."""
+    if len(patch) != 2 or not all(0 <= place < side for place, side in zip(patch, grid)):
+        rows, columns = grid
+        raise ConfigError(f"patch {tuple(patch)} lies outside the grid of {rows} rows and {columns} columns")
+    return tuple(patch)
 
 
 class NarrowVisionTransformer(VisionTransformer):

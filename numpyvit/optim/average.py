@@ -1,11 +1,12 @@
 """The moving average of weights."""
 
 import contextlib
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
 from ..backend import to_host
-from ..core import flat_weights
+from ..core import Layer, flat_weights
 from ..errors import CheckpointError, ConfigError
 
 
@@ -15,21 +16,21 @@ class EMA:
     The second form of β lets the average follow the first steps. Its weights are used inside `with ema.applied():`.
     """
 
-    def __init__(self, model, decay=0.999):
+    def __init__(self, model: Layer, decay: float = 0.999):
         if not 0 <= decay < 1:
             raise ConfigError(f"the decay of the moving average must lie in 0..1, 1 left out, got {decay}")
         self.decay, self.steps = decay, 0
         self.weights = flat_weights(model)
         self.shadow = self.weights.current().copy()
 
-    def update(self):
+    def update(self) -> None:
         self.steps += 1
         beta = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.shadow *= beta
         self.shadow += (1 - beta) * self.weights.current()
 
     @contextlib.contextmanager
-    def applied(self):
+    def applied(self) -> Iterator[None]:
         """While open, the model's weights are the average."""
         own = self.weights.current().copy()
         self.copy_to_model()
@@ -38,14 +39,14 @@ class EMA:
         finally:
             self.weights.current()[...] = own
 
-    def copy_to_model(self):
+    def copy_to_model(self) -> None:
         """Give the model the average for good."""
         self.weights.current()[...] = self.shadow
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, np.ndarray]:
         return {"step": np.array(self.steps), "shadow": np.array(to_host(self.shadow))}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         if state["shadow"].shape != self.shadow.shape:
             raise CheckpointError(
                 f"the moving average has {state['shadow'].size} weights, the model {self.shadow.size}; "

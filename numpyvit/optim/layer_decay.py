@@ -1,9 +1,10 @@
 """Learning rates that fall from the head to the embedding."""
 
+from ..core import Layer
 from ..errors import ConfigError
 
 
-def layer_decay(model, decay):
+def layer_decay(model: Layer, decay: float) -> dict[str, float]:
     """{parameter's name: factor on the learning rate} for fine-tuning   (Bao et al. 2021, arXiv:2106.08254).
 
     The head, the final norm and all else learn at the full rate, the last block at `decay` times it, the one before at

@@ -6,11 +6,12 @@ norms, tokens and the position embedding (each Parameter's `decay`).
 
 import fnmatch
 import math
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from ..backend import to_host
-from ..core import Tape, flat_weights
+from ..backend import Array, to_host
+from ..core import Layer, Tape, flat_weights
 from ..errors import CheckpointError, ConfigError
 
 
@@ -24,7 +25,7 @@ class Optimizer:
     moments = ()
     chunk_size = 131_072  # numbers: five arrays of it stay near the processor, and passes are long enough to share
 
-    def __init__(self, model, lr, weight_decay, lr_scale=None):
+    def __init__(self, model: Layer, lr: float, weight_decay: float, lr_scale: Mapping[str, float] | None = None):
         if not (0 <= lr < math.inf and 0 <= weight_decay < math.inf):
             raise ConfigError(f"lr and weight_decay must be finite and not negative, got {lr} and {weight_decay}")
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
@@ -46,24 +47,28 @@ class Optimizer:
         shown = ", ".join(f"{name}={value}" for name, value in settings.items())
         return f"{type(self).__name__}({shown}, {self.weights.layout.size:,} weights)"
 
-    def step(self, tape: Tape):
+    def step(self, tape: Tape) -> None:
         """One update from the tape's gradients, in place. Clear them with tape.zero() before the next batch."""
         self.begin(tape)
         for chunk in self.chunks():
             self.update(chunk, tape.flat)
 
-    def begin(self, tape):
-        """Count the step and check that the tape belongs to the same parameters."""
+    def begin(self, tape: Tape) -> None:
+        """Count the step and check that the tape belongs to the same parameters and that backward is through.
+
+        Errors: ConfigError, TapeError.
+        """
         if tape.layout != self.weights.layout:
             raise ConfigError(
                 "the tape and the optimizer hold different trainable parameters; "
                 "after freezing or unfreezing parameters, make both again"
             )
+        tape.check_done()
         self.weights.check_trainable()
         self.weights.adopt()
         self.steps += 1
 
-    def chunks(self):
+    def chunks(self) -> Iterator[tuple[int, int, float]]:
         """(start, stop, decay) of each piece that one update works on; pieces are independent of each other."""
         layout = self.weights.layout
         width = self.chunk_size if layout.xp is np else max(layout.size, 1)  # on a GPU fewer, larger kernels
@@ -71,18 +76,18 @@ class Optimizer:
             for start in range(first, last, width):
                 yield start, min(start + width, last), decay
 
-    def update(self, chunk, gradient):
+    def update(self, chunk: tuple[int, int, float], gradient: Array) -> None:
         start, stop, decay = chunk
         part = slice(start, stop)
         lr = self.lr if self._scale is None else self.lr * self._scale[part]
         self._update(self.weights.flat[part], gradient[part], *(moment[part] for moment in self._moments), lr, decay)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, np.ndarray]:
         """{"step": the count, moment name: flat NumPy array}, a snapshot."""
         moments = zip(self.moments, self._moments)
         return {"step": np.array(self.steps)} | {name: np.array(to_host(moment)) for name, moment in moments}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
         for name, moment in zip(self.moments, self._moments):
             if name not in state or state[name].shape != moment.shape:
                 raise CheckpointError(
@@ -100,7 +105,15 @@ class AdamW(Optimizer):
 
     moments = ("m", "v")
 
-    def __init__(self, model, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.05, lr_scale=None):
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.05,
+        lr_scale: Mapping[str, float] | None = None,
+    ):
         if not all(0 <= beta < 1 for beta in betas):
             raise ConfigError(f"betas must lie in 0..1, 1 left out, got {betas}")
         if not eps >= 0:
@@ -132,7 +145,15 @@ class SGD(Optimizer):
 
     moments = ("u",)
 
-    def __init__(self, model, lr=1e-2, momentum=0.0, nesterov=False, weight_decay=0.0, lr_scale=None):
+    def __init__(
+        self,
+        model: Layer,
+        lr: float = 1e-2,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        lr_scale: Mapping[str, float] | None = None,
+    ):
         if not 0 <= momentum < 1:
             raise ConfigError(f"momentum must lie in 0..1, 1 left out, got {momentum}")
         if nesterov and momentum == 0:
@@ -148,7 +169,7 @@ class SGD(Optimizer):
         theta -= lr * (g + self.momentum * u if self.nesterov else u)
 
 
-def clip_global_norm(tape, max_norm):
+def clip_global_norm(tape: Tape, max_norm: float) -> Array:
     """Scale all gradients by min(1, max_norm / ‖g‖), ‖g‖ over all parameters together. Returns ‖g‖ before.
 
     (Pascanu et al. 2012, arXiv:1211.5063.) Nothing is read from a device.
@@ -160,6 +181,6 @@ def clip_global_norm(tape, max_norm):
     return norm
 
 
-def check_clip_norm(max_norm):
+def check_clip_norm(max_norm: float) -> None:
     if not max_norm > 0:
         raise ConfigError(f"the bound on the gradients' norm must be above 0, got {max_norm}; None leaves clipping out")

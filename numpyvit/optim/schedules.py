@@ -1,17 +1,18 @@
 """Learning rates: functions of the step's number, from 0."""
 
 import math
+from collections.abc import Callable
 
 from ..errors import ConfigError
 
 
-def constant_schedule(lr, warmup_steps=0):
+def constant_schedule(lr: float, warmup_steps: int = 0) -> Callable[[int], float]:
     """η, after a linear rise over the first `warmup_steps`."""
     _check_warmup(warmup_steps)
     return lambda step: lr * _warmup(step, warmup_steps)
 
 
-def cosine_schedule(lr, total_steps, warmup_steps=0, min_lr=0.0):
+def cosine_schedule(lr: float, total_steps: int, warmup_steps: int = 0, min_lr: float = 0.0) -> Callable[[int], float]:
     """min + (η − min)(1 + cos(π s))/2, s from 0 after the warm-up to 1 at `total_steps` (arXiv:1608.03983)."""
     _check_warmup(warmup_steps)
 
@@ -24,7 +25,7 @@ def cosine_schedule(lr, total_steps, warmup_steps=0, min_lr=0.0):
     return rate
 
 
-def step_schedule(lr, step_size, gamma=0.1, warmup_steps=0):
+def step_schedule(lr: float, step_size: int, gamma: float = 0.1, warmup_steps: int = 0) -> Callable[[int], float]:
     """η γ^⌊step/step_size⌋, after a linear rise over the first `warmup_steps`."""
     _check_warmup(warmup_steps)
     return lambda step: lr * _warmup(step, warmup_steps) * gamma ** (step // step_size)

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 
+from ..core import Layer
 from ..layers import (
     GELU,
     QKV,
@@ -44,11 +45,11 @@ class Case:
     rtol: float = 1e-7
     dropout: bool = False
 
-    def layer(self, dtype="float32"):
+    def layer(self, dtype: str = "float32") -> Layer:
         """The layer with random values in every parameter."""
         return randomize(self.build(dtype=dtype, seed=0))
 
-    def x(self, dtype="float32", batch=None):
+    def x(self, dtype: str = "float32", batch: int | None = None) -> np.ndarray:
         shape = self.shape if batch is None else (batch, *self.shape[1:])
         return np.random.default_rng(1).standard_normal(shape).astype(dtype)
 

@@ -1,14 +1,24 @@
 """A layer's backward, or a loss's gradient, against central differences."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 
+from ..backend import Array
 from ..core import Layer, Tape
 from ..errors import GradientError
 
 
-def gradcheck(layer, *inputs, seed=None, rtol=1e-6, eps=1e-5, rng_seed=0, **options):
+def gradcheck(
+    layer: Layer,
+    *inputs: Array,
+    seed: int | None = None,
+    rtol: float = 1e-6,
+    eps: float = 1e-5,
+    rng_seed: int = 0,
+    **options,
+) -> dict[str, float]:
     """Compare a layer's backward with central differences in float64.
 
     For each floating input and each trainable parameter a, and one random direction v with no component near zero:
@@ -42,7 +52,9 @@ def gradcheck(layer, *inputs, seed=None, rtol=1e-6, eps=1e-5, rng_seed=0, **opti
     return errors
 
 
-def gradcheck_loss(loss, logits, *args, rtol=1e-7, eps=1e-5, **options):
+def gradcheck_loss(
+    loss: Callable, logits: Array | tuple[Array, ...], *args, rtol: float = 1e-7, eps: float = 1e-5, **options
+) -> dict[str, float]:
     """The same for a loss: loss(logits, …) -> (value, gradient); logits an array or a tuple of them."""
 
     class LossLayer(Layer):
@@ -120,7 +132,7 @@ def _direction(rng, shape):
     return np.copysign(np.sqrt(0.99 * v * v / max((v * v).sum(), 1e-300) + 0.01 / n), v)
 
 
-def randomize(layer, seed=0, std=0.3):
+def randomize(layer: Layer, seed: int = 0, std: float = 0.3) -> Layer:
     """Give every parameter normal values, around 1 for scales: a check at initial zeros and ones shows too little."""
     rng = np.random.default_rng(seed)
     for name, parameter in layer.named_parameters():

@@ -56,7 +56,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     __array_priority__ = 100
 
-    def __init__(self, array):
+    def __init__(self, array: np.ndarray):
         self._array = array
 
     def __array__(self, *args, **keywords):
@@ -77,7 +77,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     __bool__ = __float__ = __int__ = __index__ = __complex__ = item = tolist = _host_read
 
-    def get(self):
+    def get(self) -> np.ndarray:
         return self._array.copy()
 
     def __len__(self):
@@ -144,15 +144,15 @@ class StandIn(_Namespace):
         super().__init__("cupy", np, _NAMES["functions"])
         self.linalg = _Namespace("cupy.linalg", np.linalg, _NAMES["linalg"])
 
-    def asarray(self, a, dtype=None):
+    def asarray(self, a: np.ndarray | DeviceArray, dtype: np.dtype | str | None = None) -> DeviceArray:
         """The one way from the host to the device."""
         return DeviceArray(np.array(a._array if isinstance(a, DeviceArray) else a, dtype=dtype))
 
-    def asnumpy(self, a):
+    def asnumpy(self, a: DeviceArray) -> np.ndarray:
         """The one way back."""
         return a.get()
 
-    def erf(self, x):
+    def erf(self, x: DeviceArray) -> DeviceArray:
         from scipy.special import erf
 
         return _wrap(erf(_unwrap(x)))

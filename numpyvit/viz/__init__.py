@@ -1,6 +1,8 @@
 """Pictures of a run and of what a model looks at."""
 
 from .attention import (
+    attends_to_all,
+    attention_grids,
     attention_maps,
     attention_rollout,
     draw_attention,
@@ -12,6 +14,8 @@ from .attention import (
 from .curves import draw_curves
 
 __all__ = [
+    "attends_to_all",
+    "attention_grids",
     "attention_maps",
     "attention_rollout",
     "draw_attention",

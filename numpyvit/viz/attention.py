@@ -3,10 +3,12 @@
 Shapes: L blocks, H heads, T class and distillation tokens, N patches on a grid of rows and columns, D width.
 """
 
+import os
+
 import numpy as np
 
-from ..backend import array_module, to_host
-from ..core import Tape, observing
+from ..backend import Array, array_module, to_host
+from ..core import Layer, Tape, observing
 from ..errors import ConfigError, NonFiniteError, ShapeError
 from ..functional import softmax
 from ..layers import Attention
@@ -14,7 +16,7 @@ from ..models import class_names
 from .sheet import Tile, draw_sheet
 
 
-def attention_maps(model, image):
+def attention_maps(model: Layer, image: Array) -> np.ndarray:
     """The attention probabilities of every block and head: (L, H, T+N, T+N); each row sums to 1.
 
     image: (C, H, W) or (1, C, H, W), prepared as for the model.
@@ -22,7 +24,30 @@ def attention_maps(model, image):
     return np.stack(_attention_on_tape(model, image)[1])
 
 
-def attention_rollout(maps):
+def attention_grids(model: Layer, image: Array, patch: tuple[int, int] | None = None) -> list[np.ndarray]:
+    """What each block looks at, on the grid of its tokens: a list of (H, rows, columns), 1 an even share.
+
+    The class token's attention to each patch; of a model without one the attention that each token receives, in a Swin
+    from the tokens of its window, stitched together, with grids that get coarser from stage to stage.
+
+    patch: (row, column) on the grid of patches, counted from 0: the attention of that patch to the others instead; in
+           a Swin 0 outside its window, and in later stages that of the token which it was merged into.
+    Errors: ConfigError for a patch outside the grid, or a model without attention.
+    """
+    if not model.attention_layers:
+        raise ConfigError(f"a {type(model).__name__} has no attention to show; choose a ViT, a DeiT or a Swin")
+    batch, tape = _one_image(image), Tape(model, record_all=True)
+    model.forward(batch, tape)
+    grids = model.attention_on_grid(tape, batch.shape[2:], patch)
+    return _finite([to_host(maps)[0] for maps in grids])
+
+
+def attends_to_all(model: Layer) -> bool:
+    """Whether each token looks at all others, so that attention_maps, rollout and gradient_attention are defined."""
+    return any(isinstance(layer, Attention) for layer in model.attention_layers)
+
+
+def attention_rollout(maps: np.ndarray) -> np.ndarray:
     """How much of each input token reaches each output token   (Abnar & Zuidema 2020, arXiv:2005.00928).
 
     R = Π (A + I)/2 over the blocks, A the mean over heads; the identity is the residual branch.
@@ -34,7 +59,7 @@ def attention_rollout(maps):
     return rollout
 
 
-def gradient_attention(model, image, class_index=None):
+def gradient_attention(model: Layer, image: Array, class_index: int | None = None) -> np.ndarray:
     """Attention weighted by its gradient for one class   (Chefer et al. 2021, arXiv:2103.15679, §3.2).
 
     R = I, then block by block   R = R + mean_h max(∂logit/∂A · A, 0) R.   The gradient comes from the model's own
@@ -77,9 +102,13 @@ def _attention_on_tape(model, image):
     maps = [to_host(layer.values_and_probabilities(kept)[1])[0] for layer, kept in _kept_by_attention(tape)]
     if not maps:
         raise ConfigError(f"a {type(model).__name__} has no attention over all tokens to show; choose a ViT or a DeiT")
-    if not all(np.isfinite(p).all() for p in maps):
+    return tape, _finite(maps), logits
+
+
+def _finite(maps):
+    if not all(np.isfinite(values).all() for values in maps):
         raise NonFiniteError("the attention is not finite: the model's weights are too large, or hold NaN")
-    return tape, maps, logits
+    return maps
 
 
 def _kept_by_attention(tape):
@@ -93,19 +122,19 @@ def _one_image(image):
     return batch
 
 
-def on_grid(model, row):
+def on_grid(model: Layer, row: np.ndarray) -> np.ndarray:
     """A row of attention (T+N,) without the tokens, as (rows, columns) of patches."""
     return row[model.num_prefix_tokens :].reshape(model.patch_embed.grid_size)
 
 
-def pos_embed_similarity(model):
+def pos_embed_similarity(model: Layer) -> np.ndarray:
     """Cosine of each patch's position embedding with every other's: (rows, columns, rows, columns)."""
     pos = to_host(model.pos_embed.data)[0, model.num_prefix_positions :]
     unit = pos / np.maximum(np.linalg.norm(pos, axis=1, keepdims=True), 1e-12)
     return (unit @ unit.T).reshape(*model.patch_embed.grid_size, *model.patch_embed.grid_size)
 
 
-def patch_filters(model, count=28):
+def patch_filters(model: Layer, count: int = 28) -> np.ndarray:
     """The first principal components of the patch weights, as images: (count, C, Ph, Pw) in 0..1."""
     weight = to_host(model.patch_embed.proj.weight.data)
     flat = weight.reshape(len(weight), -1).astype(np.float64)
@@ -117,39 +146,61 @@ def patch_filters(model, count=28):
 # ---- sheets ---------------------------------------------------------------------------------------------------------
 
 
-def draw_attention(model, image, pixels, path, title="", class_index=None, tile_size=224):
-    """A sheet as PNG: the image, rollout and gradient-weighted attention, each head of the last block, and the class
-    token's attention block by block. Heads and blocks share one scale; the predicted class stands above.
+def draw_attention(
+    model: Layer,
+    image: Array,
+    pixels: np.ndarray,
+    path: str | os.PathLike,
+    title: str = "",
+    class_index: int | None = None,
+    tile_size: int = 224,
+    patch: tuple[int, int] | None = None,
+) -> None:
+    """A sheet as PNG: the image, rollout and gradient-weighted attention, each head of the last block, and the mean of
+    the heads block by block. Heads and blocks share one scale; the predicted class stands above.
+
+    Rollout and gradient are the class token's: the sheet of a model without one, or of a patch, leaves them out.
 
     image: (C, H, W) prepared for the model; pixels: (C, H, W) uint8, the same before it was normalized.
     class_index: whose gradient; default the most probable class. tile_size: pixels of each map's longer side.
+    patch: (row, column), whose attention is shown and which is outlined; default as in attention_grids.
     """
-    maps = attention_maps(model, image)
-    rollout = on_grid(model, attention_rollout(maps)[0])
-    tiles = [Tile("image"), Tile("rollout", rollout, own_scale=True)]
-    if model.num_classes:
-        values = on_grid(model, gradient_attention(model, image, class_index)[0])
-        of = "" if class_index is None else f" of {class_names(model)[class_index]}"
-        tiles.append(Tile(f"by gradient{of}", values, own_scale=True))
-    tiles += [_map_tile(model, maps, len(maps) - 1, head) for head in range(maps.shape[1])]
-    tiles += [_map_tile(model, maps, layer) for layer in range(len(maps))]
-    draw_sheet(pixels, tiles, path, caption(model, image, title), _unit(maps), tile_size)
+    grids, last = attention_grids(model, image, patch), len(model.attention_layers) - 1
+    tiles = [Tile("image")]
+    if _has_class_token(model) and patch is None:
+        tiles += _class_token_tiles(model, image, class_index)
+    elif class_index is not None:
+        raise ConfigError("the gradient of a class is shown for the class token of a ViT alone; leave out the class")
+    tiles += [_map_tile(grids, last, head) for head in range(len(grids[last]))]
+    tiles += [_map_tile(grids, layer) for layer in range(len(grids))]
+    words = (caption(model, image, title), _unit(model, patch))
+    draw_sheet(pixels, tiles, path, *words, tile_size, _outline(model, pixels, patch))
 
 
-def draw_attention_map(model, image, pixels, path, layer=-1, head=None, title=""):
-    """The class token's attention in one block as PNG, beside the image: the mean of the heads, or one of them.
+def draw_attention_map(
+    model: Layer,
+    image: Array,
+    pixels: np.ndarray,
+    path: str | os.PathLike,
+    layer: int = -1,
+    head: int | None = None,
+    title: str = "",
+    patch: tuple[int, int] | None = None,
+) -> None:
+    """One block's attention as PNG, beside the image: the mean of the heads, or one of them.
 
     layer, head: counted from 0, negative ones from the end. Other arguments: see draw_attention.
     Errors: ConfigError where the model has no such block or head.
     """
-    maps = attention_maps(model, image)
-    layer = _place("block", layer, len(maps))
-    head = None if head is None else _place("head", head, maps.shape[1])
-    tiles = [Tile("image"), _map_tile(model, maps, layer, head)]
-    draw_sheet(pixels, tiles, path, caption(model, image, title), _unit(maps), tile_size=448)
+    grids = attention_grids(model, image, patch)
+    layer = _place("block", layer, len(grids))
+    head = None if head is None else _place("head", head, len(grids[layer]))
+    tiles = [Tile("image"), _map_tile(grids, layer, head)]
+    words = (caption(model, image, title), _unit(model, patch))
+    draw_sheet(pixels, tiles, path, *words, 448, _outline(model, pixels, patch))
 
 
-def caption(model, image, title=""):
+def caption(model: Layer, image: Array, title: str = "") -> str:
     """The title with the most probable class and its probability:   cat.jpg: tabby, 53.1%."""
     if model.num_classes == 0:
         return title
@@ -158,15 +209,41 @@ def caption(model, image, title=""):
     return f"{title}{': ' if title else ''}{class_names(model)[index]}, {probabilities[index]:.1%}"
 
 
-def _map_tile(model, maps, layer, head=None):
-    """The class token's attention to the patches, as multiples of what each token would get if all got the same."""
+def _has_class_token(model):
+    return attends_to_all(model) and model.cls_token is not None
+
+
+def _class_token_tiles(model, image, class_index):
+    tiles = [Tile("rollout", on_grid(model, attention_rollout(attention_maps(model, image))[0]), own_scale=True)]
+    if model.num_classes:
+        values = on_grid(model, gradient_attention(model, image, class_index)[0])
+        of = "" if class_index is None else f" of {class_names(model)[class_index]}"
+        tiles.append(Tile(f"by gradient{of}", values, own_scale=True))
+    return tiles
+
+
+def _map_tile(grids, layer, head=None):
     of = "mean of heads" if head is None else f"head {head + 1}"
-    row = (maps[layer].mean(0) if head is None else maps[layer, head])[0]
-    return Tile(f"block {layer + 1}, {of}", on_grid(model, row * len(row)))
+    return Tile(f"block {layer + 1}, {of}", grids[layer].mean(0) if head is None else grids[layer][head])
 
 
-def _unit(maps):
-    return f"attention of the class token, in multiples of an even share (1/{maps.shape[-1]})"
+def _unit(model, patch):
+    if patch is not None:
+        shown = f"attention of the patch in row {patch[0] + 1}, column {patch[1] + 1}"
+    elif _has_class_token(model):
+        shown = "attention of the class token"
+    else:
+        shown = "attention that each token receives"
+    return f"{shown}, in multiples of an even share"
+
+
+def _outline(model, pixels, patch):
+    """The patch's (top, left, bottom, right) as shares of the image."""
+    if patch is None:
+        return None
+    rows, columns = model.patch_embed.grid_for(pixels.shape[1:])
+    row, column = patch
+    return row / rows, column / columns, (row + 1) / rows, (column + 1) / columns
 
 
 def _place(kind, index, count):

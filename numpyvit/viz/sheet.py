@@ -3,7 +3,10 @@
 import bisect
 import io
 import math
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -41,26 +44,35 @@ class Scale:
     high: int
 
     @classmethod
-    def over(cls, values):
+    def over(cls, values: np.ndarray) -> Self:
         """From a power of two below nearly all values to one above; of very different values the high ones decide."""
         low, high = np.log2(np.maximum(np.quantile(values, [0.05, 0.995]), 1e-9))
         high = max(math.ceil(high), math.floor(low) + 1)
         return cls(max(math.floor(low), high - _OCTAVES), high)
 
-    def share(self, values):
+    def share(self, values: np.ndarray) -> np.ndarray:
         """0 at the scale's beginning, 1 at its end."""
         return (np.log2(np.maximum(values, 1e-9)) - self.low) / (self.high - self.low)
 
-    def ticks(self):
+    def ticks(self) -> list[tuple[float, str]]:
         """(share, text) of each power of two."""
         powers = range(self.low, self.high + 1)
         return [((p - self.low) / (self.high - self.low), f"{2**p}" if p >= 0 else f"1/{2**-p}") for p in powers]
 
 
-def draw_sheet(pixels, tiles, path, title="", unit="", tile_size=224):
+def draw_sheet(
+    pixels: np.ndarray,
+    tiles: Sequence[Tile],
+    path: str | os.PathLike,
+    title: str = "",
+    unit: str = "",
+    tile_size: int = 224,
+    outline: tuple[float, float, float, float] | None = None,
+) -> None:
     """Write a PNG of tiles with their names, in rows that fill the sheet, above the color bar of the common scale.
 
     pixels: (C, H, W) uint8, gray or RGB. unit: what is said about the numbers at the color bar.
+    outline: (top, left, bottom, right) of a part that is outlined on each tile, as shares of the image.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -77,6 +89,8 @@ def draw_sheet(pixels, tiles, path, title="", unit="", tile_size=224):
     for i, tile in enumerate(tiles):
         x, y = _GAP + i % columns * step[0], top + i // columns * step[1]
         sheet.paste(image if tile.values is None else _colored(light, _share(tile, scale)), (x, y))
+        if outline is not None:
+            _draw_outline(draw, (x, y), image.size, outline)
         name = tile.name + (" *" if tile.own_scale else "")
         _write(draw, (x, y + image.height + 4), name, font, image.width, "#333333")
     if scale is not None:
@@ -128,7 +142,8 @@ def _colored(light, share):
     from PIL import Image
 
     size = light.shape[1::-1]
-    share = Image.fromarray(np.asarray(share, np.float32)).resize(size, Image.Resampling.BICUBIC)
+    share = np.clip(share, 0, 1).astype(np.float32)  # a 0 far below the scale would swing over beside its edge
+    share = Image.fromarray(share).resize(size, Image.Resampling.BICUBIC)
     return Image.fromarray(np.rint(_colors(np.asarray(share)) * light).astype(np.uint8))
 
 
@@ -136,6 +151,14 @@ def _colors(share):
     """(..., 3) in 0..255 for values in 0..1; what lies outside gets the color of the end."""
     places = np.linspace(0, 1, len(_COLOURS))
     return np.stack([np.interp(share, places, channel) for channel in _COLOURS.T], axis=-1)
+
+
+def _draw_outline(draw, place, size, outline):
+    """A black frame in a white one, around the part, seen on any color."""
+    (x, y), (width, height), (top, left, bottom, right) = place, size, outline
+    box = (x + left * width, y + top * height, x + right * width - 1, y + bottom * height - 1)
+    for margin, color in ((2, "white"), (1, "black")):
+        draw.rectangle((box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin), outline=color)
 
 
 def _draw_scale(sheet, draw, font, scale, unit, y):

@@ -2,14 +2,17 @@
 
 import numpy as np
 
+from ...backend import Array, transposed
 from .. import kernel
-from .linear import sum_last
+from .linear import sum_over_last
 from .softmax import softmax_
 
 
 @kernel("attention", np, "fd", tolerance=2e-6, gain=1.3)
-def attention(q, k, v, scale, bias=None, keep=None):
-    scores = np.matmul(q, _t(k))
+def attention(
+    q: Array, k: Array, v: Array, scale: float, bias: Array | None = None, keep: Array | None = None
+) -> tuple[Array, Array]:
+    scores = np.matmul(q, transposed(k))
     scores *= scale
     if bias is not None:
         scores += bias
@@ -18,16 +21,18 @@ def attention(q, k, v, scale, bias=None, keep=None):
 
 
 @kernel("attention_backward", np, "fd", tolerance=3e-6, gain=1.1)
-def attention_backward(dout, q, k, v, p, scale, keep=None):
-    dv = _matmul_by_heads(_t(p if keep is None else p * keep), dout)
-    ds = np.matmul(dout, _t(v))  # dp
+def attention_backward(
+    dout: Array, q: Array, k: Array, v: Array, p: Array, scale: float, keep: Array | None = None
+) -> tuple[Array, ...]:
+    dv = _matmul_by_heads(transposed(p if keep is None else p * keep), dout)
+    ds = np.matmul(dout, transposed(v))  # dp
     if keep is not None:
         ds *= keep
     ds *= p
-    ds -= p * sum_last(ds)
+    ds -= p * sum_over_last(ds)
     dq = _matmul_by_heads(ds, k)
     dq *= scale
-    dk = _matmul_by_heads(_t(ds), q)
+    dk = _matmul_by_heads(transposed(ds), q)
     dk *= scale
     return dq, dk, dv, ds
 
@@ -39,10 +44,6 @@ def _matmul_by_heads(a, b):
     *batch, H, N, _ = a.shape
     if b.strides[-2] < b.strides[-1]:  # features before tokens, as in `linear`
         out = np.empty((*batch, H, b.shape[-1], N), a.dtype)
-        return np.matmul(a, b, out=_t(out))
+        return np.matmul(a, b, out=transposed(out))
     out = np.empty((*batch, N, H, b.shape[-1]), a.dtype)
     return np.matmul(a, b, out=out.swapaxes(-2, -3))
-
-
-def _t(x):
-    return x.swapaxes(-1, -2)

@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 
+from ...backend import Array
 from .. import kernel
 
 # Coefficients of the powers 1 to a³, a minimax fit by tests/reference/fit_gelu.py: a·Φ(−a) is off by at most 1.3e-8 and
@@ -27,7 +28,7 @@ _scratch = threading.local()
 
 
 @kernel("gelu", np, "f", tolerance=5e-7, gain=4.0)
-def gelu(x):
+def gelu(x: Array) -> Array:
     y = np.empty_like(x)
     for chunk in _chunks(x, y):
         _gelu(*chunk)
@@ -35,7 +36,7 @@ def gelu(x):
 
 
 @kernel("gelu_with_slope", np, "f", tolerance=5e-7, gain=3.6)
-def gelu_with_slope(x):
+def gelu_with_slope(x: Array) -> tuple[Array, Array]:
     y, slope = np.empty_like(x), np.empty_like(x)
     for chunk in _chunks(x, y, slope):
         _gelu(*chunk)

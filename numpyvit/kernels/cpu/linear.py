@@ -4,15 +4,12 @@ import functools
 
 import numpy as np
 
+from ...backend import Array, rows
 from .. import kernel
 
 
-def rows(x):
-    return x.reshape(-1, x.shape[-1])
-
-
 @kernel("linear", np, "fd", tolerance=2e-6, gain=1.0)
-def linear(x, weight, bias=None):
+def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """One image gives features first in memory, (1, N, D) stored as (1, D, N): products with few rows are then faster.
 
     BLAS need not rearrange an operand, and the layers keep the order that they find.
@@ -25,16 +22,15 @@ def linear(x, weight, bias=None):
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
-@kernel("sum_rows", np, "fd", tolerance=2e-6, gain=1.6)
-def sum_rows(dy):
+@kernel("sum_over_rows", np, "fd", tolerance=2e-6, gain=1.6)
+def sum_over_rows(dy: Array) -> Array:
     """As a product with ones: BLAS sums columns faster than NumPy."""
     dy = rows(dy)
     return _ones(dy.shape[0], dy.dtype) @ dy
 
 
-@kernel("sum_last", np, "fd", tolerance=2e-6, gain=3.0)
-def sum_last(x):
-    """As a product with ones, several times faster than x.sum(-1)."""
+def sum_over_last(x: Array) -> Array:
+    """x.sum(-1, keepdims=True) as a product with ones, several times faster."""
     return (rows(x) @ _ones(x.shape[-1], x.dtype)).reshape(*x.shape[:-1], 1)
 
 

@@ -2,15 +2,16 @@
 
 import numpy as np
 
+from ...backend import Array, rows
 from .. import kernel
-from .linear import rows, sum_last, sum_rows
+from .linear import sum_over_last, sum_over_rows
 
 
 @kernel("layer_norm", np, "fd", tolerance=5e-6, gain=1.6)
-def layer_norm(x, weight, bias, eps):
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
     x2 = rows(x)
     width = x2.shape[1]
-    mean = sum_last(x2)
+    mean = sum_over_last(x2)
     mean /= width
     xhat = x2 - mean
     var = np.einsum("ij,ij->i", xhat, xhat)
@@ -24,12 +25,12 @@ def layer_norm(x, weight, bias, eps):
 
 
 @kernel("layer_norm_backward", np, "fd", tolerance=5e-6, gain=1.6)
-def layer_norm_backward(dy, weight, xhat, rstd):
+def layer_norm_backward(dy: Array, weight: Array, xhat: Array, rstd: Array) -> tuple[Array, Array, Array]:
     """The means of g and of g x̂, with g = γ dy, are products of dy and dy x̂ with γ."""
     dy2, xhat2 = rows(dy), rows(xhat)
     width = dy2.shape[1]
     dy_xhat = dy2 * xhat2
-    dweight, dbias = sum_rows(dy_xhat), sum_rows(dy2)
+    dweight, dbias = sum_over_rows(dy_xhat), sum_over_rows(dy2)
     mean_g = dy2 @ weight
     mean_g /= width
     mean_g_xhat = dy_xhat @ weight

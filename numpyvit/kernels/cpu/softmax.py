@@ -2,15 +2,16 @@
 
 import numpy as np
 
+from ...backend import Array
 from .. import kernel
-from .linear import sum_last
+from .linear import sum_over_last
 
 _SAFE_EXPONENT = 40  # e⁴⁰ and e⁻⁸⁰, the smallest quotient, lie well inside float32
 _LEAST_EXPONENT = {"f": -80, "d": -700}  # below, exp gives numbers with which products take many times as long, then 0
 
 
 @kernel("softmax_", np, "fd", tolerance=2e-6, gain=1.8)
-def softmax_(x, axis=-1):
+def softmax_(x: Array, axis: int = -1) -> Array:
     """The maximum of each row is the costly part. It serves nothing where no exp can overflow or lose digits, and a
     look at the whole array tells; where a few numbers are far below 0, as behind a mask, the sums of the rows tell."""
     if not (x.size and x.max() < _SAFE_EXPONENT):
@@ -41,4 +42,4 @@ def _exp_(x):
 
 
 def _sum(x, axis):
-    return sum_last(x) if axis in (-1, x.ndim - 1) else x.sum(axis, keepdims=True)
+    return sum_over_last(x) if axis in (-1, x.ndim - 1) else x.sum(axis, keepdims=True)
