@@ -1,0 +1,5 @@
+"""How good a model's outputs are: of classifiers, and of detectors as COCO counts it."""
+
+from .classification import accuracy, class_figures, label_ranks, top_k
+
+__all__ = ["accuracy", "class_figures", "label_ranks", "top_k"]
