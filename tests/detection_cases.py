@@ -1,4 +1,4 @@
-"""Random detections and true boxes for the score: crowds, equal scores, equal boxes, empty images, stated areas, many boxes."""
+"""Random detections and true boxes for the score: crowds, equal scores and boxes, empty images, stated areas."""
 
 import numpy as np
 
