@@ -1,6 +1,7 @@
 """Image sets, batches and augmentation."""
 
 from .augment import normalize, random_affine, random_crop, random_flip
+from .augment_boxes import random_box_crop, random_box_flip, random_box_scale
 from .dataset import Dataset
 from .datasets import has_boxes, load, load_detection, load_digits, load_test, load_test_detection, prepared_for
 from .detection import DetectionDataset
@@ -28,6 +29,9 @@ __all__ = [
     "normalize",
     "prepared_for",
     "random_affine",
+    "random_box_crop",
+    "random_box_flip",
+    "random_box_scale",
     "random_crop",
     "random_flip",
     "read_image",

@@ -123,7 +123,7 @@ def _id(path, row, key="id"):
 
 def _inside(folder, name):
     """The path of an image, or None where the name leads out of the folder."""
-    if not isinstance(name, str) or not name or "\0" in name:
+    if not isinstance(name, str) or not name or not name.isprintable():
         return None
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or PureWindowsPath(name).drive:

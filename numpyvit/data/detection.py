@@ -141,7 +141,7 @@ def _checked(i, image, target, classes):
         raise ShapeError(f"target {i} has labels {labels.shape} and boxes {boxes.shape}, expected (n,) and (n, 4)")
     if len(labels) and (labels.min() < 0 or labels.max() >= classes):
         raise InputError(f"target {i} has labels from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}")
-    if len(labels) and not (np.isfinite(boxes).all() and 0 <= boxes.min() and boxes.max() <= 1):
+    if len(labels) and not (np.isfinite(boxes).all() and boxes.min() >= 0 and boxes.max() <= 1):
         raise InputError(f"target {i} has boxes outside 0..1, expected center x, center y, width, height in 0..1")
     given = {"size": image.shape[1:], "image_id": i}
     return {**given, **target, "labels": labels.astype(np.int64), "boxes": boxes}
