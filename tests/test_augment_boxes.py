@@ -150,3 +150,12 @@ def test_settings_that_make_no_sense_are_refused():
         data.random_box_crop(0)
     with pytest.raises(ConfigError, match="0 < low <= high, got 2 and 1"):
         data.random_box_scale(2, 1)
+
+
+def test_an_enlarged_image_takes_nothing_from_its_padding(rng):
+    bright = [np.full((1, side, side), 200, np.uint8) for side in (11, 30)]
+    none = {"labels": [], "boxes": np.empty((0, 4))}
+    both = data.DetectionDataset.from_arrays(bright, [none] * 2, "a")
+    for low in (0.5, 1.7):
+        (images, mask), _ = data.random_box_scale(low, low + 1e-9)(both.batch([0, 1]), both.targets([0, 1]), rng)
+        assert set(images[0, 0][~mask[0]].tolist()) == {200}

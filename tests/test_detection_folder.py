@@ -333,6 +333,7 @@ def test_json_that_is_not_coco_s_is_named(tmp_path, content, message):
         ({"bbox": None}, "has no four finite numbers"),
         ({"bbox": [1, 1, float("inf"), 5]}, "has no four finite numbers"),
         ({"bbox": [1, 1, 10**400, 5]}, "has no four finite numbers"),
+        ({"bbox": [float("inf"), 1, 3, 5]}, "has no four finite numbers"),
         ({"bbox": [[], 1, 3, 5]}, "has no four finite numbers"),
         ({"category_id": 70}, "is of the unknown class ''"),
     ],
@@ -342,6 +343,16 @@ def test_boxes_in_json_that_cannot_be_are_left_out_and_named(tmp_path, change, r
     content["annotations"][1].update(change)
     with pytest.warns(UserWarning, match=rf"annotations\.json, image 0: box 2 {reason}"):
         assert boxes_of(data.load_test(make_coco(tmp_path, content))) == SQUARES[:1]
+
+
+def test_an_area_that_is_not_stated_is_that_of_the_box_within_the_image(tmp_path):
+    content = coco("a")
+    content["annotations"][0].update(area=float("nan"), bbox=[1e308, 5, -1e308, 5])
+    content["annotations"][1].update(bbox=[-10, 10, 1e308, 1e308])
+    del content["annotations"][1]["area"]
+    with pytest.warns(UserWarning, match="left out 1 of 2 boxes"):
+        (target,) = data.load_test(make_coco(tmp_path, content)).targets([0])
+    assert target["area"].tolist() == [20 * 40]
 
 
 @pytest.mark.parametrize("seed", range(4))

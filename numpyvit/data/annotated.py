@@ -20,7 +20,7 @@ class Annotated:
     size: tuple | None  # (height, width) in pixels, where stated
     names: list  # of classes, (n,)
     boxes: np.ndarray  # (n, 4) left, top, right, bottom in pixels; NaN where the file has no number
-    more: dict = field(default_factory=dict)  # other arrays (n,) of the target: "iscrowd", "area", "difficult"
+    more: dict = field(default_factory=dict)  # arrays (n,) for the target: "iscrowd", "difficult", "area" or NaN
 
 
 @dataclass
@@ -90,4 +90,7 @@ def _target(one, size, labels):
         "image_id": one.image_id,
         "size": size,
     }
-    return target | {name: values[kept] for name, values in one.more.items()}, reasons
+    target |= {name: values[kept] for name, values in one.more.items()}
+    if "area" in target:
+        target["area"] = np.where(target["area"] > 0, target["area"], sides.prod(1))
+    return target, reasons

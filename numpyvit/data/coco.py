@@ -6,6 +6,7 @@ each, or instances_train2017.json, … with the images in train2017/, …
 
 import functools
 import json
+import math
 from collections import defaultdict
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -75,18 +76,15 @@ def _read(path, folder):
 
 def _annotated(path, image, image_id, row, boxes, names):
     size = tuple(_number(row.get(side)) for side in ("height", "width"))
-    places = np.array([_corners(box.get("bbox")) for box in boxes]).reshape(-1, 4)
-    sides = places[:, 2:] - places[:, :2]
-    areas = np.array([_number(box.get("area")) for box in boxes])
     return Annotated(
         image,
         f"{path}, image {image_id!r}",
         image_id,
         size if all(value >= 1 for value in size) else None,
         [names.get(_id(path, box, "category_id"), "") for box in boxes],
-        places,
+        np.array([_corners(box.get("bbox")) for box in boxes]).reshape(-1, 4),
         {
-            "area": np.where(areas > 0, areas, sides.prod(1)),
+            "area": np.array([_number(box.get("area")) for box in boxes]),
             "iscrowd": np.array([_number(box.get("iscrowd")) == 1 for box in boxes], bool),
         },
     )
@@ -138,7 +136,9 @@ def _corners(box):
 
 
 def _number(value):
+    """A finite float, or NaN."""
     try:
-        return float(value)
+        value = float(value)
     except (TypeError, ValueError, OverflowError):
-        return float("nan")
+        return math.nan
+    return value if math.isfinite(value) else math.nan
