@@ -1,5 +1,8 @@
 """Sets of images with boxes: padding and masks, parts of sets, your own arrays, the shapes."""
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
 
@@ -144,3 +147,12 @@ def test_shapes_are_loaded_by_name():
     assert data.load("shapes")[0].image_shape == (3, 64, 64) and len(data.load_test("shapes")) == 500
     with pytest.raises(ConfigError, match="at least 16×16"):
         data.load("shapes", img_size=(8, 8))
+
+
+def test_the_page_s_programs_run_as_printed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "detection-data.md").read_text()
+    names = {}
+    for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S):
+        exec(compile(block, "detection-data.md", "exec"), names)
+    assert (tmp_path / "boxes.png").exists() and len(names["loader"]) == 125

@@ -12,7 +12,7 @@ import pytest
 from detection_cases import random_case
 
 from numpyvit.errors import InputError, ShapeError
-from numpyvit.metrics import score_detections, to_pixels
+from numpyvit.metrics import score_by_class, score_detections, to_pixels
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
 NAMES += ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]
@@ -111,6 +111,17 @@ def test_stated_areas_decide_what_is_small(plain):
     truth = target((0, 0, 50, 50), area=np.array([900.0]))
     figures = score_detections([found((0, 0, 50, 50), scores=[1])], [truth])
     assert figures["AP_small"] == 1 and figures["AP_medium"] is None
+
+
+def test_figures_of_single_classes_have_the_figures_of_all_as_their_mean(plain):
+    predictions, targets = random_case(np.random.default_rng(3), images=20)
+    single, together = score_by_class(predictions, targets), score_detections(predictions, targets)
+    assert list(single) == [0, 1, 2, 3]
+    for name in ("AP", "AP50", "AR_100"):
+        assert np.mean([figures[name] for figures in single.values()]) == pytest.approx(together[name], abs=1e-12)
+    crowd = sum(target["iscrowd"].sum() for target in targets)
+    boxes = sum(len(target["labels"]) for target in targets)
+    assert sum(figures["boxes"] for figures in single.values()) == boxes - crowd > 0
 
 
 @pytest.mark.parametrize(

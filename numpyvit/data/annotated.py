@@ -7,7 +7,7 @@ import numpy as np
 
 from .images import is_turned, look_at
 
-_BOXES = ("has no four finite numbers as its box", "has no area", "lies outside the image")  # why one is left out
+_REASONS = ("has no four finite numbers as its box", "has no area", "lies outside the image")  # why one is left out
 
 
 @dataclass
@@ -79,7 +79,7 @@ def _target(one, size, labels):
         if unknown[i] and finite[i] and not flat[i]:
             reasons.append(f"box {i + 1} is of the unknown class {one.names[i]!r}")
             continue
-        reason = _BOXES[0 if not finite[i] else 1 if flat[i] else 2]
+        reason = _REASONS[0 if not finite[i] else 1 if flat[i] else 2]
         reasons.append(f"box {i + 1} {reason} ({', '.join(f'{value:g}' for value in one.boxes[i])})")
     kept = finite & ~outside & ~unknown
     boxes = boxes[kept]

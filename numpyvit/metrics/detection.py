@@ -7,6 +7,8 @@ import numpy as np
 from ..errors import InputError, ShapeError
 from .coco import Boxes, coco_figures
 
+_OF_EACH_BOX = ("scores", "labels", "boxes", "area", "iscrowd")  # keys of predictions and targets that the score reads
+
 
 def score_detections(predictions, targets) -> dict:
     """COCO's twelve figures: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100, AR_small, …
@@ -28,6 +30,26 @@ def score_detections(predictions, targets) -> dict:
 
         return faster_figures(found, true)
     return coco_figures([_by_class(*pair) for pair in zip(found, true)])
+
+
+def score_by_class(predictions, targets) -> dict:
+    """{label: {"boxes": how many are to be found, "AP": …, and the other figures of score_detections}}.
+
+    Of each label that occurs in the targets; boxes in crowds are not to be found.
+    """
+    figures = {}
+    for label in sorted({label for target in targets for label in np.asarray(target["labels"]).tolist()}):
+        own = [_only(label, target) for target in targets]
+        boxes = sum(int((~np.asarray(t.get("iscrowd", np.zeros(len(t["labels"]))), bool)).sum()) for t in own)
+        found = [_only(label, prediction) for prediction in predictions]
+        figures[label] = {"boxes": boxes, **score_detections(found, own)}
+    return figures
+
+
+def _only(label, image):
+    """A prediction or a target with the boxes of one label."""
+    chosen = np.asarray(image["labels"]) == label
+    return image | {key: np.asarray(image[key])[chosen] for key in _OF_EACH_BOX if key in image}
 
 
 def to_pixels(boxes, size):

@@ -1,4 +1,4 @@
-"""The same figures by faster-coco-eval (the extra `[detection]`): five times as fast on a set like COCO's."""
+"""The same figures by faster-coco-eval (the extra `[detection]`), in C++ for sets of COCO's size."""
 
 from .coco import COUNTS, coco_figures, summarize
 
