@@ -56,14 +56,15 @@ def test_a_part_of_a_part_holds_the_right_images(own, images):
     assert part.mean == own.mean and part.classes == tuple("abc")
 
 
-def test_a_model_s_own_normalization_replaces_the_set_s(own):
-    prepared = data.prepared_for(own, {"mean": (0.1,) * 3, "std": (0.9,) * 3, "classes": "imagenet"})
-    assert prepared.mean == (0.1,) * 3 and prepared.std == (0.9,) * 3 and len(prepared) == 3
-    assert data.prepared_for(own, {"mean": (0.1,) * 3, "std": (0.9,) * 3, "classes": None}).mean == own.mean
+def test_another_normalization_replaces_the_set_s(own):
+    other = own.take([2, 1]).normalized_by((0.1,) * 3, (0.9,) * 3)
+    assert other.mean == (0.1,) * 3 and other.std == (0.9,) * 3 and len(other) == 2 and own.mean == (0.4, 0.5, 0.6)
+    expected = (own.batch([2])[0] / 255 - 0.1) / 0.9
+    np.testing.assert_allclose(other.prepare(other.batch([0]), np.float64)[0], expected, atol=1e-12)
 
 
 def test_the_set_is_shown_without_pixels(own):
-    assert repr(own) == "DetectionDataset(3 images of 3×8×7, 3 classes: a, b, c)"
+    assert repr(own) == "DetectionDataset(3 images of up to 3×8×7, classes: a, b, c)"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def prepared_for(dataset, cfg):
     if cfg["classes"] is None:  # published weights were not trained on this set; its own figures suit it better
         return dataset
     if isinstance(dataset, DetectionDataset):
-        return dataset.prepared(cfg)
+        return dataset.normalized_by(cfg["mean"], cfg["std"])
     return replace(dataset, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
 
 

@@ -6,7 +6,6 @@ import numpy as np
 
 from ..errors import ConfigError, DtypeError, InputError, ShapeError
 from .augment import normalize
-from .dataset import describe
 
 
 class DetectionDataset:
@@ -46,7 +45,8 @@ class DetectionDataset:
         return len(self._rows)
 
     def __repr__(self):
-        return describe(self)
+        shape = "×".join(map(str, self.image_shape))
+        return f"DetectionDataset({len(self):,} images of up to {shape}, classes: {', '.join(self.classes)})"
 
     @property
     def image_shape(self):
@@ -78,9 +78,9 @@ class DetectionDataset:
         """The same set with these images only; images that are kept in memory are shared with it."""
         return DetectionDataset(self.source, self.classes, self.mean, self.std, rows=self._rows[indices])
 
-    def prepared(self, cfg):
-        """The same set, normalized as a model's pretrained_cfg says."""
-        return DetectionDataset(self.source, self.classes, cfg["mean"], cfg["std"], self.name, self._rows)
+    def normalized_by(self, mean, std):
+        """The same set with another mean and std, such as those that a model was trained with."""
+        return DetectionDataset(self.source, self.classes, mean, std, self.name, self._rows)
 
 
 def pad(images):
