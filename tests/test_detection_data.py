@@ -64,7 +64,7 @@ def test_another_normalization_replaces_the_set_s(own):
 
 
 def test_the_set_is_shown_without_pixels(own):
-    assert repr(own) == "DetectionDataset(3 images of up to 3×8×7, classes: a, b, c)"
+    assert repr(own) == "DetectionDataset(3 images of up to 3×8×7, 3 classes: a, b, c)"
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,13 @@ def test_images_keep_their_shape_or_are_brought_to_one(tmp_path):
     assert data.load_detection(tmp_path, img_size=15, in_chans=1)["train"].batch([0])[0].shape == (1, 1, 15, 20)
 
 
+def test_images_are_decoded_once_also_for_parts_of_a_set(tmp_path):
+    images = data.load_test(make_voc(tmp_path, FIVE), img_size=SIZE)
+    first = images.batch([1])[0]
+    (tmp_path / "JPEGImages" / "b.png").unlink()
+    assert (images.take([1, 2]).batch([0])[0] == first).all() and (images.batch([1])[0] == first).all()
+
+
 def test_sizes_are_those_of_detr():
     assert fitted_size((480, 640), 800) == (800, 1066)  # shorter side 800, at most 1333
     assert fitted_size((640, 480), 800) == (1066, 800)
@@ -255,7 +262,7 @@ def bomb(kind="<!ENTITY a 'xxxxxxxxxx'><!ENTITY b '&a;&a;&a;&a;&a;&a;&a;&a;&a;&a
         (bomb(), "declares a document type"),
         (bomb(encoding="utf-16"), "declares a document type"),
         (bomb("<!ENTITY b SYSTEM 'file:///etc/passwd'>"), "declares a document type"),
-        (b"<annotation>" + b" " * (1 << 24) + b"</annotation>", "is larger than 16 MiB"),
+        (b"<annotation>" + b" " * (1 << 21) + b"</annotation>", "is larger than 2 MiB"),
         (xml(size=(31, 40)).encode(), "states 40×31 pixels for b.png, which has 40×30"),
         (xml(size=(40, 30)).encode(), "states 30×40 pixels for b.png, which has 40×30"),
         (None, "there is no such file"),

@@ -46,7 +46,8 @@ class DetectionDataset:
 
     def __repr__(self):
         shape = "×".join(map(str, self.image_shape))
-        return f"DetectionDataset({len(self):,} images of up to {shape}, classes: {', '.join(self.classes)})"
+        names = ", ".join(self.classes[:3]) + (", …" if len(self.classes) > 3 else "")
+        return f"DetectionDataset({len(self):,} images of up to {shape}, {len(self.classes)} classes: {names})"
 
     @property
     def image_shape(self):
