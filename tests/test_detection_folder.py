@@ -192,8 +192,11 @@ def test_sizes_are_those_of_detr():
     assert fitted_size((640, 480), 800) == (1066, 800)
     assert fitted_size((400, 1000), 800) == (533, 1332)
     assert fitted_size((500, 500), 800) == (800, 800)
-    assert fitted_size((1, 10_000), 100) == (1, 10_000) or min(fitted_size((1, 10_000), 100)) == 1
+    assert fitted_size((1, 10_000), 100) == (1, 166)
     assert fitted_size((480, 640), (64, 32)) == (64, 32)
+    for wrong in (0, (8, 8, 8), (8, -1), 0.5, "large"):
+        with pytest.raises(ConfigError, match="must be the shorter side or"):
+            fitted_size((480, 640), wrong)
 
 
 def test_boxes_refer_to_stored_pixels_or_to_the_upright_image_that_the_size_tells(tmp_path):

@@ -140,9 +140,11 @@ class _Files:
 
 def fitted_size(size, img_size):
     """The (height, width) that an image of (height, width) is resized to; see load_detection_folder."""
-    if not isinstance(img_size, (int, np.integer)):
+    if np.shape(img_size) not in ((), (2,)) or np.asarray(img_size).dtype.kind not in "iu" or np.min(img_size) < 1:
+        raise ConfigError(f"img_size must be the shorter side or (height, width) in pixels, got {img_size!r}")
+    if np.ndim(img_size):
         return tuple(img_size)
-    shorter, longer = min(size), max(size)
-    side = min(img_size, max(1, round(int(_LONGER * img_size) * shorter / longer)))
-    other = max(1, int(side * longer / shorter))
+    shorter, longer, most = min(size), max(size), int(_LONGER * img_size)
+    side = min(img_size, max(1, round(most * shorter / longer)))
+    other = min(max(side, int(side * longer / shorter)), most)
     return (side, other) if size[0] <= size[1] else (other, side)
