@@ -1,26 +1,37 @@
 """Image sets, batches and augmentation."""
 
 from .augment import normalize, random_affine, random_crop, random_flip
+from .augment_boxes import random_box_crop, random_box_flip, random_box_scale
 from .dataset import Dataset
-from .datasets import load, load_digits, load_test, prepared_for
+from .datasets import has_boxes, load, load_detection, load_digits, load_test, load_test_detection, prepared_for
+from .detection import DetectionDataset
 from .folder import FolderDataset, load_folder, load_test_folder
 from .images import read_image
 from .loader import Loader
+from .shapes import load_shapes
 from .sources import SOURCES
 
 __all__ = [
     "SOURCES",
     "Dataset",
+    "DetectionDataset",
     "FolderDataset",
     "Loader",
+    "has_boxes",
     "load",
+    "load_detection",
     "load_digits",
     "load_folder",
+    "load_shapes",
     "load_test",
+    "load_test_detection",
     "load_test_folder",
     "normalize",
     "prepared_for",
     "random_affine",
+    "random_box_crop",
+    "random_box_flip",
+    "random_box_scale",
     "random_crop",
     "random_flip",
     "read_image",

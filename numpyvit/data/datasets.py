@@ -1,4 +1,4 @@
-"""Image sets by name: digits (in the package), mnist, fashion-mnist, cifar10, cifar100; and folders of images."""
+"""Image sets by name: digits (in the package), shapes (drawn), mnist, fashion-mnist, cifar10, cifar100; and folders."""
 
 import difflib
 import importlib.resources
@@ -8,20 +8,29 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .dataset import Dataset
+from .detection import DetectionDataset
+from .detection_folder import is_detection_folder, load_detection_folder, load_test_detection_folder
 from .folder import FolderDataset, load_folder, load_test_folder
 from .paths import is_folder
+from .shapes import load_shapes
 from .sources import SOURCES
+
+_DETR_SIDE = 800  # pixels of the shorter side
 
 
 def load(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True, skip_bad=False):
     """-> (training set, test set) by the name of a set or the path of a folder `train/<class>/*.png`.
 
+    "shapes" and folders in the form of Pascal VOC or COCO are sets of images with boxes, see load_detection.
     data_dir: where the files lie or go; default NUMPYVIT_DATA, else a cache folder of the user's.
     img_size, in_chans, skip_bad: for folders, see load_folder; images are resized to img_size and converted.
     Errors: DataError that says what is missing or damaged, and which files to put where.
     """
+    if has_boxes(name):
+        parts = load_detection(name, img_size=img_size, in_chans=in_chans, skip_bad=skip_bad)
+        return parts["train"], parts["test"]
     if _is_folder(name):
         return load_folder(name, img_size or (224, 224), in_chans, skip_bad=skip_bad)
     return _load_named(name, data_dir, allow_download)
@@ -31,23 +40,56 @@ def load_test(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=
     """-> the set to evaluate on: the test part of a set by name, or a folder as it is.
 
     Of a folder, all of val/ (or test/) is taken, else all of its own class folders, however few images they hold and
-    whatever the classes are called; see load_test_folder. Options and errors: as load's.
+    whatever the classes are called; see load_test_folder and load_test_detection. Options and errors: as load's.
     """
+    if has_boxes(name):
+        return load_test_detection(name, img_size=img_size, in_chans=in_chans, skip_bad=skip_bad)
     if _is_folder(name):
         return load_test_folder(name, img_size or (224, 224), in_chans, skip_bad=skip_bad)
     return _load_named(name, data_dir, allow_download)[1]
 
 
+def has_boxes(name) -> bool:
+    """Whether `load` takes a name for a set of images with boxes: "shapes", a folder in Pascal VOC's or COCO's form."""
+    return name == "shapes" or (_is_folder(name) and is_detection_folder(name))
+
+
+def load_detection(name, *, img_size=None, in_chans: int = 3, classes=None, skip_bad: bool = False) -> dict:
+    """{"train": set, "val": set or None, "test": set} of "shapes" or of a folder, see load_detection_folder.
+
+    img_size: of shapes, (height, width) of an image, default 64×64; of a folder by default 800 pixels, as DETR has it.
+    """
+    if name == "shapes":
+        return _shapes(img_size, in_chans)
+    return load_detection_folder(name, img_size or _DETR_SIDE, in_chans, classes=classes, skip_bad=skip_bad)
+
+
+def load_test_detection(
+    name, *, img_size=None, in_chans: int = 3, classes=None, skip_bad: bool = False
+) -> DetectionDataset:
+    """The set to evaluate on, of those that load_detection knows; see load_test_detection_folder."""
+    if name == "shapes":
+        return _shapes(img_size, in_chans)["test"]
+    return load_test_detection_folder(name, img_size or _DETR_SIDE, in_chans, classes=classes, skip_bad=skip_bad)
+
+
+def _shapes(img_size, in_chans):
+    if in_chans != 3:
+        raise ConfigError(f"shapes are drawn in color; make the model with in_chans=3 instead of {in_chans}")
+    img_size = img_size or 64
+    return load_shapes((img_size, img_size) if isinstance(img_size, int) else img_size)
+
+
 def _is_folder(name):
     """Whether `load` takes a name for a folder: it is the path of one, and no set is called so."""
-    return name != "digits" and name not in SOURCES and is_folder(name)
+    return name not in ("digits", "shapes", *SOURCES) and is_folder(name)
 
 
 def _load_named(name, data_dir, allow_download):
     if name == "digits" or name in SOURCES:
         parts = load_digits() if name == "digits" else SOURCES[name].load(_folders(name, data_dir), allow_download)
         return tuple(replace(part, name=name) for part in parts)
-    names = ["digits", *SOURCES]
+    names = ["digits", "shapes", *SOURCES]
     near = difflib.get_close_matches(str(name), names, n=1)
     raise DataError(
         f"unknown data {str(name)!r}: neither a folder nor one of {', '.join(names)}"
@@ -61,6 +103,8 @@ def prepared_for(dataset, cfg):
         return dataset.prepared(cfg)
     if cfg["classes"] is None:  # published weights were not trained on this set; its own figures suit it better
         return dataset
+    if isinstance(dataset, DetectionDataset):
+        return dataset.normalized_by(cfg["mean"], cfg["std"])
     return replace(dataset, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
 
 

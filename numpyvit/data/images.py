@@ -29,13 +29,13 @@ _ADVICE = "; remove or replace it"
 _CHECKERS = 8  # threads; they mostly wait for a disk or a network
 
 
-def read_image(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic"):
+def read_image(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", upright=True):
     """An image file as (C, H, W) uint8: upright, in gray or RGB, its shorter side resized, the center cropped.
 
     crop_pct: the share of the resized image's shorter side that the crop keeps. Sizes and rounding are those of
     torchvision's Resize and CenterCrop, by which timm prepares images. interpolation "squash" resizes both sides to
     img_size with bilinear weights, as Hugging Face does for ViT. An image that EXIF says was taken with the camera
-    turned is set upright, which torchvision does not do; 16-bit gray values are scaled to 8 bits.
+    turned is set upright, which torchvision does not do, unless upright=False; 16-bit gray values are scaled to 8 bits.
     Errors: DataError for a file that is not an image, is damaged, holds floating-point pixels, or is absurdly large.
     """
     from PIL import Image
@@ -46,7 +46,7 @@ def read_image(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic"):
     weights = _resampling("bilinear" if interpolation == "squash" else interpolation)
     with _opened(path) as image:
         image.load()
-        orientation = _orientation(image)
+        orientation = _orientation(image) if upright else 1
         across, down = (height, width) if orientation >= 5 else (width, height)  # before it is set upright
         if interpolation == "squash":
             image = _resized(image, mode, (across, down), weights)
@@ -62,26 +62,36 @@ def read_image(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic"):
 
 
 def find_broken(paths):
-    """{index: what is wrong} of the image files that cannot be read. Most are not decoded for it.
+    """{index: what is wrong} of the image files that cannot be read; see look_at."""
+    return {index: look for index, look in enumerate(look_at(paths)) if isinstance(look, str)}
+
+
+def look_at(paths):
+    """[(height, width) of the stored pixels, or what is wrong with the file, …]. Most are not decoded for it.
 
     PNG and JPEG files are trusted whose header can be read and that end as a whole file does; others are decoded.
     """
     from tqdm import tqdm
 
     with ThreadPoolExecutor(_CHECKERS) as pool:
-        faults = pool.map(_fault, paths)
-        shown = tqdm(faults, "checking images", len(paths), leave=False, unit="", delay=2, disable=None)
-        return {index: fault for index, fault in enumerate(shown) if fault is not None}
+        looks = pool.map(_look, paths)
+        return list(tqdm(looks, "checking images", len(paths), leave=False, unit="", delay=2, disable=None))
 
 
-def _fault(path):
+def is_turned(path):
+    """Whether EXIF says that height and width change places when the image is set upright."""
+    with _opened(path) as image:
+        return _orientation(image) >= 5
+
+
+def _look(path):
     try:
         with _opened(path) as image:
             if not _is_whole(image):
                 image.load()
+            return image.height, image.width
     except DataError as error:
         return str(error).removesuffix(_ADVICE)
-    return None
 
 
 def _is_whole(image):

@@ -11,6 +11,7 @@ from .attention import (
     patch_filters,
     pos_embed_similarity,
 )
+from .boxes import draw_boxes, with_boxes
 from .curves import draw_curves
 
 __all__ = [
@@ -20,8 +21,10 @@ __all__ = [
     "attention_rollout",
     "draw_attention",
     "draw_attention_map",
+    "draw_boxes",
     "draw_curves",
     "gradient_attention",
     "patch_filters",
     "pos_embed_similarity",
+    "with_boxes",
 ]

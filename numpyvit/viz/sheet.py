@@ -76,14 +76,14 @@ def draw_sheet(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    image = _enlarged(pixels, tile_size)
+    image = enlarged(pixels, tile_size)
     light = _lightened(image)
-    columns = _columns(len(tiles), image.width / image.height)
+    columns = column_count(len(tiles), image.width / image.height)
     rows, step = -(-len(tiles) // columns), (image.width + _GAP, image.height + _LINE + _GAP)
     top = _GAP + (_LINE + _GAP if title else 0)
     sheet = Image.new("RGB", (_GAP + columns * step[0], top + rows * step[1] + _FOOT), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    _write(draw, (_GAP, _GAP), title, ImageFont.load_default(18), sheet.width - 2 * _GAP, "black")
+    write_line(draw, (_GAP, _GAP), title, ImageFont.load_default(18), sheet.width - 2 * _GAP, "black")
     common = [tile.values.ravel() for tile in tiles if tile.values is not None and not tile.own_scale]
     scale = Scale.over(np.concatenate(common)) if common else None
     for i, tile in enumerate(tiles):
@@ -92,7 +92,7 @@ def draw_sheet(
         if outline is not None:
             _draw_outline(draw, (x, y), image.size, outline)
         name = tile.name + (" *" if tile.own_scale else "")
-        _write(draw, (x, y + image.height + 4), name, font, image.width, "#333333")
+        write_line(draw, (x, y + image.height + 4), name, font, image.width, "#333333")
     if scale is not None:
         starred = "   * from its lowest to its highest" if any(tile.own_scale for tile in tiles) else ""
         _draw_scale(sheet, draw, font, scale, unit + starred, sheet.height - _FOOT)
@@ -101,7 +101,7 @@ def draw_sheet(
     write_atomically(path, buffer.getvalue())
 
 
-def _enlarged(pixels, tile_size):
+def enlarged(pixels, tile_size):
     from PIL import Image
 
     channels, height, width = pixels.shape
@@ -120,7 +120,7 @@ def _lightened(image):
     return _DARKEST + (1 - _DARKEST) * np.clip((gray - low) / max(float(high - low), 1e-6), 0, 1)[..., None]
 
 
-def _columns(count, aspect):
+def column_count(count, aspect):
     """How many tiles stand in a row: few places left empty, and a sheet half as wide again as high."""
 
     def cost(columns):
@@ -166,7 +166,7 @@ def _draw_scale(sheet, draw, font, scale, unit, y):
     from PIL import Image
 
     width, height = min(480, sheet.width - 4 * _GAP), 16
-    _write(draw, (_GAP, y), unit, font, sheet.width - 2 * _GAP, "#333333")
+    write_line(draw, (_GAP, y), unit, font, sheet.width - 2 * _GAP, "#333333")
     x, y = 2 * _GAP, y + 22
     bar = _colors(np.linspace(0, 1, width))[None] * np.linspace(1, _DARKEST, height)[:, None, None]
     sheet.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (x, y))
@@ -177,7 +177,7 @@ def _draw_scale(sheet, draw, font, scale, unit, y):
         draw.text((place, y + height + 4), text, fill="#333333", font=font, anchor="ma")
 
 
-def _write(draw, place, text, font, width, color):
+def write_line(draw, place, text, font, width, color):
     """Text on one line, cut where it is too long; a ? for what is not a character, as in names of broken encoding."""
     text = text.replace("\n", " ").encode("utf-8", "replace").decode()
     if draw.textlength(text, font) > width:

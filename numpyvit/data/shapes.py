@@ -1,0 +1,112 @@
+"""Colored shapes on noise, drawn from a seed: a set to learn detection on, of which nothing is stored."""
+
+import numpy as np
+
+from ..errors import ConfigError
+from .detection import DetectionDataset
+
+PARTS = {"train": 2000, "val": 500, "test": 500}  # images
+CLASSES = ("circle", "cross", "ring", "square", "triangle")
+_COLORS = np.array(
+    [(220, 50, 47), (60, 170, 60), (50, 100, 220), (230, 190, 40), (200, 70, 190), (60, 190, 200), (235, 235, 235)],
+    np.uint8,
+)
+_MOST = 4  # shapes in an image
+_SIDES = (0.16, 0.42)  # of a shape, over the image's shorter side
+_HIDDEN = 0.25  # the largest share of a shape's box, or of an earlier one's, that two boxes have in common
+_TRIES = 20  # places that are tried for a shape before it is left out
+_NOISE = 70  # the background goes from 0 to this
+_SMALLEST = 16  # pixels: on a smaller image shapes cannot be told apart
+_CACHE_BYTES = 1 << 28
+
+
+def load_shapes(size=(64, 64), seed: int = 0) -> dict:
+    """{"train", "val", "test"}: DetectionDatasets of 2,000, 500 and 500 images. size: (height, width) of an image."""
+    if min(size) < _SMALLEST:
+        raise ConfigError(f"shapes are drawn on images of at least {_SMALLEST}×{_SMALLEST} pixels, got {size}")
+    half = (0.5,) * 3
+    return {
+        part: DetectionDataset(_Drawn(count, tuple(size), (seed, number)), CLASSES, half, half, name="shapes")
+        for number, (part, count) in enumerate(PARTS.items())
+    }
+
+
+class _Drawn:
+    """Images that follow from a seed and their number; those that fit into 256 MiB are kept once they are drawn."""
+
+    def __init__(self, count, size, seed):
+        self.count, self.image_shape, self.seed = count, (3, *size), seed
+        self._cache = {}
+
+    def __len__(self):
+        return self.count
+
+    def image(self, i):
+        return self._drawn(i)[0]
+
+    def target(self, i):
+        _, labels, boxes = self._drawn(i)
+        height, width = size = self.image_shape[1:]
+        centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        places = np.concatenate([centers, sides], axis=1) / (width, height, width, height)
+        return {"labels": labels, "boxes": places.astype(np.float32), "image_id": int(i), "size": size}
+
+    def _drawn(self, i):
+        i = int(i)
+        if i in self._cache:
+            return self._cache[i]
+        drawn = draw_shapes(np.random.default_rng((*self.seed, i)), self.image_shape[1:])
+        if (len(self._cache) + 1) * drawn[0].nbytes <= _CACHE_BYTES:
+            self._cache[i] = drawn
+        return drawn
+
+
+def draw_shapes(rng, size):
+    """-> image (3, H, W) uint8, labels (n,) int64, boxes (n, 4) int64: left, top, right, bottom in pixels.
+
+    One to four shapes of different colors, later ones before earlier ones. A box is that of the whole shape, whether or
+    not a part of it is hidden, and has no empty row or column.
+    """
+    height, width = size
+    image = rng.integers(0, _NOISE, (3, height, width), dtype=np.uint8)
+    labels, boxes = [], np.empty((0, 4), np.int64)
+    for color in rng.permutation(_COLORS)[: rng.integers(1, _MOST + 1)]:
+        label = rng.integers(len(CLASSES))
+        shape = shape_pixels(CLASSES[label], max(5, round(min(size) * rng.uniform(*_SIDES))))
+        box = _free_place(rng, shape.shape, size, boxes)
+        if box is None:
+            continue
+        left, top, right, bottom = box
+        image[:, top:bottom, left:right][:, shape] = color[:, None]
+        labels.append(label)
+        boxes = np.append(boxes, [box], axis=0)
+    return image, np.array(labels, np.int64), boxes
+
+
+def shape_pixels(name, side):
+    """(h, w) bool: a shape that touches all four sides of its box, h and w at most `side`."""
+    across = np.abs(np.arange(side) - (side - 1) / 2)  # from the middle
+    x, y, half = across[None, :], across[:, None], side / 2
+    if name == "square":
+        return np.ones((side, side), bool)
+    if name == "cross":
+        return np.minimum(x, y) <= half / 3
+    if name == "triangle":
+        return x <= (np.arange(side)[:, None] + 1) / 2
+    disc = x * x + y * y <= half * half
+    return disc if name == "circle" else disc & (x * x + y * y > (0.55 * half) ** 2)
+
+
+def _free_place(rng, shape, size, boxes):
+    """A box of this (height, width) in the image that hides little of the others, or None after some tries."""
+    (height, width), (image_height, image_width) = shape, size
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    for _ in range(_TRIES):
+        left = int(rng.integers(0, image_width - width + 1))
+        top = int(rng.integers(0, image_height - height + 1))
+        box = np.array([left, top, left + width, top + height])
+        sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+        shared = np.maximum(sides, 0).prod(1)
+        if (shared <= _HIDDEN * np.minimum(areas, height * width)).all():
+            return box
+    return None

@@ -1,0 +1,6 @@
+"""How good a model's outputs are: of classifiers, and of detectors as COCO counts it."""
+
+from .classification import accuracy, class_figures, label_ranks, top_k
+from .detection import score_by_class, score_detections, to_pixels
+
+__all__ = ["accuracy", "class_figures", "label_ranks", "score_by_class", "score_detections", "to_pixels", "top_k"]
