@@ -20,6 +20,7 @@ from .records import Clock, Sums, describe
 from .run_writer import RunWriter, averaged
 from .step import TrainStep
 from .stopping import catch_signals
+from .task import number_figures
 
 _READ_EVERY = 20  # steps between two looks at the loss on a device, where each look stalls it
 
@@ -66,7 +67,7 @@ class Trainer:
         if name is not None:
             raise NonFiniteError(f"the given weights hold NaN or infinity in {name}; check where they come from")
         self._warn_of_long_warmup()
-        self._save_at = time.monotonic() + self.save_every
+        self._save_at, self._draw_at = time.monotonic() + self.save_every, time.monotonic()
         with Progress(self.shown, self.total_steps, self.steps) as self.progress, catch_signals() as stop:
             if directory is not None:
                 if self._finished():
@@ -146,6 +147,7 @@ class Trainer:
                 f"the validation loss after step {self.steps} is {figures['loss']}; this epoch was not saved; "
                 f"{self._explain_validation()}"
             )
+        figures = number_figures(figures)
         wanted = dict.fromkeys(["loss", *(name for names in self.task.curves.values() for name in names)])
         wanted[self.task.best[0]] = None
         return {f"val_{name}": figures[name] for name in wanted if name in figures}
@@ -169,7 +171,12 @@ class Trainer:
     # -- files
 
     def _draw(self):
-        self.writer.draw(self.records, self.loader.dataset if self.val is None else self.val)
+        """Draw after an epoch, but only where it takes no more than a tenth of the time; always after the last step."""
+        start = time.monotonic()
+        if start >= self._draw_at or self._finished():
+            self.writer.draw(self.records, self.loader.dataset if self.val is None else self.val)
+            now = time.monotonic()
+            self._draw_at = now + 10 * (now - start)
 
     def _save_state(self):
         """Write everything that continuing needs. Errors: NonFiniteError rather than weights that are not finite."""

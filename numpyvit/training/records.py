@@ -53,7 +53,7 @@ class Clock:
 def best_record(records, best):
     """The record of the epoch that best.safetensors is from: see Task.best. Without a validation set the last.
 
-    A figure that is NaN is never the best.
+    A figure that is None is never the best.
     """
     name, higher = best
     if "val_loss" not in records[-1]:
@@ -61,7 +61,9 @@ def best_record(records, best):
 
     def rank(record):
         value = record[f"val_{name}"]
-        return math.isnan(value), -value if higher else value, record["val_loss"]
+        if value is None:
+            return math.inf, record["val_loss"]
+        return -value if higher else value, record["val_loss"]
 
     return min(records, key=rank)
 

@@ -1,5 +1,6 @@
 """What a model is trained for."""
 
+import math
 import numbers
 from collections.abc import Mapping
 from typing import Any
@@ -63,15 +64,18 @@ class Task:
     def evaluate(self, model, dataset, *, threads=None, batch_size=256) -> dict:
         """-> {"loss": …, further figures of a whole set}. Those that are numbers are kept of the test set.
 
+        A figure that a set does not define, such as the mean of nothing, is NaN; files hold it as null.
         A subclass may take further keywords, which numpyvit.evaluate hands on.
         """
         raise NotImplementedError
 
-    def show(self, name: str, value: float) -> str:
-        """A figure as people read it: "90.00%" of a share, else "0.5000"."""
+    def show(self, name: str, value: float | None) -> str:
+        """A figure as people read it: "90.00%" of a share, else "0.5000"; "none" of one that is not defined."""
+        if value is None:
+            return "none"
         return f"{value:.2%}" if name in self.shares else f"{value:.4f}"
 
-    def describe(self, figures: Mapping[str, float]) -> str:
+    def describe(self, figures: Mapping[str, float | None]) -> str:
         """{"loss": 0.5, "accuracy": 0.9} -> "loss 0.5000  accuracy 90.00%"."""
         return "  ".join(f"{name} {self.show(name, value)}" for name, value in figures.items())
 
@@ -80,13 +84,17 @@ class Task:
         return self.describe(number_figures(figures))
 
     def draw(self, model, dataset, path) -> None:
-        """Draw what the model makes of some images to `path`, a PNG; called after each epoch. Nothing by default."""
+        """Draw what the model makes of some images to `path`, a PNG; called after an epoch. Nothing by default."""
 
 
 def number_figures(figures: Mapping) -> dict:
-    """The figures that are single numbers, timings aside."""
+    """The figures that are single numbers, timings aside; None for one that is not finite."""
     timings = ("seconds", "images_per_second")
-    return {name: value for name, value in figures.items() if isinstance(value, numbers.Real) and name not in timings}
+    return {
+        name: value if math.isfinite(value) else None
+        for name, value in figures.items()
+        if isinstance(value, numbers.Real) and name not in timings
+    }
 
 
 def task_for(dataset, settings=None) -> Task:
