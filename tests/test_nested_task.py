@@ -171,6 +171,36 @@ def test_a_drawing_that_fails_is_a_note_and_does_not_take_the_curves_along(tmp_p
     assert (tmp_path / "curves.png").exists() and not (tmp_path / "samples.png").exists()
 
 
+def test_images_wait_where_drawing_takes_long_but_for_the_last(tmp_path, monkeypatch):
+    drawn, clock = [], [0.0]
+
+    class Slow(ToyDetection):
+        def draw(self, model, dataset, path):
+            drawn.append(clock[0])
+            clock[0] += 100
+
+        def evaluate(self, *args, **options):
+            clock[0] += 300
+            return super().evaluate(*args, **options)
+
+    monkeypatch.setattr("numpyvit.training.loop.time.monotonic", lambda: clock[0])
+    fit(tmp_path, epochs=7, task=Slow())
+    assert drawn == [300, 1600, 2300]  # after epochs 1, 5 and 7
+
+
+def test_figures_that_a_task_owes_are_named():
+    class Forgetful(ToyDetection):
+        best = ("AP", True)
+
+    with pytest.raises(ConfigError, match=r"Forgetful\.evaluate returned no number 'AP', only loss, ce"):
+        fit(epochs=1, task=Forgetful())
+
+
+def test_a_set_of_another_kind_is_not_augmented_as_photographs_are(tmp_path):
+    fit(tmp_path, epochs=1)
+    assert json.loads((tmp_path / "config.json").read_text())["augment"] == []
+
+
 def test_weights_that_are_not_finite_are_traced_through_nested_outputs():
     class Huge(ToyDetection):
         def loss(self, outputs, targets):

@@ -15,7 +15,7 @@ QUERIES, CLASSES = 2, 3
 class Squares:
     """Images (1, 8, 8) with up to two boxes each; the rightmost column is padding."""
 
-    kind, name, reading = "squares", None, {}
+    kind, name = "squares", "squares"
     classes, mean, std, image_shape = ("dark", "light"), (0.5,), (0.25,), (1, 8, 8)
 
     def __init__(self, count, seed=0):

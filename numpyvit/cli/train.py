@@ -73,7 +73,7 @@ def _train(args):
     from ..models import create_model
     from ..training.fit import fit
     from ..training.parts import load_parts
-    from ..training.task import task_for
+    from ..training.task import kind_of, task_for
 
     stored, out = _stored_settings(args)
     typed = _typed_settings(args, stored, out)
@@ -87,7 +87,11 @@ def _train(args):
         skip_bad=args.skip_bad,
     )
     recipe = recipes.recipe(
-        typed["data"], len(train_set), bool({**stored, **typed}.get("pretrained")), typed.get("batch_size")
+        typed["data"],
+        len(train_set),
+        bool({**stored, **typed}.get("pretrained")),
+        typed.get("batch_size"),
+        kind_of(train_set),
     )
     nothing = dict.fromkeys(("data_dir", "pretrained", "preparation", "teacher", "distillation"))
     settings = {**nothing, **vars(recipe), **stored, **typed}

@@ -11,7 +11,7 @@ from .parts import hold_out
 from .recipes import recipe
 from .run_directory import open_run
 from .settings import as_config, check_settings, free_on_resume, list_settings
-from .task import Task, task_for
+from .task import Task, kind_of, task_for
 
 __all__ = ["Interrupted", "evaluate", "explain_non_finite", "fit"]
 
@@ -63,8 +63,8 @@ def fit(
         raise ConfigError(f"task must be a numpyvit.training.Task, such as Classification(), got {task!r:.80}")
     if task is not None and "label_smoothing" in settings:
         raise ConfigError("label_smoothing is a setting of the task where one is given; give it to the task alone")
-    suited = recipe(getattr(train, "name", None), len(train), batch_size=settings.get("batch_size"))
-    settings = replace(suited, **settings)
+    name, batch_size = getattr(train, "name", None), settings.get("batch_size")
+    settings = replace(recipe(name, len(train), batch_size=batch_size, kind=kind_of(train)), **settings)
     task = task or task_for(train, settings)
     for dataset in (train, val, test):
         if dataset is not None:

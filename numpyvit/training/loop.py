@@ -16,11 +16,10 @@ from .evaluation import home
 from .nested import first_array, to_device
 from .optimization import make_optimizer, make_schedule
 from .progress import Progress
-from .records import Clock, Sums, describe
+from .records import Clock, Sums, describe, validation_figures
 from .run_writer import RunWriter, averaged
 from .step import TrainStep
 from .stopping import catch_signals
-from .task import number_figures
 
 _READ_EVERY = 20  # steps between two looks at the loss on a device, where each look stalls it
 
@@ -41,12 +40,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, settings)
         self.ema = EMA(model, settings.ema_decay) if settings.ema_decay else None
         self.step = TrainStep(
-            model,
-            self.optimizer,
-            loss=task.loss,
-            threads=threads,
-            seed=settings.seed,
-            clip_norm=settings.clip_norm,
+            model, self.optimizer, task.loss, threads=threads, seed=settings.seed, clip_norm=settings.clip_norm
         )
         total = settings.epochs * len(self.loader)
         self.total_steps = min(total, settings.steps or total)
@@ -142,15 +136,13 @@ class Trainer:
             return {}
         with self._saved_on_error(), averaged(self.ema):
             figures = self.task.evaluate(self.model, self.val, threads=self.threads)
-        if not np.isfinite(figures["loss"]):
+        recorded = validation_figures(figures, self.task)
+        if recorded["val_loss"] is None:
             raise NonFiniteError(
                 f"the validation loss after step {self.steps} is {figures['loss']}; this epoch was not saved; "
                 f"{self._explain_validation()}"
             )
-        figures = number_figures(figures)
-        wanted = dict.fromkeys(["loss", *(name for names in self.task.curves.values() for name in names)])
-        wanted[self.task.best[0]] = None
-        return {f"val_{name}": figures[name] for name in wanted if name in figures}
+        return recorded
 
     def _record(self, scores):
         return {

@@ -2,6 +2,9 @@
 
 import math
 
+from ..errors import ConfigError
+from .task import number_figures
+
 
 class Sums:
     """Loss, its parts and a task's scores summed over the images of an epoch, on the device."""
@@ -21,7 +24,7 @@ class Sums:
 
     def figures(self, task):
         means = {name: float(value) / self.count for name, value in self.weighted.items()}
-        return {**means, **task.summary(self.scores, self.count)}
+        return number_figures({**means, **task.summary(self.scores, self.count)})
 
 
 def _added(sums, values):
@@ -48,6 +51,16 @@ class Clock:
     @property
     def images_per_second(self):
         return self.images / self.seconds if self.seconds else 0.0
+
+
+def validation_figures(figures, task):
+    """What a record holds of a task's `evaluate`: the loss, what is drawn, and what the best epoch is chosen by."""
+    found, best = number_figures(figures), task.best[0]
+    for name in ("loss", best):
+        if name not in found:
+            raise ConfigError(f"{type(task).__name__}.evaluate returned no number {name!r}, only {', '.join(found)}")
+    names = dict.fromkeys(["loss", *(name for panel in task.curves.values() for name in panel), best])
+    return {f"val_{name}": found[name] for name in names if name in found}
 
 
 def best_record(records, best):

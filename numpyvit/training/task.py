@@ -5,7 +5,11 @@ import numbers
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from ..core import Layer
 from ..errors import ConfigError
+from .settings import Settings
 
 TASKS = {"classification": "Classification"}  # by a set's `kind`: the task that it is for, a name in numpyvit.training
 
@@ -27,7 +31,7 @@ class Task:
     shares: tuple[str, ...] = ()
 
     @classmethod
-    def from_settings(cls, settings) -> "Task":
+    def from_settings(cls, settings: Settings) -> "Task":
         """The task with what the settings of a run say about it."""
         return cls()
 
@@ -35,10 +39,10 @@ class Task:
         """What config.json keeps of the task; a run is resumed with an equal one only."""
         return {"name": type(self).__name__}
 
-    def check(self, model, dataset) -> None:
+    def check(self, model: Layer, dataset) -> None:
         """Called before the first step. Errors: ConfigError where the two do not suit the task."""
 
-    def batch(self, inputs, labels, rng, threads=None) -> tuple[Any, Any]:
+    def batch(self, inputs, labels, rng: np.random.Generator, threads: int | None = None) -> tuple[Any, Any]:
         """-> what the model is given and what its outputs are compared with, from a batch of the loader.
 
         rng: a NumPy generator that follows from the seed and the number of the step.
@@ -57,11 +61,11 @@ class Task:
         """-> {"name": a sum over the batch}; sums of batches add up. Nothing is read from a device."""
         return {}
 
-    def summary(self, sums, count) -> dict:
+    def summary(self, sums: Mapping, count: int) -> dict:
         """-> {"accuracy": …} of so many images of an epoch of training, from the summed scores."""
         return {}
 
-    def evaluate(self, model, dataset, *, threads=None, batch_size=256) -> dict:
+    def evaluate(self, model: Layer, dataset, *, threads: int | None = None, batch_size: int = 256) -> dict:
         """-> {"loss": …, further figures of a whole set}. Those that are numbers are kept of the test set.
 
         A figure that a set does not define, such as the mean of nothing, is NaN; files hold it as null.
@@ -79,11 +83,11 @@ class Task:
         """{"loss": 0.5, "accuracy": 0.9} -> "loss 0.5000  accuracy 90.00%"."""
         return "  ".join(f"{name} {self.show(name, value)}" for name, value in figures.items())
 
-    def report(self, model, figures: Mapping) -> str:
+    def report(self, model: Layer, figures: Mapping) -> str:
         """What `numpyvit evaluate` prints of the figures of `evaluate`."""
         return self.describe(number_figures(figures))
 
-    def draw(self, model, dataset, path) -> None:
+    def draw(self, model: Layer, dataset, path) -> None:
         """Draw what the model makes of some images to `path`, a PNG; called after an epoch. Nothing by default."""
 
 
@@ -97,11 +101,16 @@ def number_figures(figures: Mapping) -> dict:
     }
 
 
-def task_for(dataset, settings=None) -> Task:
+def kind_of(dataset) -> str:
+    """What is to be learned of a set, such as "classification"."""
+    return getattr(dataset, "kind", "classification")
+
+
+def task_for(dataset, settings: Settings | None = None) -> Task:
     """The task that a set is for, by its `kind`, with what the settings say about it."""
     from .. import training
 
-    kind = getattr(dataset, "kind", "classification")
+    kind = kind_of(dataset)
     if kind not in TASKS:
         raise ConfigError(f"the data set is of kind {kind!r}, expected {' or '.join(TASKS)}; name its task with task=…")
     task = getattr(training, TASKS[kind])
