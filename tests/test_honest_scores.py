@@ -10,7 +10,7 @@ from PIL import Image
 import numpyvit as nv
 from numpyvit import cli, data
 from numpyvit.errors import ConfigError
-from numpyvit.training import loop
+from numpyvit.training import Classification
 from numpyvit.training.parts import hold_out, load_parts
 
 
@@ -48,19 +48,19 @@ def test_single_images_are_trained_on_and_nothing_to_hold_out_is_an_error(digits
         hold_out(digits[0].take([int(np.argmax(digits[0].labels == k)) for k in range(10)]), 0.1, seed=0)
 
 
-def test_the_test_set_is_looked_at_once_after_the_last_step(digits, tmp_path, monkeypatch):
-    looked, evaluate = [], loop.evaluate
+def test_the_test_set_is_looked_at_once_after_the_last_step(digits, tmp_path):
+    looked = []
 
-    def observed(model, dataset, **options):
-        looked.append("test" if dataset is digits[1] else len(dataset))
-        return evaluate(model, dataset, **options)
+    class Observed(Classification):
+        def evaluate(self, model, dataset, **options):
+            looked.append("test" if dataset is digits[1] else len(dataset))
+            return super().evaluate(model, dataset, **options)
 
-    monkeypatch.setattr(loop, "evaluate", observed)
-    model, _ = run(digits, tmp_path, epochs=2)
+    model, _ = run(digits, tmp_path, epochs=2, task=Observed())
     assert looked[:2] == [looked[0]] * 2 and 20 <= looked[0] <= 40 and set(looked[2:]) == {"test"} and len(looked) <= 4
     scores = result(tmp_path)
     assert scores["last"]["accuracy"] == nv.evaluate(model, digits[1])["accuracy"] and scores["last"]["images"] == 60
-    run(digits, tmp_path, epochs=2, resume=True)
+    run(digits, tmp_path, epochs=2, task=Observed(), resume=True)
     assert len(looked) <= 4  # nothing is left to do
 
 

@@ -7,7 +7,7 @@ import pytest
 import numpyvit as nv
 from numpyvit import optim
 from numpyvit.backend import to_host
-from numpyvit.errors import CheckpointError, ConfigError
+from numpyvit.errors import CheckpointError, ConfigError, TapeError
 from numpyvit.layers import LayerNorm, Linear, Mlp
 
 
@@ -327,3 +327,53 @@ def test_a_scale_that_fits_no_parameter_is_an_error_and_frozen_ones_may_be_named
     optim.AdamW(model, lr_scale={"blocks.*": 0.1})
     with pytest.raises(ConfigError, match=r"named like 'blokcs\.\*'"):
         optim.AdamW(model, lr_scale={"blokcs.*": 0.1})
+
+
+# ---- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda layer: optim.AdamW(layer, lr="1e-3"), "lr must be a finite number that is not negative, got '1e-3'"),
+        (lambda layer: optim.AdamW(layer, lr=math.nan), "lr must be a finite number"),
+        (lambda layer: optim.SGD(layer, weight_decay=None), "weight_decay must be a finite number"),
+        (lambda layer: optim.SGD(layer, momentum=1), "momentum must be a number in 0..1, 1 left out, got 1"),
+        (lambda layer: optim.AdamW(layer, betas=0.9), "betas must be a pair"),
+        (lambda layer: optim.AdamW(layer, betas=(0.9, 1.0)), "the second of betas must be a number in 0..1"),
+        (lambda layer: optim.AdamW(layer, eps="small"), "eps must be"),
+        (lambda layer: optim.EMA(layer, "0.9"), "the decay of the moving average must be a number in 0..1"),
+    ],
+)
+def test_what_is_no_number_or_out_of_range_is_named(make, message):
+    with pytest.raises(ConfigError) as caught:
+        make(Linear(3, 2))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [optim.AdamW, optim.SGD, optim.EMA])
+@pytest.mark.parametrize("name", ["step", None])
+def test_a_state_with_something_missing_is_refused(make, name):
+    one = make(Linear(3, 2))
+    state = one.state_dict()
+    for key in [name] if name else list(state):
+        del state[key]
+    with pytest.raises(CheckpointError, match=r"has no 'step'.*state_dict\(\)"):
+        one.load_state_dict(state)
+
+
+def test_a_moving_average_of_what_was_frozen_since_is_refused():
+    layer = Mlp(4, 8)
+    ema = optim.EMA(layer)
+    ema.update()
+    layer.freeze("fc1*")
+    with pytest.raises(ConfigError, match="frozen or unfrozen since the optimizer or moving average was made"):
+        ema.update()
+
+
+def test_a_frozen_parameter_has_no_gradient():
+    layer = Mlp(4, 8).freeze("fc1.weight")
+    tape = nv.Tape(layer)
+    assert tape.gradient(layer.fc2.weight).shape == layer.fc2.weight.data.shape
+    with pytest.raises(TapeError, match=r"Parameter\(8, 4\) frozen has no gradient"):
+        tape.gradient(layer.fc1.weight)

@@ -146,20 +146,19 @@ def short_run(out, steps=1):
 
 
 @pytest.mark.parametrize("error", [ImportError("no"), AttributeError("np.float"), RuntimeError("fonts")])
-def test_a_matplotlib_that_does_not_work_is_passed_over(tmp_path, monkeypatch, error):
+def test_a_matplotlib_that_does_not_work_does_not_end_a_run(tmp_path, monkeypatch, error):
     class Broken:
         def __getattr__(self, name):
             raise error
 
-    monkeypatch.setitem(sys.modules, "matplotlib", Broken())
-    monkeypatch.delitem(sys.modules, "matplotlib.figure", raising=False)
-    monkeypatch.setitem(sys.modules, "matplotlib.ticker", Broken())
-    short_run(tmp_path / "run")
-    assert (tmp_path / "run" / "curves.png").stat().st_size > 1000
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", Broken())
+    with pytest.warns(UserWarning, match=r"curves\.png was not drawn"):
+        short_run(tmp_path / "run")
+    assert (tmp_path / "run" / "last.safetensors").exists()
 
 
 def test_a_drawing_that_fails_is_a_note_after_the_state_was_saved(tmp_path, monkeypatch):
-    def fail(records, path):
+    def fail(*args, **options):
         assert (tmp_path / "run" / "state.safetensors").exists()
         raise RuntimeError("no pens")
 

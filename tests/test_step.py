@@ -15,7 +15,7 @@ import numpyvit as nv
 from numpyvit import optim
 from numpyvit.errors import ConfigError, InputError, NonFiniteError, NumpyvitError
 from numpyvit.testing import stand_in
-from numpyvit.training import shards
+from numpyvit.training import nested, shards
 
 pytestmark = pytest.mark.usefixtures("little_work_is_shared")
 
@@ -412,8 +412,12 @@ def test_nothing_to_work_on_is_said(batch):
 
 def test_nested_outputs_are_cut_and_joined():
     Pair = collections.namedtuple("Pair", "a b")
-    value = {"x": np.arange(6), "y": [(np.arange(6) * 2,), Pair(np.arange(6), np.arange(12).reshape(6, 2))]}
-    parts = [shards.take(value, slice(a, b)) for a, b in ((0, 2), (2, 6))]
-    joined = shards.join(parts)
-    assert isinstance(joined["y"][1], Pair) and np.array_equal(joined["x"], value["x"])
+    value = {
+        "x": np.arange(6),
+        "none": [None],
+        "y": [(np.arange(6) * 2,), Pair(np.arange(6), np.arange(12).reshape(6, 2))],
+    }
+    parts = [nested.take(value, slice(a, b)) for a, b in ((0, 2), (2, 6))]
+    joined = nested.join(parts)
+    assert joined["none"] == [None] and isinstance(joined["y"][1], Pair) and np.array_equal(joined["x"], value["x"])
     assert np.array_equal(joined["y"][0][0], value["y"][0][0]) and np.array_equal(joined["y"][1].b, value["y"][1].b)

@@ -46,13 +46,13 @@ def test_class_weights_change_what_is_learnt(digits):
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
-def test_distillation_is_the_published_loss_with_the_teachers_logits_of_the_same_images(digits, kind):
+def test_distillation_is_the_published_loss_with_the_teachers_logits_of_the_same_images(digits, kind, rng):
     teacher, student = model(seed=3), model(distilled=True)
     images = data.normalize(digits[0].images[:32], digits[0].mean, digits[0].std)
     labels = digits[0].labels[:32]
     task = Distillation(teacher, kind, alpha=0.3, label_smoothing=0.1)
     outputs = student.forward(images, nv.Tape(student))
-    loss, gradient = task.loss(outputs, task.targets(images, labels))
+    loss, gradient = task.loss(outputs, task.batch(images, labels, rng)[1])
     if kind == "hard":
         expected = nv.losses.hard_distillation(outputs, labels, teacher(images), 0.3, 0.1)
     else:
@@ -96,8 +96,8 @@ def test_a_task_of_ones_own_needs_no_line_elsewhere(digits):
     class Parity(Classification):
         """Even or odd, by two of the outputs."""
 
-        def targets(self, inputs, labels, threads=None):
-            return labels % 2
+        def batch(self, inputs, labels, rng, threads=None):
+            return inputs, labels % 2
 
         def summary(self, sums, count):
             return {"parity": float(sums["right"]) / count}

@@ -33,7 +33,8 @@ def add(verbs):
 def run(args):
     from ..data import prepared_for
     from ..files.atomic import to_json
-    from ..training.evaluation import check_images, evaluate, known_classes
+    from ..training.evaluation import check_images, known_classes
+    from ..training.task import task_for
 
     model, notes = load_model(args)
     data = args.data or notes.get("data")
@@ -44,17 +45,9 @@ def run(args):
     test = _load(args, data, model)
     check_images(model, test)  # before its figures are taken for images of this kind
     test = prepared_for(test, model.pretrained_cfg)
-    scores = evaluate(model, test, batch_size=args.batch_size, threads=args.threads, per_class=args.per_class)
-    if args.json:
-        print(to_json({"data": str(data), **scores}))
-        return
-    top5 = f", top-5 {scores['top5_accuracy']:.2%}" if model.num_classes > 5 else ""
-    print(
-        f"{data}: accuracy {scores['accuracy']:.2%}{top5}, loss {scores['loss']:.4f} on {scores['images']:,} images, "
-        f"{scores['images_per_second']:.0f} img/s"
-    )
-    if args.per_class:
-        _print_classes(scores["per_class"])
+    task, options = task_for(test), {"per_class": True} if args.per_class else {}
+    scores = task.evaluate(model, test, batch_size=args.batch_size, threads=args.threads, **options)
+    print(to_json({"data": str(data), **scores}) if args.json else f"{data}: {task.report(model, scores)}")
 
 
 def _load(args, data, model):
@@ -67,16 +60,3 @@ def _load(args, data, model):
     if args.data is None:
         return load_parts(data, args.data_dir, **options)[2]
     return load_test(data, args.data_dir, **options)
-
-
-def _print_classes(rows):
-    names = [
-        f"{row['class']}" + (f" ({row['model_class']})" if row["model_class"] != row["class"] else "") for row in rows
-    ]
-    width = max(len("class"), *map(len, names))
-    print(f"\n{'class':{width}}  images    top-1    top-5  most often mistaken for")
-    for name, row in zip(names, rows):
-        print(
-            f"{name:{width}}  {row['images']:6,}  {row['accuracy']:7.2%}  {row['top5_accuracy']:7.2%}  "
-            f"{row['mistaken_for'] or ''}".rstrip()
-        )

@@ -73,10 +73,12 @@ def _train(args):
     from ..models import create_model
     from ..training.fit import fit
     from ..training.parts import load_parts
+    from ..training.task import kind_of, task_for
 
     stored, out = _stored_settings(args)
     typed = _typed_settings(args, stored, out)
     options = {**stored.pop("options", {}), **typed.pop("options")}
+    stored.pop("task", None)  # fit compares it
     train_set, val_set, test_set = load_parts(
         typed["data"],
         {**stored, **typed}.get("data_dir"),
@@ -85,7 +87,11 @@ def _train(args):
         skip_bad=args.skip_bad,
     )
     recipe = recipes.recipe(
-        typed["data"], len(train_set), bool({**stored, **typed}.get("pretrained")), typed.get("batch_size")
+        typed["data"],
+        len(train_set),
+        bool({**stored, **typed}.get("pretrained")),
+        typed.get("batch_size"),
+        kind_of(train_set),
     )
     nothing = dict.fromkeys(("data_dir", "pretrained", "preparation", "teacher", "distillation"))
     settings = {**nothing, **vars(recipe), **stored, **typed}
@@ -131,7 +137,8 @@ def _train(args):
         config=config,
     )
     chosen = val_set is not None or settings["val_fraction"] > 0
-    say(_report(out, json.loads((out / "result.json").read_bytes()), chosen, config))
+    result = json.loads((out / "result.json").read_bytes())
+    say(_report(out, result, task or task_for(train_set), chosen, config))
 
 
 def _distillation(config, settings, device):
@@ -151,12 +158,13 @@ def _validation(val_set, fraction):
     return f", {fraction:.0%} of them held out to validate" if fraction else ""
 
 
-def _report(out, result, chosen, config):
-    last, best = result["last"], result["best"]
-    of_best = f"best on validation: {best['accuracy']:.2%}, epoch {best['epoch']}" if chosen else "best is last"
+def _report(out, result, task, chosen, config):
+    figure = task.best[0]
+    last, best = (task.show(figure, result[which][figure]) for which in ("last", "best"))
+    of_best = f"best on validation: {best}, epoch {result['best']['epoch']}" if chosen else "best is last"
     data_dir = f" --data-dir {shlex.quote(str(config['data_dir']))}" if config["data_dir"] else ""
     return (
-        f"\ntest accuracy  {last['accuracy']:.2%} ({of_best})\n"
+        f"\n{'test ' + figure:<13}  {last} ({of_best})\n"
         f"checkpoint     {out / 'last.safetensors'} (best: {out / 'best.safetensors'})\n"
         f"curves         {out / 'curves.png'}\n"
         f"next           numpyvit evaluate --checkpoint {shlex.quote(str(out / 'best.safetensors'))}{data_dir}"

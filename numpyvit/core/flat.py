@@ -86,7 +86,9 @@ class FlatWeights:
         """Errors: ConfigError where parameters were frozen or unfrozen since."""
         trainable = {parameter for _, parameter in self.model.named_parameters() if parameter.trainable}
         if trainable != set(self.layout.parameters):
-            raise ConfigError("parameters were frozen or unfrozen since the optimizer was made; make a new one")
+            raise ConfigError(
+                "parameters were frozen or unfrozen since the optimizer or moving average was made; make a new one"
+            )
 
     def adopt(self) -> None:
         """Take in any parameter whose array was replaced since (by `parameter.data = …`)."""

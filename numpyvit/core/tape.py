@@ -138,7 +138,12 @@ class Tape:
         return next(name for name, known in self.model.named_parameters() if known is parameter)
 
     def gradient(self, parameter: Parameter) -> Array:
-        """The gradient of one parameter, a view."""
+        """The gradient of one parameter, a view. Errors: TapeError for one that has none."""
+        if parameter not in self._slots:
+            raise TapeError(
+                f"{parameter!r} has no gradient on the tape of this {type(self.model).__name__}: it is frozen, or was "
+                "unfrozen or replaced after the tape was made; give a trainable Parameter and make the tape again"
+            )
         return self._slots[parameter]
 
     def gradients(self) -> dict[str, Array]:

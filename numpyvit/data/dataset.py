@@ -5,12 +5,39 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import ConfigError, DtypeError, InputError, ShapeError
+from .augment import normalize
 
 _CHUNK = 1 << 22  # bytes of images that are counted at a time
 
 
-@dataclass(frozen=True, eq=False)
-class Dataset:
+class LabeledImages:
+    """What sets with one class for each image share. A subclass has images by `batch`, labels, classes, mean and std.
+
+    kind: what is to be learned, from which the task of a run follows (see training.task).
+    """
+
+    kind = "classification"
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __repr__(self):
+        """One line about the set, with any of its pixels left out."""
+        shape = "×".join(map(str, self.image_shape))
+        names = ", ".join(map(str, self.classes[:3])) + (", …" if len(self.classes) > 3 else "")
+        return f"{type(self).__name__}({len(self):,} images of {shape}, {len(self.classes)} classes: {names})"
+
+    def targets(self, indices) -> np.ndarray:
+        """(B,) int64, the labels."""
+        return self.labels[indices].astype(np.int64, copy=False)
+
+    def prepare(self, inputs: np.ndarray, dtype) -> np.ndarray:
+        """(B, C, H, W) uint8 of `batch`, augmented or not -> normalized, of `dtype`."""
+        return normalize(inputs, self.mean, self.std, dtype)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dataset(LabeledImages):
     """Images in memory. images: (N, C, H, W) uint8, labels: (N,) integers; mean and std a channel, of pixels in 0..1.
 
     name: that `load` knows the whole set by; a part of it has none.
@@ -55,12 +82,6 @@ class Dataset:
             mean, std = own_mean if mean is None else mean, own_std if std is None else std
         return cls(images, labels, tuple(classes), tuple(mean), tuple(std))
 
-    def __len__(self):
-        return len(self.labels)
-
-    def __repr__(self):
-        return describe(self)
-
     @property
     def image_shape(self):
         return self.images.shape[1:]
@@ -72,13 +93,6 @@ class Dataset:
     def take(self, indices):
         """The same set with these images only."""
         return Dataset(self.images[indices], self.labels[indices], self.classes, self.mean, self.std)
-
-
-def describe(dataset):
-    """One line about a set, with any of its pixels left out."""
-    shape = "×".join(map(str, dataset.image_shape))
-    names = ", ".join(map(str, dataset.classes[:3])) + (", …" if len(dataset.classes) > 3 else "")
-    return f"{type(dataset).__name__}({len(dataset):,} images of {shape}, {len(dataset.classes)} classes: {names})"
 
 
 # ---- checks ---------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 
 from ..errors import DataError
-from .dataset import describe
+from .dataset import LabeledImages
 from .images import ENDINGS, find_broken, read_image
 from .paths import is_folder, listing, naming
 
@@ -14,7 +14,7 @@ _CACHE_BYTES = 1 << 29
 _NAMED = 20  # broken files in a message
 
 
-class FolderDataset:
+class FolderDataset(LabeledImages):
     """Images read from files when asked for, and kept while they fit into 512 MiB; normalized by ½ and ½."""
 
     name = "folder"  # by which training chooses its settings
@@ -24,12 +24,6 @@ class FolderDataset:
         self.image_shape = (in_chans, *img_size)
         self.mean = self.std = (0.5,) * in_chans
         self.reading, self._cache = {}, {}  # reading: crop_pct and interpolation, see read_image
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __repr__(self):
-        return describe(self)
 
     def prepared(self, cfg):
         """The same set, its images read and normalized as a model's pretrained_cfg says."""

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from ..errors import ConfigError
-from .augment import normalize
 
 
 class Loader:
@@ -15,6 +14,10 @@ class Loader:
     Everything random in a batch follows from (seed, epoch, number of the batch), so an epoch can begin in its middle.
     images: (B, C, H, W) of `dtype`; labels: (B,) int64. The last batch may be short. len(loader): batches an epoch.
     augment: functions (inputs, targets, rng) -> (inputs, targets) on uint8 images, see augment.py.
+
+    A set of another form has the same three methods: batch(indices) -> inputs to augment, targets(indices), and
+    prepare(inputs, dtype) -> what the model takes. Inputs may be nested, such as (images, mask); targets may be a list
+    with a dict for each image.
     """
 
     def __init__(self, dataset, batch_size, *, shuffle=False, augment=(), seed=0, dtype=np.float32):
@@ -45,11 +48,11 @@ class Loader:
 
     def _batch(self, order, epoch, number):
         indices = order[number * self.batch_size : (number + 1) * self.batch_size]
-        images, labels = self.dataset.batch(indices), self.dataset.labels[indices].astype(np.int64, copy=False)
+        inputs, targets = self.dataset.batch(indices), self.dataset.targets(indices)
         rng = np.random.default_rng((self.seed, epoch, number, 1))
         for function in self.augment:
-            images, labels = _augmented(function, images, labels, rng)
-        return normalize(images, self.dataset.mean, self.dataset.std, self.dtype), labels
+            inputs, targets = _augmented(function, inputs, targets, rng)
+        return self.dataset.prepare(inputs, self.dtype), targets
 
 
 def _augmented(function, inputs, targets, rng):

@@ -7,7 +7,8 @@ import numpy as np
 
 from ..backend import to_host
 from ..core import Layer, flat_weights
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError
+from .optimizers import check_number
 
 
 class EMA:
@@ -17,13 +18,14 @@ class EMA:
     """
 
     def __init__(self, model: Layer, decay: float = 0.999):
-        if not 0 <= decay < 1:
-            raise ConfigError(f"the decay of the moving average must lie in 0..1, 1 left out, got {decay}")
+        check_number("the decay of the moving average", decay, below=1)
         self.decay, self.steps = decay, 0
         self.weights = flat_weights(model)
         self.shadow = self.weights.current().copy()
 
     def update(self) -> None:
+        """Take in the weights after a step. Errors: ConfigError where parameters were frozen or unfrozen since."""
+        self.weights.check_trainable()
         self.steps += 1
         beta = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.shadow *= beta
@@ -47,6 +49,9 @@ class EMA:
         return {"step": np.array(self.steps), "shadow": np.array(to_host(self.shadow))}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        missing = [name for name in ("step", "shadow") if name not in state]
+        if missing:
+            raise CheckpointError(f"the moving average's state has no {missing[0]!r}; give what state_dict() returned")
         if state["shadow"].shape != self.shadow.shape:
             raise CheckpointError(
                 f"the moving average has {state['shadow'].size} weights, the model {self.shadow.size}; "

@@ -6,6 +6,7 @@ norms, tokens and the position embedding (each Parameter's `decay`).
 
 import fnmatch
 import math
+import numbers
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -26,8 +27,8 @@ class Optimizer:
     chunk_size = 131_072  # numbers: five arrays of it stay near the processor, and passes are long enough to share
 
     def __init__(self, model: Layer, lr: float, weight_decay: float, lr_scale: Mapping[str, float] | None = None):
-        if not (0 <= lr < math.inf and 0 <= weight_decay < math.inf):
-            raise ConfigError(f"lr and weight_decay must be finite and not negative, got {lr} and {weight_decay}")
+        check_number("lr", lr)
+        check_number("weight_decay", weight_decay)
         self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
         self.weights = flat_weights(model)
         self._moments = [self.weights.layout.zeros() for _ in self.moments]
@@ -88,6 +89,10 @@ class Optimizer:
         return {"step": np.array(self.steps)} | {name: np.array(to_host(moment)) for name, moment in moments}
 
     def load_state_dict(self, state: Mapping[str, np.ndarray]) -> None:
+        if "step" not in state:
+            raise CheckpointError(
+                "the optimizer state has no 'step', the number of updates; give what state_dict() returned"
+            )
         for name, moment in zip(self.moments, self._moments):
             if name not in state or state[name].shape != moment.shape:
                 raise CheckpointError(
@@ -114,10 +119,11 @@ class AdamW(Optimizer):
         weight_decay: float = 0.05,
         lr_scale: Mapping[str, float] | None = None,
     ):
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ConfigError(f"betas must lie in 0..1, 1 left out, got {betas}")
-        if not eps >= 0:
-            raise ConfigError(f"eps must not be negative, got {eps}")
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ConfigError(f"betas must be a pair such as (0.9, 0.999), got {betas!r}")
+        for name, beta in zip(("the first of betas", "the second of betas"), betas):
+            check_number(name, beta, below=1)
+        check_number("eps", eps)
         super().__init__(model, lr, weight_decay, lr_scale)
         self.betas, self.eps = betas, eps
 
@@ -154,8 +160,7 @@ class SGD(Optimizer):
         weight_decay: float = 0.0,
         lr_scale: Mapping[str, float] | None = None,
     ):
-        if not 0 <= momentum < 1:
-            raise ConfigError(f"momentum must lie in 0..1, 1 left out, got {momentum}")
+        check_number("momentum", momentum, below=1)
         if nesterov and momentum == 0:
             raise ConfigError("nesterov=True needs a momentum above 0")
         super().__init__(model, lr, weight_decay, lr_scale)
@@ -179,6 +184,15 @@ def clip_global_norm(tape: Tape, max_norm: float) -> Array:
     norm = xp.sqrt(flat @ flat)
     flat *= xp.minimum(max_norm / (norm + 1e-6), 1).astype(flat.dtype)
     return norm
+
+
+def check_number(name: str, value: float, below: float = math.inf) -> None:
+    """Errors: ConfigError unless 0 ≤ value < below."""
+    if not isinstance(value, numbers.Real) or not 0 <= value < below:
+        expected = (
+            "a finite number that is not negative" if below == math.inf else f"a number in 0..{below}, {below} left out"
+        )
+        raise ConfigError(f"{name} must be {expected}, got {value!r}")
 
 
 def check_clip_norm(max_norm: float) -> None:

@@ -1,5 +1,7 @@
 """DeiT's way to learn from another model   (Touvron et al. 2020, arXiv:2012.12877, §3)."""
 
+from functools import partial
+
 from .. import losses
 from ..errors import ConfigError
 from .classification import Classification
@@ -19,11 +21,14 @@ class Distillation(Classification):
         if kind not in ("hard", "soft"):
             raise ConfigError(f"distillation must be 'hard' or 'soft', got {kind!r}")
         super().__init__(label_smoothing)
-        self.teacher = teacher
+        self.teacher, self.kind, self.alpha, self.tau = teacher, kind, alpha, tau
         if kind == "hard":
-            self._of_pair = lambda *pair: losses.hard_distillation(*pair, alpha, label_smoothing)
+            self.loss_of_pair = partial(losses.hard_distillation, alpha=alpha, label_smoothing=label_smoothing)
         else:
-            self._of_pair = lambda *pair: losses.soft_distillation(*pair, alpha, tau, label_smoothing)
+            self.loss_of_pair = partial(losses.soft_distillation, alpha=alpha, tau=tau, label_smoothing=label_smoothing)
+
+    def config(self):
+        return {**super().config(), "kind": self.kind, "alpha": self.alpha, "tau": self.tau}
 
     def check(self, model, dataset):
         super().check(model, dataset)
@@ -44,12 +49,12 @@ class Distillation(Classification):
                 f"({', '.join(map(str, dataset.classes[:5]))}, …); take a teacher of the same classes in the same order"
             )
 
-    def targets(self, inputs, labels, threads=None):
-        """-> (labels, the teacher's logits)."""
-        return labels, infer(self.teacher, inputs, threads)
+    def batch(self, inputs, labels, rng, threads=None):
+        """-> inputs, (labels, the teacher's logits)."""
+        return inputs, (labels, infer(self.teacher, inputs, threads))
 
     def loss(self, outputs, targets):
-        return self._of_pair(outputs, *targets)
+        return self.loss_of_pair(outputs, *targets)
 
     def score(self, outputs, targets):
         return super().score(outputs, targets[0])

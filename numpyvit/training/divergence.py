@@ -4,6 +4,7 @@ import numpy as np
 
 from ..backend import array_module
 from ..core import observing
+from .nested import arrays
 
 
 def overflowed_parameter(model):
@@ -24,7 +25,7 @@ def explain_non_finite(model, replay=None):
     found = []
 
     def look(name, layer, output):
-        if not found and not all(map(_finite, output if isinstance(output, tuple) else (output,))):
+        if not found and not all(map(_finite, arrays(output))):
             found.append(f"{name or 'the model'} ({type(layer).__name__})")
 
     with observing(model, look), np.errstate(all="ignore"):

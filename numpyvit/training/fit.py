@@ -4,14 +4,14 @@ from dataclasses import replace
 
 from ..errors import ConfigError, Interrupted
 from .augmentation import augmentation
-from .classification import Classification
 from .divergence import explain_non_finite
-from .evaluation import evaluate
+from .evaluation import check_dataset, evaluate
 from .loop import Trainer
 from .parts import hold_out
 from .recipes import recipe
 from .run_directory import open_run
 from .settings import as_config, check_settings, free_on_resume, list_settings
+from .task import Task, kind_of, task_for
 
 __all__ = ["Interrupted", "evaluate", "explain_non_finite", "fit"]
 
@@ -36,8 +36,8 @@ def fit(
     train, val:     sets of numpyvit.data, or pairs of arrays (images, labels), see Dataset.from_arrays. The best
                     weights are chosen on val; None holds a part of the training set out for it, see val_fraction.
     test:           a set that is looked at once, after the last step, for result.json in `out`.
-    task:           training.Distillation(teacher) or another training.task.Task; None is Classification with the
-                    settings' label_smoothing.
+    task:           training.Distillation(teacher) or another training.Task; None follows from the set: for labels it
+                    is Classification with the settings' label_smoothing.
     out:            run directory for checkpoints, metrics and curves; None writes nothing.
     resume:         go on from the state in `out`, bit for bit, as if it had never stopped.
     save_every:     seconds of training after which the state is saved within an epoch too; longer where saving would
@@ -56,14 +56,16 @@ def fit(
     """
     check_settings(settings)
     train = _dataset(train)
-    val, test = _dataset(val, like=train), _dataset(test, like=train)
+    val, test = (None if part is None else _dataset(part, like=train) for part in (val, test))
     if len(train) == 0:
         raise ConfigError("the data set is empty")
+    if task is not None and not isinstance(task, Task):
+        raise ConfigError(f"task must be a numpyvit.training.Task, such as Classification(), got {task!r:.80}")
     if task is not None and "label_smoothing" in settings:
         raise ConfigError("label_smoothing is a setting of the task where one is given; give it to the task alone")
-    suited = recipe(getattr(train, "name", None), len(train), batch_size=settings.get("batch_size"))
-    settings = replace(suited, **settings)
-    task = task or Classification(settings.label_smoothing)
+    name, batch_size = getattr(train, "name", None), settings.get("batch_size")
+    settings = replace(recipe(name, len(train), batch_size=batch_size, kind=kind_of(train)), **settings)
+    task = task or task_for(train, settings)
     for dataset in (train, val, test):
         if dataset is not None:
             task.check(model, dataset)
@@ -82,7 +84,7 @@ def fit(
     )
     if out is None:
         return trainer.run()
-    config = {**getattr(model, "_recipe", {}), **as_config(settings), **config}
+    config = {**getattr(model, "_recipe", {}), **as_config(settings), "task": task.config(), **config}
     with open_run(out, config, resume, free_on_resume(settings)) as directory:
         return trainer.run(directory)
 
@@ -91,8 +93,9 @@ fit.__doc__ = fit.__doc__.replace("{settings}", list_settings("\n    "))
 
 
 def _dataset(data, like=None):
-    """A set as it is, or made from a pair of arrays; with the classes, mean and std of another set."""
+    """A set as it is, or made from a pair of arrays, with the classes, mean and std of another set."""
     if not isinstance(data, tuple):
+        check_dataset(data)
         return data
     if len(data) != 2:
         raise ConfigError(f"data is a set of numpyvit.data or a pair (images, labels), got {len(data)} arrays")

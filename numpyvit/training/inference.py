@@ -4,13 +4,13 @@ import numpy as np
 
 from ..backend import blas_threads, on_host, shared_workers
 from . import shards
-from .shards import first_array, join, take
+from .nested import first_array, join, take
 
 
 def infer(model, x, threads=None, sharding=None):
     """model(x) on threads: the outputs for a batch, nothing kept, nothing dropped out.
 
-    x:       a batch of images; on a GPU the model is called as it is.
+    x:       a batch of images, or a nesting such as (images, mask); on a GPU the model is called as it is.
     threads: default all processors that this process may use. The result does not depend on it, the last digits of a
              single image aside: it cannot be divided, so BLAS shares its products among the threads.
     """

@@ -1,4 +1,4 @@
-"""The loop over a run's epochs and steps, and what it saves when it is interrupted, killed or diverges."""
+"""The loop over a run's epochs and steps, and what becomes of it when it is interrupted, killed or diverges."""
 
 import contextlib
 import shlex
@@ -10,12 +10,14 @@ import numpy as np
 from ..backend import on_host
 from ..data.loader import Loader
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
-from ..optim import EMA, SGD, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
-from ..weights.checkpoint import load_checkpoint, save_checkpoint
+from ..optim import EMA
 from .divergence import explain_non_finite, overflowed_parameter
-from .evaluation import evaluate, home
+from .evaluation import home
+from .nested import first_array, to_device
+from .optimization import make_optimizer, make_schedule
 from .progress import Progress
-from .records import Clock, Sums, best_record, describe, figures
+from .records import Clock, Sums, describe, validation_figures
+from .run_writer import RunWriter, averaged
 from .step import TrainStep
 from .stopping import catch_signals
 
@@ -28,27 +30,21 @@ class Trainer:
     def __init__(self, model, train, val, test, task, settings, augment, notes, threads, progress, save_every):
         self.model, self.val, self.test, self.settings = model, val, test, settings
         self.task = task
-        self.directory, self.threads, self.shown, self.save_every = None, threads, progress, save_every
+        self.writer, self.threads, self.shown, self.save_every = None, threads, progress, save_every
         preparation = {"classes": list(train.classes), "mean": list(train.mean), "std": list(train.std)}
         preparation |= getattr(train, "reading", {})
         model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), "crop_pct": 1.0, **preparation}
         self.notes = {**preparation, **notes}  # from which a file gives a model the same pretrained_cfg
         self.xp, dtype = home(model)
         self.loader = Loader(train, settings.batch_size, shuffle=True, augment=augment, seed=settings.seed, dtype=dtype)
-        factors = layer_decay(model, settings.layer_decay) if settings.layer_decay else None
-        self.optimizer = _optimizer(model, settings, factors)
+        self.optimizer = make_optimizer(model, settings)
         self.ema = EMA(model, settings.ema_decay) if settings.ema_decay else None
         self.step = TrainStep(
-            model,
-            self.optimizer,
-            loss=task.loss,
-            threads=threads,
-            seed=settings.seed,
-            clip_norm=settings.clip_norm,
+            model, self.optimizer, task.loss, threads=threads, seed=settings.seed, clip_norm=settings.clip_norm
         )
         total = settings.epochs * len(self.loader)
         self.total_steps = min(total, settings.steps or total)
-        self.rate = _schedule(settings, self.total_steps)
+        self.rate = make_schedule(settings, self.total_steps)
         self.steps, self.epoch, self.batch, self.records = 0, 0, 0, []
         self.sums, self.clock = Sums(), Clock()
 
@@ -56,18 +52,20 @@ class Trainer:
 
     def run(self, directory=None):
         """Train to the end, from the state in the directory where there is one. Returns the records."""
-        self.directory = directory
         if directory is not None:
-            self._restore(directory.load_state())
+            self.writer = RunWriter(
+                directory, self.model, self.optimizer, self.ema, self.task, self.notes, self.threads
+            )
+            self._restore(self.writer.load_state())
         name = overflowed_parameter(self.model)
         if name is not None:
             raise NonFiniteError(f"the given weights hold NaN or infinity in {name}; check where they come from")
         self._warn_of_long_warmup()
-        self._save_at = time.monotonic() + self.save_every
+        self._save_at, self._draw_at = time.monotonic() + self.save_every, time.monotonic()
         with Progress(self.shown, self.total_steps, self.steps) as self.progress, catch_signals() as stop:
             if directory is not None:
                 if self._finished():
-                    self._write_results()  # some may have been removed
+                    self.writer.write_results(self.records)  # some may have been removed
                     self._draw()
                 else:
                     directory.remove_result()
@@ -76,8 +74,8 @@ class Trainer:
                 self._finish_epoch()
         if self.ema is not None:
             self.ema.copy_to_model()
-        if self.test is not None and directory is not None and not directory.has_result():
-            directory.write_result(self._test())
+        if self.test is not None and self.writer is not None:
+            self.writer.write_test(self.records, self.test)
         return self.records
 
     def _finished(self):
@@ -91,31 +89,32 @@ class Trainer:
         self.records = [r for r in self.records if r["epoch"] <= self.epoch]  # one of a part of this epoch is outdated
         with self._saved_on_error():
             ended = time.perf_counter()
-            for images, labels in self.loader.epoch(self.epoch, self.batch):
+            for inputs, labels in self.loader.epoch(self.epoch, self.batch):
                 self.clock.waited += time.perf_counter() - ended
-                self._train_batch(images, labels)
+                self._train_batch(inputs, labels)
                 if stop.signum is not None:
                     self._stop(stop.signum)
                 if self.steps == self.total_steps:
                     return
-                if self.directory is not None and time.monotonic() >= self._save_at:
+                if self.writer is not None and time.monotonic() >= self._save_at:
                     self._save_state()
                 ended = time.perf_counter()
 
-    def _train_batch(self, images, labels):
+    def _train_batch(self, inputs, labels):
         start = time.perf_counter()
         self.optimizer.lr = self.rate(self.steps)
-        x, y = self.xp.asarray(images), self.xp.asarray(labels)
+        rng = np.random.default_rng((self.settings.seed, self.steps, 0, 3))
+        x, targets = self.task.batch(to_device(inputs, self.xp), to_device(labels, self.xp), rng, self.threads)
         try:
-            targets = self.task.targets(x, y, self.threads)
             loss = self.step(x, targets)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {explain_non_finite(self.model, lambda: self.step.replay(x))}") from None
         if self.ema is not None:
             self.ema.update()
-        self.sums.add(loss, self.task.score(self.step.logits, targets), len(labels))
+        count = len(first_array(inputs))
+        self.sums.add({"loss": loss, **self.step.parts}, self.task.score(self.step.logits, targets), count)
         self.steps, self.batch = self.steps + 1, self.batch + 1
-        self.clock.add(len(labels), time.perf_counter() - start)
+        self.clock.add(count, time.perf_counter() - start)
         self._show(loss)
 
     def _finish_epoch(self):
@@ -124,50 +123,31 @@ class Trainer:
         self.clock = Clock()
         if self.batch == len(self.loader):
             self.epoch, self.batch, self.sums = self.epoch + 1, 0, Sums()
-        if self.directory is not None:
-            self._write_results()
+        if self.writer is not None:
+            self.writer.write_results(self.records)
             self._save_state()
             self._draw()
-        self.progress.line(describe(record))
+        self.progress.line(describe(record, self.task))
 
     def _validate(self):
         """-> the figures of the validation set, if there is one. Errors: NonFiniteError, before anything is saved."""
         if self.val is None:
             self._check_weights()
             return {}
-        with self._saved_on_error(), self._averaged():
-            scores = evaluate(self.model, self.val, threads=self.threads)
-        if not np.isfinite(scores["loss"]):
+        with self._saved_on_error(), averaged(self.ema):
+            figures = self.task.evaluate(self.model, self.val, threads=self.threads)
+        recorded = validation_figures(figures, self.task)
+        if recorded["val_loss"] is None:
             raise NonFiniteError(
-                f"the validation loss after step {self.steps} is {scores['loss']}; this epoch was not saved; "
+                f"the validation loss after step {self.steps} is {figures['loss']}; this epoch was not saved; "
                 f"{self._explain_validation()}"
             )
-        return {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
-
-    def _test(self):
-        """-> the test figures of the last and of the best weights. The model keeps the last ones."""
-        last, best = self.records[-1], best_record(self.records)
-        scores = {"last": self._test_figures(last["epoch"])}
-        if best is last:
-            return {**scores, "best": scores["last"]}
-        weights = self.model.state_dict()
-        self.model.load_state_dict(load_checkpoint(self.directory.file("best.safetensors")))
-        scores["best"] = self._test_figures(best["epoch"])
-        self.model.load_state_dict(weights)
-        return scores
-
-    def _test_figures(self, epoch):
-        scores = evaluate(self.model, self.test, threads=self.threads)
-        return {name: scores[name] for name in ("loss", "accuracy", "top5_accuracy", "images")} | {"epoch": epoch}
-
-    def _averaged(self):
-        """While open, the model's weights are those that count: the average where one is kept."""
-        return self.ema.applied() if self.ema is not None else contextlib.nullcontext()
+        return recorded
 
     def _record(self, scores):
         return {
             "epoch": self.epoch + 1,
-            **{f"train_{name}": value for name, value in self.sums.means(self.task).items()},
+            **{f"train_{name}": value for name, value in self.sums.figures(self.task).items()},
             **scores,
             "lr": self.rate(self.steps - 1),
             "seconds": self.clock.seconds,
@@ -176,42 +156,26 @@ class Trainer:
         }
 
     def _explain_validation(self):
-        images, _ = next(iter(Loader(self.val, 1, dtype=self.loader.dtype).epoch()))
-        with self._averaged():
-            return explain_non_finite(self.model, lambda: self.model(self.xp.asarray(images)))
+        inputs, _ = next(iter(Loader(self.val, 1, dtype=self.loader.dtype).epoch()))
+        with averaged(self.ema):
+            return explain_non_finite(self.model, lambda: self.model(to_device(inputs, self.xp)))
 
     # -- files
 
-    def _write_results(self):
-        """What the weights after the last record are worth, and the weights themselves."""
-        last = self.records[-1]
-        measured = {"val_accuracy": last["val_accuracy"]} if "val_accuracy" in last else {}
-        notes = {**self.notes, "epoch": last["epoch"], **measured}
-        names = ["last.safetensors"] + (["best.safetensors"] if best_record(self.records) is last else [])
-        with self._averaged():
-            for name in names:
-                save_checkpoint(self.directory.file(name), self.model, **notes)
-        self.directory.write_metrics(self.records)
-
     def _draw(self):
-        """The curves. Whatever goes wrong there, the run goes on."""
-        from ..viz import draw_curves
-
-        try:
-            draw_curves(self.records, self.directory.file("curves.png"))
-        except Exception as error:
-            warnings.warn(f"curves.png was not drawn ({type(error).__name__}: {error})", stacklevel=2)
+        """Draw after an epoch, but only where it takes no more than a tenth of the time; always after the last step."""
+        start = time.monotonic()
+        if start >= self._draw_at or self._finished():
+            self.writer.draw(self.records, self.loader.dataset if self.val is None else self.val)
+            now = time.monotonic()
+            self._draw_at = now + 10 * (now - start)
 
     def _save_state(self):
         """Write everything that continuing needs. Errors: NonFiniteError rather than weights that are not finite."""
         start = time.monotonic()
         self._check_weights()
-        tensors = {f"model.{name}": array for name, array in self.model.state_dict().items()}
-        tensors |= {f"optimizer.{name}": array for name, array in self.optimizer.state_dict().items()}
-        if self.ema is not None:
-            tensors |= {f"ema.{name}": array for name, array in self.ema.state_dict().items()}
-        notes = {"epoch": self.epoch, "batch": self.batch, "records": self.records, "steps": self.steps}
-        self.directory.save_state(tensors, {**notes, "sums": self.sums.values(), "clock": self.clock.values()})
+        position = {"epoch": self.epoch, "batch": self.batch, "records": self.records, "steps": self.steps}
+        self.writer.save_state({**position, "sums": self.sums.values(), "clock": self.clock.values()})
         now = time.monotonic()
         self._save_at = now + max(self.save_every, 10 * (now - start))
 
@@ -219,24 +183,18 @@ class Trainer:
         if overflowed_parameter(self.model) is not None:
             raise NonFiniteError(f"after step {self.steps} {explain_non_finite(self.model)}")
 
-    def _restore(self, state):
-        """Go back to where a saved state was; None is the beginning."""
-        if state is None:
+    def _restore(self, position):
+        """Go back to a saved position; None is the beginning."""
+        if position is None:
             return
-        tensors, notes = state
-        part = lambda name: {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}  # noqa: E731
-        self.model.load_state_dict(part("model."))
-        self.optimizer.load_state_dict(part("optimizer."))
-        if self.ema is not None:
-            self.ema.load_state_dict(part("ema."))
-        self.epoch, self.batch, self.records = notes["epoch"], notes["batch"], notes["records"]
-        self.steps = self.step.steps = notes["steps"]
-        self.sums, self.clock = Sums(*notes["sums"]), Clock(*notes["clock"])
+        self.epoch, self.batch, self.records = position["epoch"], position["batch"], position["records"]
+        self.steps = self.step.steps = position["steps"]
+        self.sums, self.clock = Sums(*position["sums"]), Clock(*position["clock"])
 
     # -- the end before the end
 
     def _stop(self, signum):
-        if self.directory is None:
+        if self.writer is None:
             raise Interrupted(f"stopped after step {self.steps}; without a run directory nothing was saved", signum)
         self._save_state()
         raise Interrupted(
@@ -252,7 +210,7 @@ class Trainer:
         except (Interrupted, RunError):
             raise  # saved already, or it was saving that failed
         except Exception as error:
-            if self.directory is not None:
+            if self.writer is not None:
                 error.add_note(self._save_after_error())
             raise
 
@@ -266,7 +224,7 @@ class Trainer:
         return f"everything up to step {self.steps} is saved. {self._how_to_go_on()}"
 
     def _how_to_go_on(self):
-        out = str(self.directory.path)
+        out = str(self.writer.directory.path)
         how = f"fit(…, out={out!r}, resume=True)"
         if "data" in self.notes:
             how = f"numpyvit train --resume --out {shlex.quote(out)}"
@@ -289,23 +247,6 @@ class Trainer:
             clock = self.clock
             self.progress.explain(
                 f"epoch {self.epoch + 1}/{self.settings.epochs}",
-                f"{figures(self.sums.means(self.task))}, {clock.images_per_second:.0f} img/s, "
+                f"{self.task.describe(self.sums.figures(self.task))}, {clock.images_per_second:.0f} img/s, "
                 f"waited {clock.waited:.1f} s",
             )
-
-
-def _optimizer(model, settings, lr_scale):
-    common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "lr_scale": lr_scale}
-    if settings.optimizer == "sgd":
-        return SGD(model, momentum=settings.momentum, **common)
-    return AdamW(model, **common)
-
-
-def _schedule(settings, total_steps):
-    lr, warmup = settings.lr, settings.warmup_steps
-    if settings.schedule == "cosine":
-        return cosine_schedule(lr, total_steps, warmup)
-    if settings.schedule == "constant":
-        return constant_schedule(lr, warmup)
-    if settings.schedule == "step":
-        return step_schedule(lr, max(1, int(total_steps * 0.6)), 0.1, warmup)

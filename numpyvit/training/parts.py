@@ -25,11 +25,13 @@ def load_parts(name, data_dir=None, **options):
 def hold_out(dataset, fraction, seed):
     """-> (the rest, a validation set): of each class this fraction by a draw from the seed, one image at least.
 
-    A class of a single image is only trained on. Errors: ConfigError where nothing could be held out.
+    A class of a single image is only trained on. A set without a label for each image counts as one class.
+    Errors: ConfigError where nothing could be held out.
     """
     rng, held = np.random.default_rng((seed, 2)), np.zeros(len(dataset), bool)
-    for label in np.unique(dataset.labels):
-        own = rng.permutation(np.flatnonzero(dataset.labels == label))
+    labels = getattr(dataset, "labels", np.zeros(len(dataset), int))
+    for label in np.unique(labels):
+        own = rng.permutation(np.flatnonzero(labels == label))
         count = min(len(own) - 1, max(1, round(fraction * len(own))))
         held[own[:count]] = True
     if not held.any():

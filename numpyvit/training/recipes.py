@@ -34,6 +34,7 @@ RECIPES = {
     "cifar10": PHOTOS,
     "cifar100": PHOTOS,
 }
+BY_KIND = {"classification": PHOTOS}  # for sets of other names, by their `kind`; Settings() for a kind not named here
 _MODELS = {
     "digits": "vit_micro_patch2_8",
     "mnist": "vit_micro_patch4_28",
@@ -44,28 +45,29 @@ _MODELS = {
 _FINE_TUNING = {"lr": 1e-3, "layer_decay": 0.75}
 
 
-def recipe(data, images=None, pretrained=False, batch_size=None) -> Settings:
+def recipe(data, images=None, pretrained=False, batch_size=None, kind="classification") -> Settings:
     """The settings for a data set by name, for a folder, or for arrays (None), of so many images to train on.
 
     pretrained: for weights that are trained already. batch_size: the user's, from which the warm-up follows where the
-    set is not known by name. Arrays are not augmented: a mirrored image may be of another class.
+    set is not known by name. kind: what is to be learned, where the set is not known by name. Arrays are not augmented:
+    a mirrored image may be of another class.
     """
-    settings = RECIPES[data] if data in RECIPES else _by_size(images, batch_size)
+    settings = RECIPES[data] if data in RECIPES else _by_size(images, batch_size, BY_KIND.get(kind, Settings()))
     if data is None:
         settings = replace(settings, augment={})
     return replace(settings, **_FINE_TUNING) if pretrained else settings
 
 
-def _by_size(images, batch_size=None):
-    """The photographs' settings for so many images: enough updates an epoch, warm-up and average within one epoch."""
+def _by_size(images, batch_size=None, most=PHOTOS):
+    """Settings for so many images: enough updates an epoch, warm-up and average within one epoch, as `most` at most."""
     if batch_size is None:
-        batch_size = min(PHOTOS.batch_size, max(8, 2 ** int(math.log2(images / 10))))
+        batch_size = min(most.batch_size, max(8, 2 ** int(math.log2(images / 10))))
     batches = -(-images // batch_size)
     return replace(
-        PHOTOS,
+        most,
         batch_size=batch_size,
-        warmup_steps=min(PHOTOS.warmup_steps, batches // 2),
-        ema_decay=min(PHOTOS.ema_decay, 1 - 1 / batches),
+        warmup_steps=min(most.warmup_steps, batches // 2),
+        ema_decay=min(most.ema_decay, 1 - 1 / batches),
     )
 
 

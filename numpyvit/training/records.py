@@ -1,22 +1,38 @@
 """What is measured of an epoch: sums over its images, its seconds, the line that tells of it."""
 
+import math
+
+from ..errors import ConfigError
+from .task import number_figures
+
 
 class Sums:
-    """Loss and a task's scores summed over the images of an epoch, on the device."""
+    """Loss, its parts and a task's scores summed over the images of an epoch, on the device."""
 
-    def __init__(self, loss=0.0, scores=None, count=0):
-        self.loss, self.scores, self.count = loss, scores or {}, count
+    def __init__(self, weighted=None, scores=None, count=0):
+        self.weighted, self.scores, self.count = weighted or {}, scores or {}, count
 
-    def add(self, loss, scores, count):
-        self.loss = self.loss + loss.astype("float64") * count
-        self.scores = {name: self.scores.get(name, 0.0) + value for name, value in scores.items()}
+    def add(self, means, scores, count):
+        """means: of the batch, such as {"loss": …}; scores: already summed over its `count` images."""
+        self.weighted = _added(self.weighted, {name: _as_double(value) * count for name, value in means.items()})
+        self.scores = _added(self.scores, scores)
         self.count += count
 
     def values(self):
-        return [float(self.loss), {name: float(value) for name, value in self.scores.items()}, self.count]
+        floats = [{name: float(value) for name, value in sums.items()} for sums in (self.weighted, self.scores)]
+        return [*floats, self.count]
 
-    def means(self, task):
-        return {"loss": float(self.loss) / self.count, **task.summary(self.scores, self.count)}
+    def figures(self, task):
+        means = {name: float(value) / self.count for name, value in self.weighted.items()}
+        return number_figures({**means, **task.summary(self.scores, self.count)})
+
+
+def _added(sums, values):
+    return {name: sums.get(name, 0.0) + value for name, value in values.items()}
+
+
+def _as_double(value):
+    return value.astype("float64") if hasattr(value, "astype") else value
 
 
 class Clock:
@@ -37,29 +53,40 @@ class Clock:
         return self.images / self.seconds if self.seconds else 0.0
 
 
-def best_record(records):
-    """The record of the epoch that best.safetensors is from: the first of those with the highest accuracy.
+def validation_figures(figures, task):
+    """What a record holds of a task's `evaluate`: the loss, what is drawn, and what the best epoch is chosen by."""
+    found, best = number_figures(figures), task.best[0]
+    for name in ("loss", best):
+        if name not in found:
+            raise ConfigError(f"{type(task).__name__}.evaluate returned no number {name!r}, only {', '.join(found)}")
+    names = dict.fromkeys(["loss", *(name for panel in task.curves.values() for name in panel), best])
+    return {f"val_{name}": found[name] for name in names if name in found}
 
-    Without a validation set it is the last.
+
+def best_record(records, best):
+    """The record of the epoch that best.safetensors is from: see Task.best. Without a validation set the last.
+
+    A figure that is None is never the best.
     """
-    if "val_accuracy" not in records[-1]:
+    name, higher = best
+    if "val_loss" not in records[-1]:
         return records[-1]
-    return max(records, key=lambda record: record["val_accuracy"])
+
+    def rank(record):
+        value = record[f"val_{name}"]
+        if value is None:
+            return math.inf, record["val_loss"]
+        return -value if higher else value, record["val_loss"]
+
+    return min(records, key=rank)
 
 
-def describe(record):
+def describe(record, task):
     """One line about an epoch."""
     parts = []
     for part in ("train", "val"):
         own = {key.removeprefix(f"{part}_"): value for key, value in record.items() if key.startswith(f"{part}_")}
         if own:
-            parts.append(f"{part} {figures(own)}")
+            parts.append(f"{part} {task.describe(own)}")
     parts.append(f"{record['images_per_second']:.0f} img/s, waited {record['loader_seconds']:.1f} s for data")
     return f"epoch {record['epoch']:3d}  {'   '.join(parts)}"
-
-
-def figures(values):
-    """{"loss": 0.5, "accuracy": 0.9} -> "loss 0.5000  accuracy 90.00%": all but losses are shares."""
-    return "  ".join(
-        f"{name} {value:.4f}" if name.endswith("loss") else f"{name} {value:.2%}" for name, value in values.items()
-    )

@@ -1,10 +1,10 @@
 """What a training run leaves on disk, and how it is found again.
 
 config.json, metrics.jsonl (one object an epoch), last.safetensors and best.safetensors (weights under timm's names),
-curves.png, result.json (the test figures of both weights, at the end), and state.safetensors: all that continuing
-needs. The state is written after the results of its epoch, so that whatever instant a run is killed at, it goes on from
-the state and writes the rest again. It holds no timings, so that equal runs leave equal files: those are in
-metrics.jsonl alone.
+curves.png and, of a task that draws any, samples.png, result.json (the test figures of both weights, at the end), and
+state.safetensors: all that continuing needs. The state is written after the results of its epoch, so that whatever
+instant a run is killed at, it goes on from the state and writes the rest again. It holds no timings, so that equal runs
+leave equal files: those are in metrics.jsonl alone.
 """
 
 import contextlib

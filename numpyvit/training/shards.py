@@ -1,13 +1,10 @@
-"""A batch divided into shards: which ones, and how inputs are cut and outputs joined.
-
-Inputs, outputs, targets and gradients may be arrays or nested tuples, lists and dicts of them, the batch axis first.
-"""
+"""A batch divided into shards: which ones. How inputs are cut and outputs joined is in nested.py."""
 
 import itertools
 from dataclasses import dataclass
 
-from ..backend import array_module, on_host
-from ..errors import InputError
+from ..backend import on_host
+from .nested import first_array
 
 
 @dataclass(frozen=True)
@@ -40,45 +37,3 @@ class Sharding:
 
 
 DEFAULT = Sharding()
-
-
-def first_array(value):
-    """The first array in nested tuples, lists and dicts, as long as the batch. Errors: InputError without one."""
-    found = next(_arrays(value), None)
-    if found is None:
-        raise InputError(f"expected an array of images, got a {type(value).__name__} without any")
-    return found
-
-
-def _arrays(value):
-    if not isinstance(value, (tuple, list, dict)):
-        yield value
-        return
-    for item in value.values() if isinstance(value, dict) else value:
-        yield from _arrays(item)
-
-
-def take(value, part):
-    """The rows `part` of each array inside."""
-    if isinstance(value, dict):
-        return {key: take(item, part) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return _like(value, [take(item, part) for item in value])
-    return value[part]
-
-
-def join(parts):
-    """What `take` cut, together again."""
-    first = parts[0]
-    if len(parts) == 1:
-        return first
-    if isinstance(first, dict):
-        return {key: join([part[key] for part in parts]) for key in first}
-    if isinstance(first, (tuple, list)):
-        return _like(first, list(map(join, zip(*parts))))
-    return array_module(first).concatenate(parts)
-
-
-def _like(value, items):
-    """The items in a list, a tuple or a named tuple, as `value` is."""
-    return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

@@ -13,13 +13,16 @@ from ..core import Tape
 from ..errors import DtypeError, InputError, NonFiniteError
 from ..optim import check_clip_norm, clip_global_norm
 from . import shards
-from .shards import first_array, join, take
+from .nested import first_array, join, take
 
 
 class TrainStep:
     """Forward, loss, backward and update of one batch:   loss = step(x, targets).
 
-    loss:      called as loss(logits, targets) -> (value, gradient) with the logits of the whole batch.
+    x, targets and what the model returns may be arrays or nested tuples, lists and dicts of them, the batch axis first.
+
+    loss:      called as loss(logits, targets) -> (value, gradient) with the outputs of the whole batch; a third result,
+               {"name": a mean over the batch}, is kept as `parts` until the next step. Targets are never divided.
     threads:   default all processors that this process may use; the result does not depend on it.
                One step at a time: threads of your own that train need a TrainStep and a model each.
     seed:      of dropout and DropPath; each step and shard draws a stream of its own. None turns them off.
@@ -38,7 +41,7 @@ class TrainStep:
         self.seed, self.clip_norm, self.steps = seed, clip_norm, 0
         self.sharding = sharding or shards.DEFAULT
         self.workers = shared_workers(threads)
-        self.logits = None
+        self.logits, self.parts = None, {}
         self._tapes = []
 
     def __getstate__(self):
@@ -56,7 +59,8 @@ class TrainStep:
         tapes = self._tapes[: len(parts)]
         pieces = [take(x, part) for part in parts]
         self.logits = join(self.workers.map(self._forward, range(len(parts)), pieces, tapes))
-        loss, gradient = self.loss(self.logits, targets)
+        loss, gradient, *rest = self.loss(self.logits, targets)
+        self.parts = rest[0] if rest else {}
         if on_host(images) and not np.isfinite(loss):
             raise NonFiniteError(f"the loss of step {self.steps + 1} is {float(loss)}; nothing was updated")
         self.workers.map(lambda part, tape: self.model.backward(take(gradient, part), tape), parts, tapes)

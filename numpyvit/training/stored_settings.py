@@ -27,6 +27,7 @@ _OF_A_RUN = {
     "augment": OBJECT,
     "pretrained": optional(TEXT),
     "teacher": optional(TEXT),
+    "task": OBJECT,
     "distillation": optional(one_of("hard", "soft")),
     "preparation": Kind(lambda value: value is None or isinstance(value, dict), "an object or null"),
 }

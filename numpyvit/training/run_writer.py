@@ -1,0 +1,98 @@
+"""What a run writes into its directory while it goes on: weights, metrics, images, its state, the test figures."""
+
+import contextlib
+import warnings
+
+from .. import viz
+from ..weights.checkpoint import load_checkpoint, save_checkpoint
+from .records import best_record
+from .task import number_figures
+
+
+def averaged(ema):
+    """A context. While open, the model's weights are those that count: the average where one is kept."""
+    return ema.applied() if ema is not None else contextlib.nullcontext()
+
+
+class RunWriter:
+    """Writes what a run leaves, and reads back its state.
+
+    notes: what each file of weights says beside them. threads: for inference.
+    """
+
+    def __init__(self, directory, model, optimizer, ema, task, notes, threads):
+        self.directory, self.model, self.optimizer, self.ema = directory, model, optimizer, ema
+        self.task, self.notes, self.threads = task, notes, threads
+
+    # -- results
+
+    def write_results(self, records):
+        """What the weights after the last record are worth, and the weights themselves."""
+        last, best = records[-1], f"val_{self.task.best[0]}"
+        measured = {best: last[best]} if best in last else {}
+        names = ["last.safetensors"] + (["best.safetensors"] if best_record(records, self.task.best) is last else [])
+        with averaged(self.ema):
+            for name in names:
+                save_checkpoint(self.directory.file(name), self.model, **self.notes, epoch=last["epoch"], **measured)
+        self.directory.write_metrics(records)
+
+    def draw(self, records, dataset):
+        """The curves, and what the task draws of a set. Whatever goes wrong there, the run goes on."""
+        best = best_record(records, self.task.best)["epoch"] if "val_loss" in records[-1] else None
+        with _noted("curves.png"):
+            viz.draw_curves(records, self.directory.file("curves.png"), self.task.curves, self.task.shares, best)
+        with _noted("samples.png"), averaged(self.ema):
+            self.task.draw(self.model, dataset, self.directory.file("samples.png"))
+
+    def write_test(self, records, dataset):
+        """The test figures of the last and of the best weights, once, at the end. The model keeps the last ones."""
+        if self.directory.has_result():
+            return
+        last, best = records[-1], best_record(records, self.task.best)
+        scores = {"last": self._measure(dataset, last)}
+        if best is last:
+            scores["best"] = scores["last"]
+        else:
+            weights = self.model.state_dict()
+            try:
+                self.model.load_state_dict(load_checkpoint(self.directory.file("best.safetensors")))
+                scores["best"] = self._measure(dataset, best)
+            finally:
+                self.model.load_state_dict(weights)
+        self.directory.write_result(scores)
+
+    def _measure(self, dataset, record):
+        figures = self.task.evaluate(self.model, dataset, threads=self.threads)
+        return {**number_figures(figures), "epoch": record["epoch"]}
+
+    # -- all that continuing needs
+
+    def save_state(self, position):
+        """position: where the loop is, for JSON."""
+        tensors = {f"model.{name}": array for name, array in self.model.state_dict().items()}
+        tensors |= {f"optimizer.{name}": array for name, array in self.optimizer.state_dict().items()}
+        if self.ema is not None:
+            tensors |= {f"ema.{name}": array for name, array in self.ema.state_dict().items()}
+        self.directory.save_state(tensors, position)
+
+    def load_state(self):
+        """Go back to where a saved state was. -> its position, or None where there is none."""
+        state = self.directory.load_state()
+        if state is None:
+            return None
+        tensors, position = state
+        part = lambda name: {k.removeprefix(name): v for k, v in tensors.items() if k.startswith(name)}  # noqa: E731
+        self.model.load_state_dict(part("model."))
+        self.optimizer.load_state_dict(part("optimizer."))
+        if self.ema is not None:
+            self.ema.load_state_dict(part("ema."))
+        return position
+
+
+@contextlib.contextmanager
+def _noted(name):
+    """An error inside becomes a warning that the file was not drawn."""
+    try:
+        yield
+    except Exception as error:
+        warnings.warn(f"{name} was not drawn ({type(error).__name__}: {error})", stacklevel=2)
