@@ -14,7 +14,7 @@ from ..layers import (
     PatchEmbed,
     Sequence,
 )
-from .vit import VisionTransformer, check_sizes, pooling_head
+from .vit import BASE, SMALL, VisionTransformer, check_sizes, pooling_head, sizes
 
 
 class ModernVisionTransformer(VisionTransformer):
@@ -94,3 +94,21 @@ class ModernVisionTransformer(VisionTransformer):
         options = (num_classes, representation_size, norm_layer)
         self.classifier = pooling_head(global_pool, self.embed, embed_dim, *options, **made)
         self.set_paths()
+
+
+def _deit3(size):
+    return ModernVisionTransformer, sizes(16, size, init_values=1e-6, no_embed_class=True)
+
+
+def _dinov2(size, **options):
+    return ModernVisionTransformer, sizes(14, size, 518, num_classes=0, init_values=1e-5, **options)
+
+
+# name: class and options, as in timm
+VARIANTS = {
+    "deit3_small_patch16_224": _deit3(SMALL),
+    "deit3_base_patch16_224": _deit3(BASE),
+    "vit_small_patch14_dinov2": _dinov2(SMALL),
+    "vit_base_patch14_dinov2": _dinov2(BASE),
+    "vit_small_patch14_reg4_dinov2": _dinov2(SMALL, reg_tokens=4, no_embed_class=True),
+}

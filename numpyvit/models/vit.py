@@ -159,3 +159,40 @@ class NarrowVisionTransformer(VisionTransformer):
                 if parameter.data.ndim == 2:
                     parameter.data *= parameter.data.shape[1] ** -0.5 / 0.02
         self.pos_embed.data *= 1 / 0.02
+
+
+TINY, SMALL, BASE, LARGE, HUGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)
+
+
+def sizes(patch_size, size, img_size=224, **options):
+    """The options of a preset; size: (embed_dim, depth, num_heads)."""
+    embed_dim, depth, num_heads = size
+    named = dict(img_size=img_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return {**named, **options}
+
+
+def _vit(*row, **options):
+    return VisionTransformer, sizes(*row, **options)
+
+
+def _narrow(*row, **options):
+    return NarrowVisionTransformer, sizes(*row, num_classes=10, **options)
+
+
+# name: class and options. Names, sizes and defaults are timm's; those for 8, 28 and 32 pixels are our own.
+VARIANTS = {
+    "vit_tiny_patch16_224": _vit(16, TINY),
+    "vit_small_patch16_224": _vit(16, SMALL),
+    "vit_small_patch32_224": _vit(32, SMALL),
+    "vit_base_patch16_224": _vit(16, BASE),
+    "vit_base_patch16_384": _vit(16, BASE, 384),
+    "vit_base_patch32_224": _vit(32, BASE),
+    "vit_large_patch16_224": _vit(16, LARGE),
+    "vit_large_patch32_224": _vit(32, LARGE),
+    "vit_huge_patch14_224": _vit(14, HUGE),
+    "vit_micro_patch2_8": _narrow(2, (64, 4, 4), 8, in_chans=1, mlp_ratio=2.0),
+    "vit_micro_patch7_28": _narrow(7, (64, 4, 4), 28, in_chans=1),
+    "vit_micro_patch4_28": _narrow(4, (64, 6, 4), 28, in_chans=1, mlp_ratio=2.0),
+    "vit_micro_patch4_32": _narrow(4, (96, 6, 4), 32, mlp_ratio=2.0),
+    "vit_mini_patch4_32": _narrow(4, (192, 6, 3), 32),
+}
