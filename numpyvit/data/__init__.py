@@ -6,6 +6,7 @@ from .datasets import load, load_digits, load_test, prepared_for
 from .folder import FolderDataset, load_folder, load_test_folder
 from .images import read_image
 from .loader import Loader
+from .preprocessing import Preprocessing
 from .sources import SOURCES
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Dataset",
     "FolderDataset",
     "Loader",
+    "Preprocessing",
     "load",
     "load_digits",
     "load_folder",

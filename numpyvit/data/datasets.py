@@ -55,13 +55,11 @@ def _load_named(name, data_dir, allow_download):
     )
 
 
-def prepared_for(dataset, cfg):
-    """The same set with the mean, std, crop and interpolation that a model was trained with (its pretrained_cfg)."""
+def prepared_for(dataset, preprocessing):
+    """The same set, its images prepared in another way: files read and normalized so, arrays normalized."""
     if isinstance(dataset, FolderDataset):
-        return dataset.prepared(cfg)
-    if cfg["classes"] is None:  # published weights were not trained on this set; its own figures suit it better
-        return dataset
-    return replace(dataset, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
+        return dataset.prepared(preprocessing)
+    return replace(dataset, mean=preprocessing.mean, std=preprocessing.std)
 
 
 def _folders(name, data_dir):

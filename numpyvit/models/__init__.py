@@ -1,12 +1,14 @@
 """Models by name, and their classes: a file for each paper."""
 
+from .model import Model, class_names
 from .modern import ModernVisionTransformer
-from .registry import VARIANTS, class_names, count_parameters, create_model, list_models, preset_options
+from .registry import VARIANTS, count_parameters, create_model, list_models, preset_options
 from .swin import SwinTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
 
 __all__ = [
     "VARIANTS",
+    "Model",
     "ModernVisionTransformer",
     "NarrowVisionTransformer",
     "SwinTransformer",

@@ -1,5 +1,7 @@
 """What ViTs after the first have: LayerScale, normalized queries and keys, register tokens, no class token."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..core import as_dtype, make_rng
@@ -14,6 +16,7 @@ from ..layers import (
     PatchEmbed,
     Sequence,
 )
+from .model import IMAGENET
 from .vit import BASE, SMALL, VisionTransformer, check_sizes, pooling_head, sizes
 
 
@@ -97,14 +100,15 @@ class ModernVisionTransformer(VisionTransformer):
 
 
 def _deit3(size):
-    return ModernVisionTransformer, sizes(16, size, init_values=1e-6, no_embed_class=True)
+    return ModernVisionTransformer, sizes(16, size, init_values=1e-6, no_embed_class=True), IMAGENET
 
 
 def _dinov2(size, **options):
-    return ModernVisionTransformer, sizes(14, size, 518, num_classes=0, init_values=1e-5, **options)
+    options = sizes(14, size, 518, num_classes=0, init_values=1e-5, **options)
+    return ModernVisionTransformer, options, replace(IMAGENET, crop_pct=1.0)
 
 
-# name: class and options, as in timm
+# name: class, options and preprocessing, as in timm
 VARIANTS = {
     "deit3_small_patch16_224": _deit3(SMALL),
     "deit3_base_patch16_224": _deit3(BASE),

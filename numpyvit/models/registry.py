@@ -9,20 +9,22 @@ from typing import NamedTuple
 import numpy as np
 
 from ..core import Layer
+from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from . import deit, modern, swin, vit
-from .swin import NarrowSwinTransformer, SwinTransformer
-from .vit import NarrowVisionTransformer
+from .model import IMAGENET
+from .swin import SwinTransformer
 
 
 class Variant(NamedTuple):
-    """A row of the table: what is called, with which options over its defaults."""
+    """A row of the table: what is called, with which options over its defaults, and how images are prepared."""
 
     builder: Callable[..., Layer]
     options: dict
+    preprocessing: Preprocessing = IMAGENET
 
 
-FAMILIES = (vit, deit, modern, swin)  # the files with models; each has a table VARIANTS {name: (builder, options)}
+FAMILIES = (vit, deit, modern, swin)  # the files with models; each has a table VARIANTS of such rows
 VARIANTS = {name: Variant(*row) for family in FAMILIES for name, row in family.VARIANTS.items()}
 
 
@@ -37,17 +39,6 @@ def _option_names(builder):
     return [name for name in dict.fromkeys(names) if name not in ("dtype", "seed", "args", "options")]
 
 
-def _preparation(name, model):
-    """How images are prepared for a preset, as timm has it: mean, std, interpolation, crop_pct; class names."""
-    half, in_chans = (0.5,), model.patch_embed.proj.weight.data.shape[1]
-    own_size = VARIANTS[name].builder in (NarrowVisionTransformer, NarrowSwinTransformer)
-    mean, std = half * in_chans, half * in_chans
-    if (name.startswith(("deit", "swin")) or name.endswith("dinov2")) and in_chans == 3 and not own_size:
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    crop_pct = 1.0 if own_size or max(model.patch_embed.img_size) >= 384 else 0.9
-    return {"mean": mean, "std": std, "interpolation": "bicubic", "crop_pct": crop_pct, "classes": None}
-
-
 def _recipe(name, options):
     """What a checkpoint needs to build the model again; `unsaved` names options that a file cannot hold."""
     plain, unsaved = {}, []
@@ -58,12 +49,6 @@ def _recipe(name, options):
         else:
             unsaved.append(key)
     return {"model": name, "options": plain, **({"unsaved": unsaved} if unsaved else {})}
-
-
-def class_names(model):
-    """The names of a model's classes: those of its checkpoint, else numbers."""
-    known = list(getattr(model, "pretrained_cfg", {}).get("classes") or [])
-    return known + [f"class {i}" for i in range(len(known), model.num_classes)]
 
 
 def preset_options(name):
@@ -118,7 +103,8 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
             hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
             raise ConfigError(f"{name} has no option {option!r}; {hint}")
     model = variant.builder(**{**variant.options, **options}, dtype=dtype, seed=seed)
-    model.pretrained_cfg = _preparation(name, model)
+    preprocessing = variant.preprocessing.for_channels({"in_chans": 3, **variant.options, **options}["in_chans"])
+    model.pretrained_cfg = {**preprocessing.as_dict(), "classes": None}
     model._recipe = _recipe(name, options)
     model.set_grad_checkpointing(grad_checkpointing)
     if pretrained is not None:

@@ -5,18 +5,21 @@ Shapes: B batch, C image channels, H×W pixels, D width of the first stage, K cl
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
-from ..core import FORGET, Layer, as_dtype, make_rng
+from ..core import FORGET, as_dtype, make_rng
+from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
 from ..layers.patches import pair
 from ..layers.window import swin_norm
+from .model import IMAGENET, Model
 from .vit import check_sizes
 
 
-class SwinTransformer(Layer):
+class SwinTransformer(Model):
     """Patches through stages of blocks with windowed attention, each stage at half the resolution and twice the width.
 
     img_size, patch_size: int or (height, width). The grid of patches may have any size: where windows do not divide
@@ -209,22 +212,31 @@ def count_parameters(
     return total + 2 * D + (D + 1) * num_classes
 
 
-def _swin(patch_size, window_size, img_size, embed_dim, depths, num_heads, **options):
-    sizes = dict(img_size=img_size, patch_size=patch_size, window_size=window_size, embed_dim=embed_dim)
-    return {**sizes, "depths": depths, "num_heads": num_heads, **options}
-
-
 _TINY = (96, (2, 2, 6, 2), (3, 6, 12, 24))
 _SMALL = (96, (2, 2, 18, 2), (3, 6, 12, 24))
 _BASE = (128, (2, 2, 18, 2), (4, 8, 16, 32))
-_CIFAR = dict(num_classes=10, mlp_ratio=2.0)
 
-# name: class and options. Names and sizes are timm's; those for 32 pixels are our own.
+
+def _sizes(patch_size, window_size, img_size, size):
+    embed_dim, depths, num_heads = size
+    named = dict(img_size=img_size, patch_size=patch_size, window_size=window_size)
+    return {**named, "embed_dim": embed_dim, "depths": depths, "num_heads": num_heads}
+
+
+def _swin(*row, crop_pct=0.9):
+    return SwinTransformer, _sizes(*row), replace(IMAGENET, crop_pct=crop_pct)
+
+
+def _narrow(*row):
+    return NarrowSwinTransformer, {**_sizes(*row), "num_classes": 10, "mlp_ratio": 2.0}, Preprocessing()
+
+
+# name: class, options and preprocessing. Names and sizes are timm's; those for 32 pixels are our own.
 VARIANTS = {
-    "swin_tiny_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_TINY)),
-    "swin_small_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_SMALL)),
-    "swin_base_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_BASE)),
-    "swin_base_patch4_window12_384": (SwinTransformer, _swin(4, 12, 384, *_BASE)),
-    "swin_micro_patch2_window4_32": (NarrowSwinTransformer, _swin(2, 4, 32, 32, (2, 4, 2), (1, 2, 4), **_CIFAR)),
-    "swin_mini_patch2_window4_32": (NarrowSwinTransformer, _swin(2, 4, 32, 96, (2, 6, 4), (3, 6, 12), **_CIFAR)),
+    "swin_tiny_patch4_window7_224": _swin(4, 7, 224, _TINY),
+    "swin_small_patch4_window7_224": _swin(4, 7, 224, _SMALL),
+    "swin_base_patch4_window7_224": _swin(4, 7, 224, _BASE),
+    "swin_base_patch4_window12_384": _swin(4, 12, 384, _BASE, crop_pct=1.0),
+    "swin_micro_patch2_window4_32": _narrow(2, 4, 32, (32, (2, 4, 2), (1, 2, 4))),
+    "swin_mini_patch2_window4_32": _narrow(2, 4, 32, (96, (2, 6, 4), (3, 6, 12))),
 }

@@ -5,13 +5,15 @@ Shapes: B batch, T class and other prefix tokens, N patches, D width, K classes.
 
 import numpy as np
 
-from ..core import FORGET, Layer, as_dtype, make_rng
+from ..core import FORGET, as_dtype, make_rng
+from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import AverageHead, Block, ClassHead, DistilledHead, Embed, LayerNorm, PatchEmbed, Sequence
 from ..layers.activations import GELU
+from .model import Model
 
 
-class VisionTransformer(Layer):
+class VisionTransformer(Model):
     """Patches and learned tokens, plus position embedding, through `depth` blocks; a norm and a linear head.
 
     img_size, patch_size: int or (height, width).
@@ -171,21 +173,21 @@ def sizes(patch_size, size, img_size=224, **options):
     return {**named, **options}
 
 
-def _vit(*row, **options):
-    return VisionTransformer, sizes(*row, **options)
+def _vit(*row, crop_pct=0.9):
+    return VisionTransformer, sizes(*row), Preprocessing(crop_pct=crop_pct)
 
 
 def _narrow(*row, **options):
-    return NarrowVisionTransformer, sizes(*row, num_classes=10, **options)
+    return NarrowVisionTransformer, sizes(*row, num_classes=10, **options), Preprocessing()
 
 
-# name: class and options. Names, sizes and defaults are timm's; those for 8, 28 and 32 pixels are our own.
+# name: class, options, preprocessing. Names, sizes and defaults are timm's; those for 8, 28 and 32 pixels our own.
 VARIANTS = {
     "vit_tiny_patch16_224": _vit(16, TINY),
     "vit_small_patch16_224": _vit(16, SMALL),
     "vit_small_patch32_224": _vit(32, SMALL),
     "vit_base_patch16_224": _vit(16, BASE),
-    "vit_base_patch16_384": _vit(16, BASE, 384),
+    "vit_base_patch16_384": _vit(16, BASE, 384, crop_pct=1.0),
     "vit_base_patch32_224": _vit(32, BASE),
     "vit_large_patch16_224": _vit(16, LARGE),
     "vit_large_patch32_224": _vit(32, LARGE),

@@ -10,7 +10,7 @@ from ..backend import array_module, to_host
 from ..data.loader import Loader
 from ..errors import ConfigError, InputError
 from ..metrics import class_figures, label_ranks, top_k
-from ..models import class_names
+from ..models import Model, class_names
 from ..weights.adapt import Notice
 from .class_names import match_classes
 from .inference import infer
@@ -124,14 +124,11 @@ def check_images(model, dataset):
     """Errors: ConfigError where the set is empty, or its images have another shape than the model takes."""
     if len(dataset) == 0:
         raise ConfigError("the data set is empty")
-    embed = getattr(model, "patch_embed", None)
-    if embed is not None:
-        expected = (embed.proj.weight.data.shape[1], *embed.img_size)
-        if tuple(dataset.image_shape) != expected:
-            raise ConfigError(
-                f"the data has images of shape {tuple(dataset.image_shape)}, the model takes {expected}; "
-                f"create it with img_size={tuple(dataset.image_shape[1:])} and in_chans={dataset.image_shape[0]}"
-            )
+    if isinstance(model, Model) and not model.takes(dataset.image_shape):
+        raise ConfigError(
+            f"the data has images of shape {tuple(dataset.image_shape)}, the model takes {model.input_shape}; "
+            f"create it with img_size={tuple(dataset.image_shape[1:])} and in_chans={dataset.image_shape[0]}"
+        )
 
 
 def check_number_of_classes(model, dataset):

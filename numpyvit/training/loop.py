@@ -9,6 +9,7 @@ import numpy as np
 
 from ..backend import on_host
 from ..data.loader import Loader
+from ..data.preprocessing import Preprocessing
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
 from ..optim import EMA, SGD, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
 from ..weights.checkpoint import load_checkpoint, save_checkpoint
@@ -29,10 +30,9 @@ class Trainer:
         self.model, self.val, self.test, self.settings = model, val, test, settings
         self.task = task
         self.directory, self.threads, self.shown, self.save_every = None, threads, progress, save_every
-        preparation = {"classes": list(train.classes), "mean": list(train.mean), "std": list(train.std)}
-        preparation |= getattr(train, "reading", {})
-        model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), "crop_pct": 1.0, **preparation}
-        self.notes = {**preparation, **notes}  # from which a file gives a model the same pretrained_cfg
+        preprocessing = getattr(train, "preprocessing", Preprocessing(train.mean, train.std))
+        model.pretrained_cfg = {**preprocessing.as_dict(), "classes": list(train.classes)}
+        self.notes = {**model.pretrained_cfg, **notes}  # from which a file gives a model the same pretrained_cfg
         self.xp, dtype = home(model)
         self.loader = Loader(train, settings.batch_size, shuffle=True, augment=augment, seed=settings.seed, dtype=dtype)
         factors = layer_decay(model, settings.layer_decay) if settings.layer_decay else None

@@ -7,7 +7,8 @@ import warnings
 import numpy as np
 
 from ..backend import array_module
-from ..errors import CheckpointError
+from ..data.preprocessing import Preprocessing
+from ..errors import CheckpointError, ConfigError
 from ..functional.resample import resize_pos_embed
 from ..layers import LayerNorm
 from .checkpoint import read_checkpoint
@@ -54,7 +55,7 @@ def put_weights(model, arrays, notes, origin, path):
         for _, layer in model.named_layers():
             if isinstance(layer, LayerNorm):
                 layer.eps = 1e-12  # of Hugging Face's ViT and DeiT
-    model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **_preparation(arrays, notes, origin, path)}
+    model.pretrained_cfg = _preparation(getattr(model, "pretrained_cfg", {}), arrays, notes, origin, path)
 
 
 def _check_fit(kind, own, given, path):
@@ -75,34 +76,28 @@ def _check_fit(kind, own, given, path):
             raise CheckpointError(f"{path}: {name} holds NaN or infinity; choose weights from before that")
 
 
-_CHECKS = {  # of notes that say how images were prepared; files may be edited by hand
-    "classes": lambda value: _are((str, int, float), value),
-    "mean": lambda value: _are((int, float), value),
-    "std": lambda value: _are((int, float), value),
-    "crop_pct": lambda value: isinstance(value, (int, float)) and 0 < value <= 1,
-    "interpolation": lambda value: value in ("squash", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
-}
+def _preparation(cfg, arrays, notes, origin, path):
+    """What the file says of how its images were prepared, and the model's pretrained_cfg for the rest."""
+    if "recipe" in notes:
+        cfg = {**cfg, "crop_pct": 1.0}  # trained here, on whole images if nothing else is said
+    elif origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes images; its DeiT crops as others
+        cfg = {**cfg, **Preprocessing(interpolation="squash").as_dict()}
+    try:
+        preprocessing = Preprocessing.of({**cfg, **{name: value for name, value in notes.items() if value is not None}})
+    except ConfigError as error:  # files may be edited by hand
+        raise CheckpointError(f"{path}: its note {error}; save the file again") from None
+    return {**preprocessing.as_dict(), "classes": _classes(cfg, arrays, notes, path)}
 
 
-def _are(kinds, value):
-    return isinstance(value, (list, tuple)) and all(isinstance(item, kinds) for item in value)
-
-
-def _preparation(arrays, notes, origin, path):
-    """What the file says of how its images were prepared, as far as that differs from the preset's."""
-    cfg = {"crop_pct": 1.0} if "recipe" in notes else {}  # trained here, on whole images if nothing else is said
-    for key, check in _CHECKS.items():
-        if notes.get(key) is not None:
-            if not check(notes[key]):
-                raise CheckpointError(f"{path}: its note {key!r} cannot be {notes[key]!r:.80}; save the file again")
-            cfg[key] = notes[key]
-    if "classes" in cfg:
-        return cfg
-    if any(name in arrays and arrays[name].size == 1000 for name in ("head.bias", "head.fc.bias")):
-        cfg["classes"] = imagenet_classes()
-    if origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes images; its DeiT crops as others
-        cfg |= {"interpolation": "squash", "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    return cfg
+def _classes(cfg, arrays, notes, path):
+    """The names of the classes: those of the file, ImageNet's for a head of 1000, else those that the model has."""
+    classes = notes.get("classes")
+    if classes is None:
+        has_1000 = any(name in arrays and arrays[name].size == 1000 for name in ("head.bias", "head.fc.bias"))
+        return imagenet_classes() if has_1000 else cfg.get("classes")
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(name, (str, int, float)) for name in classes):
+        raise CheckpointError(f"{path}: its note 'classes' cannot be {classes!r:.80}; save the file again")
+    return classes
 
 
 def imagenet_classes():
