@@ -3,18 +3,23 @@
 import contextlib
 
 
-@contextlib.contextmanager
 def observing(model, callback, method="forward"):
     """While open, each layer's forward (or backward) inside `model` calls `callback(dotted name, layer, output)`.
 
     For looking and for finding faults: it shadows the methods of this model on all threads.
     """
+    return observing_calls(model, lambda name, layer, inputs, output: callback(name, layer, output), method)
+
+
+@contextlib.contextmanager
+def observing_calls(model, callback, method="forward"):
+    """The same with what each method was given: `callback(dotted name, layer, inputs, output)`."""
     layers = [(name, layer) for name, layer in model.named_layers() if method not in vars(layer)]
     for name, layer in layers:
 
         def observed(*inputs, _name=name, _layer=layer, **options):
             output = getattr(type(_layer), method)(_layer, *inputs, **options)
-            callback(_name, _layer, output)
+            callback(_name, _layer, inputs, output)
             return output
 
         vars(layer)[method] = observed

@@ -72,6 +72,11 @@ class Attention(Layer):
         dq = self.q_norm.backward(dq, tape)
         return self.qkv.backward(F.join_heads((F.pad_tokens(dq, dk.shape[2]), dk, dv)), tape)
 
+    def own_multiply_adds(self, y, x, *others) -> int:
+        """Of q kᵀ and p v, for each pair of a query and a key."""
+        B, N, _ = x.shape
+        return 2 * B * y.shape[1] * N * self.dim
+
     @staticmethod
     def values_and_probabilities(residuals):
         """v (B, H, N, d) and p (B, H, tokens, N) of what forward pushed, for those who look at attention."""

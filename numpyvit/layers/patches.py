@@ -3,6 +3,8 @@
 Shapes: B batch, C channels, H×W pixels, Ph×Pw patch, N = H/Ph · W/Pw patches, D width.
 """
 
+import math
+
 import numpy as np
 
 from .. import functional as F
@@ -130,3 +132,6 @@ class PatchProjection(Layer):
         if not tape.wants_input(self):
             return None
         return F.col2im(F.linear_input_gradient(dy, weight.reshape(len(weight), -1)), weight.shape[2:], image_shape)
+
+    def own_multiply_adds(self, y, *inputs) -> int:
+        return y.size * math.prod(self.weight.data.shape[1:])

@@ -3,6 +3,7 @@
 from .model import Model, class_names
 from .modern import ModernVisionTransformer
 from .registry import VARIANTS, count_parameters, create_model, list_models, preset_options
+from .summary import Summary, summary
 from .swin import SwinTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
 
@@ -11,6 +12,7 @@ __all__ = [
     "Model",
     "ModernVisionTransformer",
     "NarrowVisionTransformer",
+    "Summary",
     "SwinTransformer",
     "VisionTransformer",
     "class_names",
@@ -18,4 +20,5 @@ __all__ = [
     "create_model",
     "list_models",
     "preset_options",
+    "summary",
 ]

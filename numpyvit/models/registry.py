@@ -11,6 +11,7 @@ import numpy as np
 from ..core import Layer
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
+from ..weights.adapt import load_pretrained
 from . import deit, modern, swin, vit
 from .model import IMAGENET
 from .swin import SwinTransformer
@@ -110,7 +111,5 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
     if pretrained is not None:
         if isinstance(pretrained, bool):
             raise ConfigError("pretrained takes the path of a checkpoint; nothing is downloaded")
-        from ..weights.adapt import load_pretrained
-
         load_pretrained(model, pretrained)
     return model.to(device)

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
 from ..layers.patches import pair
 from ..layers.window import swin_norm
+from ..weights.swin import fit_windows
 from .model import IMAGENET, Model
 from .vit import check_sizes
 
@@ -39,6 +40,8 @@ class SwinTransformer(Model):
 
     x: (B, in_chans, H, W) floating point -> logits (B, K). Names, options and initial values are timm's.
     """
+
+    class_layers = ("head.fc",)
 
     def __init__(
         self,
@@ -152,6 +155,11 @@ class SwinTransformer(Model):
         if part != "layers":
             return 0 if part == "patch_embed" else before[-1] + 1
         return 1 + before[int(rest[0])] + (int(rest[2]) if rest[1] == "blocks" else 0)
+
+    def adapt_weights(self, arrays: dict, origin: str) -> None:
+        """See Model; tables of relative position bias are resized."""
+        super().adapt_weights(arrays, origin)
+        fit_windows(self, arrays)
 
     def set_grad_checkpointing(self, enable=True):
         """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""

@@ -10,6 +10,7 @@ from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import AverageHead, Block, ClassHead, DistilledHead, Embed, LayerNorm, PatchEmbed, Sequence
 from ..layers.activations import GELU
+from ..weights.adapt import fit_pos_embed
 from .model import Model
 
 
@@ -121,6 +122,11 @@ class VisionTransformer(Model):
             return 1 + int(name.split(".")[1])
         embedding = name.startswith(("patch_embed.", "norm_pre.")) or name.endswith(("_token", "pos_embed"))
         return 0 if embedding else len(self.blocks) + 1
+
+    def adapt_weights(self, arrays: dict, origin: str) -> None:
+        """See Model; the position embedding is resized, as the file's library does."""
+        super().adapt_weights(arrays, origin)
+        fit_pos_embed(arrays, self.pos_embed.data.shape, self.num_prefix_positions, self.patch_embed.grid_size, origin)
 
     def set_grad_checkpointing(self, enable=True):
         """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""
