@@ -3,10 +3,9 @@
 import difflib
 import fnmatch
 import inspect
+import os
 from collections.abc import Callable
 from typing import NamedTuple
-
-import numpy as np
 
 from ..core import Layer
 from ..data.preprocessing import Preprocessing
@@ -14,7 +13,6 @@ from ..errors import ConfigError
 from ..weights.adapt import load_pretrained
 from . import deit, modern, swin, vit
 from .model import IMAGENET
-from .swin import SwinTransformer
 
 
 class Variant(NamedTuple):
@@ -29,15 +27,17 @@ FAMILIES = (vit, deit, modern, swin)  # the files with models; each has a table 
 VARIANTS = {name: Variant(*row) for family in FAMILIES for name, row in family.VARIANTS.items()}
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[str]:
     """The names of all presets that match a shell pattern such as "deit*", sorted."""
     return sorted(fnmatch.filter(VARIANTS, pattern))
 
 
-def _option_names(builder):
-    """What a model class takes, those of the classes it passes its options on to included."""
-    names = [p for cls in builder.__mro__[:2] for p in inspect.signature(cls).parameters]
-    return [name for name in dict.fromkeys(names) if name not in ("dtype", "seed", "args", "options")]
+def _defaults(builder):
+    """{option: default} of what makes a model, those of the class that it passes its options on to included."""
+    parameters = inspect.signature(builder).parameters.values()
+    passed_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named = {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in ("dtype", "seed")}
+    return {**(_defaults(builder.__base__) if passed_on else {}), **named}
 
 
 def _recipe(name, options):
@@ -52,37 +52,32 @@ def _recipe(name, options):
     return {"model": name, "options": plain, **({"unsaved": unsaved} if unsaved else {})}
 
 
-def preset_options(name):
-    """All options of a preset: its own over the defaults of its class."""
-    variant = VARIANTS[name]
-    classes = variant.builder.__mro__[:2]  # a class may pass options on to the one that it is made from
-    defaults = {p.name: p.default for cls in reversed(classes) for p in inspect.signature(cls).parameters.values()}
-    return {key: value for key, value in defaults.items() if value is not inspect.Parameter.empty} | variant.options
+def preset_options(name: str) -> dict:
+    """All options of a preset: its own over the defaults of its builder."""
+    return {**_defaults(VARIANTS[name].builder), **VARIANTS[name].options}
 
 
-def count_parameters(name, **overrides):
-    """How many parameters a preset has, with options that override its own, by arithmetic: nothing is made."""
-    if issubclass(VARIANTS[name].builder, SwinTransformer):
-        return swin.count_parameters(**{**VARIANTS[name].options, **overrides})
-    options = preset_options(name) | overrides
-    D, hidden = options["embed_dim"], int(options["embed_dim"] * options["mlp_ratio"])
-    heads = tokens = 2 if options["distilled"] else 1
-    registers, placed = options.get("reg_tokens", 0), 0 if options.get("no_embed_class") else tokens
-    tokens += registers
-    (height, width), (ph, pw) = (np.broadcast_to(options[size], 2).tolist() for size in ("img_size", "patch_size"))
-    patches = (height // ph) * (width // pw)
-    embed = D * options["in_chans"] * ph * pw + D + (patches + tokens + placed) * D
-    block = (
-        (6 if options.get("init_values") else 4) * D + (3 * D * D + 3 * D) + (D * D + D) + (2 * D * hidden + hidden + D)
-    )
-    features, represent = D, 0
-    if options["representation_size"] and not options["distilled"]:
-        features = options["representation_size"]
-        represent = features * (D + 1)
-    return embed + options["depth"] * block + 2 * D + represent + heads * (features + 1) * options["num_classes"]
+def count_parameters(name: str, **overrides) -> int:
+    """How many parameters a preset has, with options that override its own.
+
+    By the builder's count_parameters where it has one, so that nothing is made; else of the model itself.
+    """
+    builder, options = VARIANTS[name].builder, preset_options(name) | overrides
+    if hasattr(builder, "count_parameters"):
+        return builder.count_parameters(**options)
+    return builder(**options).num_parameters()
 
 
-def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu", grad_checkpointing=False, **options):
+def create_model(
+    name: str,
+    pretrained: str | os.PathLike | None = None,
+    *,
+    seed=0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    grad_checkpointing: bool = False,
+    **options,
+) -> Layer:
     """A model by the name of its preset.
 
     options:    override the preset's, e.g. num_classes=10, img_size=32, drop_path_rate=0.1 (see VisionTransformer).
@@ -97,7 +92,7 @@ def create_model(name, pretrained=None, *, seed=0, dtype="float32", device="cpu"
         hint = f"did you mean {', '.join(near)}?" if near else "numpyvit.list_models() names them all"
         raise ConfigError(f"unknown model {name!r}; {hint}")
     variant = VARIANTS[name]
-    known = _option_names(variant.builder)
+    known = _defaults(variant.builder)
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)

@@ -5,11 +5,12 @@ Shapes: B batch, C image channels, H×W pixels, D width of the first stage, K cl
 """
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 
-from ..core import FORGET, as_dtype, make_rng
+from ..core import FORGET, Layer, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
@@ -58,7 +59,7 @@ class SwinTransformer(Model):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
-        norm_layer=None,
+        norm_layer: Callable[..., Layer] | None = None,
         *,
         proj_drop_rate: float = 0.0,
         head_dim: int | tuple[int, ...] | None = None,
@@ -131,7 +132,7 @@ class SwinTransformer(Model):
         """The last map behind the norm, as timm returns it: (B, rows, columns, num_features)."""
         return self.norm(self.features(x))
 
-    def forward_intermediates(self, x, indices=None, norm=False):
+    def forward_intermediates(self, x, indices: Iterable[int] | None = None, norm: bool = False) -> list:
         """The pyramid: the map after each stage, or after those in `indices` (negative ones count from the end).
 
         norm: put the last one through the norm. -> list of (B, width, rows, columns), as timm has them.
@@ -145,7 +146,7 @@ class SwinTransformer(Model):
             found[-1] = self.norm(found[-1])
         return [found[i].transpose(0, 3, 1, 2) for i in wanted]
 
-    def parameter_depth(self, name):
+    def parameter_depth(self, name: str) -> int:
         """0 for the embedding, i + 1 for the i-th block of all stages, one more for what follows the blocks.
 
         A merging of patches belongs to the block behind it.
@@ -161,10 +162,40 @@ class SwinTransformer(Model):
         super().adapt_weights(arrays, origin)
         fit_windows(self, arrays)
 
-    def set_grad_checkpointing(self, enable=True):
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""
         for stage in self.layers:
             stage.blocks.set_recompute(enable)
+
+    @staticmethod
+    def count_parameters(
+        *,
+        img_size,
+        patch_size,
+        in_chans,
+        num_classes,
+        embed_dim,
+        depths,
+        num_heads,
+        window_size,
+        mlp_ratio,
+        qkv_bias,
+        head_dim,
+        **others,
+    ) -> int:
+        """How many parameters a model with these options has, by arithmetic: nothing is made."""
+        image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
+        heads, ratios = _per_stage("num_heads", num_heads, depths), _per_stage("mlp_ratio", mlp_ratio, depths)
+        head_dims, windows = _per_stage("head_dim", head_dim, depths), _windows(window_size, depths)
+        total = embed_dim * (in_chans * math.prod(patch) + 3)
+        for i, depth in enumerate(depths):
+            D, grid = embed_dim * 2**i, [-(-side // (step * 2**i)) for side, step in zip(image, patch)]
+            inner, hidden = heads[i] * (head_dims[i] or D // heads[i]), int(D * ratios[i])
+            table = math.prod(2 * min(window, side) - 1 for window, side in zip(windows[i], grid))
+            attention = 3 * inner * (D + bool(qkv_bias)) + D * (inner + 1) + heads[i] * table
+            total += depth * (4 * D + attention + hidden * (D + 1) + D * (hidden + 1))
+            total += 2 * D * D + 4 * D if i else 0  # the merging
+        return total + 2 * D + (D + 1) * num_classes
 
 
 class NarrowSwinTransformer(SwinTransformer):
@@ -173,7 +204,7 @@ class NarrowSwinTransformer(SwinTransformer):
     Matrices in the stages start at 1/√in instead of timm's 0.02, as in NarrowVisionTransformer.
     """
 
-    def __init__(self, *args, seed=0, **options):
+    def __init__(self, *args, seed=0, **options) -> None:
         super().__init__(*args, seed=seed, **options)
         for _, layer in self.layers.named_layers():
             if isinstance(layer, Linear):
@@ -193,31 +224,6 @@ def _windows(window_size, depths):
     if isinstance(window_size, (tuple, list)) and all(isinstance(side, int) for side in window_size[:2]):
         window_size = [window_size] * len(depths) if len(window_size) == 2 else window_size
     return tuple(pair(window, "window_size") for window in _per_stage("window_size", window_size, depths))
-
-
-def count_parameters(
-    img_size=224,
-    patch_size=4,
-    in_chans=3,
-    num_classes=1000,
-    embed_dim=96,
-    depths=(2, 2, 6, 2),
-    num_heads=(3, 6, 12, 24),
-    window_size=7,
-    mlp_ratio=4.0,
-    **others,
-):
-    """How many parameters a model has, by arithmetic: nothing is made. Other options change nothing of it."""
-    image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
-    windows, ratios = _windows(window_size, depths), _per_stage("mlp_ratio", mlp_ratio, depths)
-    total = embed_dim * (in_chans * math.prod(patch) + 3)
-    for i, (depth, heads) in enumerate(zip(depths, num_heads)):
-        D, grid = embed_dim * 2**i, [-(-side // (step * 2**i)) for side, step in zip(image, patch)]
-        table = math.prod(2 * min(window, side) - 1 for window, side in zip(windows[i], grid))
-        hidden = int(D * ratios[i])
-        total += depth * (4 * D * D + 9 * D + 2 * D * hidden + hidden + heads * table)
-        total += 2 * D * D + 4 * D if i else 0  # the merging
-    return total + 2 * D + (D + 1) * num_classes
 
 
 _TINY = (96, (2, 2, 6, 2), (3, 6, 12, 24))
