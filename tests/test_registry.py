@@ -116,3 +116,23 @@ def test_seed_type_and_checkpointing_reach_the_model():
     tape = nv.Tape(model)
     model.forward(model.pos_embed.data[:, :8, :8][:, None], tape)
     assert sum("blocks" in layer.path or isinstance(layer, nv.Recompute) for layer, _ in tape.residuals()) == 4
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("vit_micro_patch2_8", dict(qkv_bias=False, representation_size=5, global_pool="avg")),
+        ("deit_tiny_distilled_patch16_224", dict(depth=1, img_size=(32, 16), representation_size=5)),
+        ("deit3_small_patch16_224", dict(depth=2, init_values=None, qk_norm=True, pre_norm=True)),
+        ("deit3_small_patch16_224", dict(depth=1, init_values=0.0, class_token=False, global_pool="avg")),
+        ("vit_small_patch14_dinov2", dict(depth=1, class_token=False, global_pool="avg", reg_tokens=3)),
+        ("vit_small_patch14_reg4_dinov2", dict(depth=1, no_embed_class=False, num_classes=4)),
+        ("deit3_small_patch16_224", dict(depth=1, distilled=True, no_embed_class=False)),
+        ("swin_micro_patch2_window4_32", dict(qkv_bias=False, head_dim=(8, 16, 24))),
+        ("swin_micro_patch2_window4_32", dict(img_size=8, pad_first=True)),
+        ("swin_micro_patch2_window4_32", dict(img_size=8, always_partition=True)),
+        ("swin_micro_patch2_window4_32", dict(img_size=8)),
+    ],
+)
+def test_every_option_is_counted(name, options):
+    assert count_parameters(name, **options) == nv.create_model(name, **options).num_parameters()

@@ -4,7 +4,6 @@ Shapes: B batch, C image channels, H×W pixels, D width of the first stage, K cl
 (H/(P·2ˢ), W/(P·2ˢ)) tokens of width D·2ˢ.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -14,10 +13,10 @@ from ..core import FORGET, Layer, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
-from ..layers.patches import pair
 from ..layers.window import swin_norm
 from ..weights.swin import fit_windows
 from .model import IMAGENET, Model
+from .swin_sizes import coarser, count_parameters, stage_sizes
 from .vit import check_sizes
 
 
@@ -70,38 +69,39 @@ class SwinTransformer(Model):
         dtype: str = "float32",
         seed=0,
     ):
-        if not isinstance(depths, (tuple, list)) or not depths:
-            raise ConfigError(f"depths must be a list of one number of blocks for each stage, got {depths!r}")
-        heads, ratios = _per_stage("num_heads", num_heads, depths), _per_stage("mlp_ratio", mlp_ratio, depths)
-        head_dims, windows = _per_stage("head_dim", head_dim, depths), _windows(window_size, depths)
-        for depth, head, ratio in zip(depths, heads, ratios):
-            sizes = dict(in_chans=in_chans, embed_dim=embed_dim, depths=depth, num_heads=head)
-            check_sizes(num_classes, hidden=embed_dim * ratio, **sizes)
         norm_layer, made = norm_layer or swin_norm, dict(dtype=as_dtype(dtype), seed=make_rng(seed))
         patches = DynamicPatchEmbed if dynamic_img_size or not strict_img_size else PatchEmbed
+        stages = stage_sizes(embed_dim, depths, num_heads, head_dim, window_size, mlp_ratio)
+        for stage in stages:
+            sizes = dict(in_chans=in_chans, embed_dim=embed_dim, depths=stage.depth, num_heads=stage.heads)
+            check_sizes(num_classes, hidden=stage.dim * stage.mlp_ratio, **sizes)
         self.patch_embed = patches(img_size, patch_size, in_chans, embed_dim, norm_layer, **made)
         rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+        options = dict(
+            always_partition=always_partition,
+            qkv_bias=qkv_bias,
+            proj_drop=proj_drop_rate,
+            attn_drop=attn_drop_rate,
+            norm_layer=norm_layer,
+            pad_first=pad_first,
+            **made,
+        )
 
-        def stage(i):
-            width, grid = embed_dim * 2**i, tuple(-(-side // 2**i) for side in self.patch_embed.grid_size)
-            merging = PatchMerging(width // 2, width, norm_layer, **made) if i else None
-            sizes = (width, grid, heads[i], head_dims[i], windows[i])
-            options = dict(
-                always_partition=always_partition,
-                mlp_ratio=ratios[i],
-                qkv_bias=qkv_bias,
-                proj_drop=proj_drop_rate,
-                attn_drop=attn_drop_rate,
-                norm_layer=norm_layer,
-                pad_first=pad_first,
-                **made,
+        def swin_stage(i, stage):
+            merging = PatchMerging(stage.dim // 2, stage.dim, norm_layer, **made) if i else None
+            grid = coarser(self.patch_embed.grid_size, i)
+            sizes = (stage.dim, grid, stage.heads, stage.head_dim, stage.window)
+            shifts = [(0, 0), tuple(side // 2 for side in stage.window)]
+            return SwinStage(
+                merging,
+                [
+                    SwinBlock(*sizes, shifts[j % 2], mlp_ratio=stage.mlp_ratio, drop_path=next(rates), **options)
+                    for j in range(stage.depth)
+                ],
             )
-            shifts = [(0, 0), tuple(side // 2 for side in windows[i])]
-            blocks = [SwinBlock(*sizes, shifts[j % 2], drop_path=next(rates), **options) for j in range(depths[i])]
-            return SwinStage(merging, blocks)
 
-        self.layers = Sequence(stage(i) for i in range(len(depths)))
-        self.num_classes, self.num_features = num_classes, embed_dim * 2 ** (len(depths) - 1)
+        self.layers = Sequence(swin_stage(i, stage) for i, stage in enumerate(stages))
+        self.num_classes, self.num_features = num_classes, stages[-1].dim
         self.norm = norm_layer(self.num_features, dtype=dtype)
         self.head = MapHead(self.num_features, num_classes, drop_rate, **made)
         self.set_paths()
@@ -167,35 +167,7 @@ class SwinTransformer(Model):
         for stage in self.layers:
             stage.blocks.set_recompute(enable)
 
-    @staticmethod
-    def count_parameters(
-        *,
-        img_size,
-        patch_size,
-        in_chans,
-        num_classes,
-        embed_dim,
-        depths,
-        num_heads,
-        window_size,
-        mlp_ratio,
-        qkv_bias,
-        head_dim,
-        **others,
-    ) -> int:
-        """How many parameters a model with these options has, by arithmetic: nothing is made."""
-        image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
-        heads, ratios = _per_stage("num_heads", num_heads, depths), _per_stage("mlp_ratio", mlp_ratio, depths)
-        head_dims, windows = _per_stage("head_dim", head_dim, depths), _windows(window_size, depths)
-        total = embed_dim * (in_chans * math.prod(patch) + 3)
-        for i, depth in enumerate(depths):
-            D, grid = embed_dim * 2**i, [-(-side // (step * 2**i)) for side, step in zip(image, patch)]
-            inner, hidden = heads[i] * (head_dims[i] or D // heads[i]), int(D * ratios[i])
-            table = math.prod(2 * min(window, side) - 1 for window, side in zip(windows[i], grid))
-            attention = 3 * inner * (D + bool(qkv_bias)) + D * (inner + 1) + heads[i] * table
-            total += depth * (4 * D + attention + hidden * (D + 1) + D * (hidden + 1))
-            total += 2 * D * D + 4 * D if i else 0  # the merging
-        return total + 2 * D + (D + 1) * num_classes
+    count_parameters = staticmethod(count_parameters)
 
 
 class NarrowSwinTransformer(SwinTransformer):
@@ -209,21 +181,6 @@ class NarrowSwinTransformer(SwinTransformer):
         for _, layer in self.layers.named_layers():
             if isinstance(layer, Linear):
                 layer.weight.data *= layer.weight.data.shape[1] ** -0.5 / 0.02
-
-
-def _per_stage(name, value, depths):
-    """One value for all stages, or a list of one for each."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * len(depths)
-    if len(values) != len(depths):
-        raise ConfigError(f"{name} must have one value for each of the {len(depths)} stages, got {value!r}")
-    return values
-
-
-def _windows(window_size, depths):
-    """(rows, columns) for each stage; two ints are one window for all."""
-    if isinstance(window_size, (tuple, list)) and all(isinstance(side, int) for side in window_size[:2]):
-        window_size = [window_size] * len(depths) if len(window_size) == 2 else window_size
-    return tuple(pair(window, "window_size") for window in _per_stage("window_size", window_size, depths))
 
 
 _TINY = (96, (2, 2, 6, 2), (3, 6, 12, 24))
