@@ -16,14 +16,18 @@ from .model import IMAGENET
 
 
 class Variant(NamedTuple):
-    """A row of the table: what is called, with which options over its defaults, and how images are prepared."""
+    """A row of the table: what is called, with which options over its defaults, and how images are prepared.
+
+    The builder takes `dtype` and `seed` as well and returns a Model. One with a `count_parameters(**options)` lets the
+    size of a model be known before it is made.
+    """
 
     builder: Callable[..., Layer]
     options: dict
     preprocessing: Preprocessing = IMAGENET
 
 
-FAMILIES = (vit, deit, modern, swin)  # the files with models; each has a table VARIANTS of such rows
+FAMILIES = (vit, deit, modern, swin)  # the files with models; each has a table VARIANTS of rows by name
 VARIANTS = {name: Variant(*row) for family in FAMILIES for name, row in family.VARIANTS.items()}
 
 
@@ -32,12 +36,13 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(VARIANTS, pattern))
 
 
-def _defaults(builder):
-    """{option: default} of what makes a model, those of the class that it passes its options on to included."""
+def _parameters(builder):
+    """{name: inspect.Parameter} of the options of what makes a model, with those that a class passes on to its base."""
     parameters = inspect.signature(builder).parameters.values()
-    passed_on = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    named = {p.name: p.default for p in parameters if p.default is not p.empty and p.name not in ("dtype", "seed")}
-    return {**(_defaults(builder.__base__) if passed_on else {}), **named}
+    passed_on = isinstance(builder, type) and any(p.kind is p.VAR_KEYWORD for p in parameters)
+    known = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    named = {p.name: p for p in known if p.name not in ("dtype", "seed")}  # which every builder takes
+    return {**(_parameters(builder.__base__) if passed_on else {}), **named}
 
 
 def _recipe(name, options):
@@ -54,7 +59,9 @@ def _recipe(name, options):
 
 def preset_options(name: str) -> dict:
     """All options of a preset: its own over the defaults of its builder."""
-    return {**_defaults(VARIANTS[name].builder), **VARIANTS[name].options}
+    builder, options, _ = VARIANTS[name]
+    defaults = {p.name: p.default for p in _parameters(builder).values() if p.default is not p.empty}
+    return defaults | options
 
 
 def count_parameters(name: str, **overrides) -> int:
@@ -92,7 +99,7 @@ def create_model(
         hint = f"did you mean {', '.join(near)}?" if near else "numpyvit.list_models() names them all"
         raise ConfigError(f"unknown model {name!r}; {hint}")
     variant = VARIANTS[name]
-    known = _defaults(variant.builder)
+    known = _parameters(variant.builder)
     for option in options:
         if option not in known:
             near = difflib.get_close_matches(option, known, n=1)
@@ -102,7 +109,8 @@ def create_model(
     preprocessing = variant.preprocessing.for_channels({"in_chans": 3, **variant.options, **options}["in_chans"])
     model.pretrained_cfg = {**preprocessing.as_dict(), "classes": None}
     model._recipe = _recipe(name, options)
-    model.set_grad_checkpointing(grad_checkpointing)
+    if grad_checkpointing:
+        model.set_grad_checkpointing()
     if pretrained is not None:
         if isinstance(pretrained, bool):
             raise ConfigError("pretrained takes the path of a checkpoint; nothing is downloaded")
