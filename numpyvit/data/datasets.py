@@ -12,6 +12,7 @@ from ..errors import DataError
 from .dataset import Dataset
 from .folder import FolderDataset, load_folder, load_test_folder
 from .paths import is_folder
+from .preprocessing import Preprocessing
 from .sources import SOURCES
 
 
@@ -55,7 +56,7 @@ def _load_named(name, data_dir, allow_download):
     )
 
 
-def prepared_for(dataset, preprocessing):
+def prepared_for(dataset, preprocessing: Preprocessing):
     """The same set, its images prepared in another way: files read and normalized so, arrays normalized."""
     if isinstance(dataset, FolderDataset):
         return dataset.prepared(preprocessing)

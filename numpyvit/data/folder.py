@@ -23,7 +23,7 @@ class FolderDataset:
 
     name = "folder"  # by which training chooses its settings
 
-    def __init__(self, paths, labels, classes, img_size, in_chans, preprocessing=None):
+    def __init__(self, paths, labels, classes, img_size, in_chans: int, preprocessing: Preprocessing | None = None):
         self.paths, self.labels, self.classes = paths, np.asarray(labels, np.int64), classes
         self.image_shape = (in_chans, *img_size)
         self.preprocessing = (preprocessing or Preprocessing()).for_channels(in_chans)
@@ -43,7 +43,7 @@ class FolderDataset:
     def std(self):
         return self.preprocessing.std
 
-    def prepared(self, preprocessing):
+    def prepared(self, preprocessing: Preprocessing) -> "FolderDataset":
         """The same set, its images read and normalized in another way."""
         in_chans, *img_size = self.image_shape
         return FolderDataset(self.paths, self.labels, self.classes, img_size, in_chans, preprocessing)

@@ -12,7 +12,6 @@ class Model(Layer):
     """A layer that takes images.
 
     pretrained_cfg: how images are prepared for it, under timm's names, and "classes", the names of its classes or None.
-
     image_weight:   the name of the weight that meets the images, (D, C, …).
     class_layers:   the names of the layers with a row for each class.
 

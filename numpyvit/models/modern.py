@@ -49,6 +49,7 @@ class ModernVisionTransformer(VisionTransformer):
         embed_dim: int,
         depth: int,
         num_heads: int,
+        distilled: bool,
         init_values: float | None,
         qk_norm: bool,
         reg_tokens: int,
@@ -57,12 +58,12 @@ class ModernVisionTransformer(VisionTransformer):
         pre_norm: bool,
         **others,
     ) -> int:
-        """See VisionTransformer, whose class token and position for it are counted there."""
+        """See VisionTransformer; its class and distillation tokens have positions."""
         D, tokens = embed_dim, reg_tokens + bool(class_token) - 1
-        positions = -1 if no_embed_class else tokens
+        positions = -(2 if distilled else 1) if no_embed_class else tokens
         scales = (0 if init_values is None else 2 * D) + (4 * (D // num_heads) if qk_norm else 0)
         extra = (tokens + positions) * D + depth * scales + (D if pre_norm else 0)  # a norm instead of the bias
-        return extra + VisionTransformer.count_parameters(embed_dim=embed_dim, depth=depth, **others)
+        return extra + VisionTransformer.count_parameters(embed_dim=D, depth=depth, distilled=distilled, **others)
 
 
 def _deit3(size):

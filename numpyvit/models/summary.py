@@ -23,8 +23,8 @@ class Row:
 class Summary:
     """A table that prints itself.
 
-    rows:          each layer that holds parameters or computes products, in the order in which the data passes.
-    parameters:    of the whole model, trainable ones among them.
+    rows:          each listed layer that holds parameters or computes products, in the order in which the data passes.
+    parameters, trainable: numbers in the whole model, and those of them that are not frozen.
     multiply_adds: of the whole model, for one image.
     """
 

@@ -2,11 +2,13 @@
 
 import importlib.resources
 import math
+import os
 import warnings
 
 import numpy as np
 
 from ..backend import array_module
+from ..core import Layer
 from ..data.preprocessing import Preprocessing
 from ..errors import CheckpointError, ConfigError
 from ..functional.resample import resize_pos_embed
@@ -21,19 +23,18 @@ class Notice(UserWarning):
     """Something about a checkpoint that one should know: a head that was dropped, say."""
 
 
-def load_pretrained(model, path):
+def load_pretrained(model: Layer, path: str | os.PathLike) -> dict:
     """Load a checkpoint of any origin into a model; see put_weights. Returns the checkpoint's notes."""
     arrays, notes, origin = read_checkpoint(path)
     put_weights(model, arrays, notes, origin, path)
     return notes
 
 
-def put_weights(model, arrays, notes, origin, path):
+def put_weights(model: Layer, arrays: dict, notes: dict, origin: str, path: str | os.PathLike) -> None:
     """Put what read_checkpoint returned into a model, adapting what can be adapted, and set its pretrained_cfg.
 
-    Another number of classes drops the head (with a Notice); another image size resizes the position embedding as the
-    file's library does; other channels fold or repeat the patch weights as timm does. What else does not fit is a
-    CheckpointError that lists it.
+    Another number of classes drops the head (with a Notice); the model adapts what else it can (adapt_weights): other
+    channels, another image size. What then does not fit is a CheckpointError that lists it.
     """
     own = {name: parameter.data for name, parameter in model.named_parameters()}
     heads = tuple(f"{layer}." for layer in model.class_layers)
@@ -98,7 +99,7 @@ def _preparation(cfg, arrays, notes, origin, path):
     return {**preprocessing.as_dict(), "classes": classes}
 
 
-def imagenet_classes():
+def imagenet_classes() -> list[str]:
     """The names of ImageNet-1k's classes in their usual order, from WordNet 3.0."""
     return importlib.resources.files("numpyvit.data").joinpath("imagenet_classes.txt").read_text().splitlines()
 
