@@ -44,6 +44,7 @@ _HOMES = {
     "models": None,
     "optim": None,
     "plain": "kernels",
+    "summary": "models",
     "testing": None,
     "training": None,
     "tune_process": "backend",

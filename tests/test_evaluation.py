@@ -162,3 +162,27 @@ def test_validation_finds_its_classes_in_another_order():
         records += nv.fit(model, train, val, **options)
         assert model.pretrained_cfg["classes"] == list("0123456789")
     assert records[0]["val_loss"] == records[1]["val_loss"]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **size: nv.ModernVisionTransformer(**size, in_chans=1, embed_dim=8, depth=1, num_heads=2),
+        lambda **size: nv.SwinTransformer(
+            **size, in_chans=1, embed_dim=8, depths=(1, 1), num_heads=(1, 2), window_size=2
+        ),
+    ],
+    ids=["ViT", "Swin"],
+)
+def test_images_of_other_sizes_are_scored_where_the_model_takes_them(build):
+    images = Dataset.from_arrays(np.random.default_rng(0).random((4, 12, 16)), np.arange(4))
+    model = build(img_size=8, patch_size=4, num_classes=4, dynamic_img_size=True)
+    assert model.input_shape == (1, 8, 8) and model.takes((1, 12, 16)) and not model.takes((1, 12, 15))
+    assert not model.takes((3, 12, 16)) and not model.takes((1, 0, 16))
+    assert nv.evaluate(model, images)["images"] == 4
+    nv.fit(model, images, images, epochs=1, progress=False)
+    fixed = build(img_size=8, patch_size=4, num_classes=4)
+    assert fixed.takes((1, 8, 8)) and not fixed.takes((1, 12, 16))
+    for run in (lambda: nv.evaluate(fixed, images), lambda: nv.fit(fixed, images, images, progress=False)):
+        with pytest.raises(ConfigError, match=r"shape \(1, 12, 16\), the model takes \(1, 8, 8\)"):
+            run()

@@ -2,10 +2,14 @@
 
 import re
 
+import numpy as np
 import pytest
 
 import numpyvit as nv
+from numpyvit import cli
+from numpyvit.data import Preprocessing
 from numpyvit.models import class_names, count_parameters
+from numpyvit.models.registry import Variant
 
 # (width, depth, heads): Dosovitskiy et al. 2020, table 1; Touvron et al. 2020, table 1; timm for tiny and small
 ARCHITECTURES = {
@@ -116,3 +120,84 @@ def test_seed_type_and_checkpointing_reach_the_model():
     tape = nv.Tape(model)
     model.forward(model.pos_embed.data[:, :8, :8][:, None], tape)
     assert sum("blocks" in layer.path or isinstance(layer, nv.Recompute) for layer, _ in tape.residuals()) == 4
+
+
+@pytest.mark.parametrize(
+    "name, options",
+    [
+        ("vit_micro_patch2_8", dict(qkv_bias=False, representation_size=5, global_pool="avg")),
+        ("deit_tiny_distilled_patch16_224", dict(depth=1, img_size=(32, 16), representation_size=5)),
+        ("deit3_small_patch16_224", dict(depth=2, init_values=None, qk_norm=True, pre_norm=True)),
+        ("deit3_small_patch16_224", dict(depth=1, init_values=0.0, class_token=False, global_pool="avg")),
+        ("vit_small_patch14_dinov2", dict(depth=1, class_token=False, global_pool="avg", reg_tokens=3)),
+        ("vit_small_patch14_reg4_dinov2", dict(depth=1, no_embed_class=False, num_classes=4)),
+        ("deit3_small_patch16_224", dict(depth=1, distilled=True)),
+        ("deit3_small_patch16_224", dict(depth=1, distilled=True, no_embed_class=False, reg_tokens=2)),
+        ("swin_micro_patch2_window4_32", dict(qkv_bias=False, head_dim=(8, 16, 24))),
+        ("swin_micro_patch2_window4_32", dict(img_size=8, pad_first=True)),
+        ("swin_micro_patch2_window4_32", dict(img_size=8, always_partition=True)),
+        ("swin_micro_patch2_window4_32", dict(img_size=8)),
+    ],
+)
+def test_every_option_is_counted(name, options):
+    assert count_parameters(name, **options) == nv.create_model(name, **options).num_parameters()
+
+
+class Mean(nv.models.Model):
+    """A family of one layer: the mean color through a Linear."""
+
+    image_weight, class_layers = "stem.weight", ("fc",)
+
+    def __init__(self, width, in_chans=3, num_classes=10, *, dtype="float32", seed=0):
+        self.stem = nv.layers.PatchEmbed(4, 4, in_chans, width, dtype=dtype, seed=seed).proj
+        self.fc = nv.layers.Linear(width, num_classes, dtype=dtype, seed=seed)
+        self.num_classes = num_classes
+
+    @property
+    def input_shape(self):
+        return self.stem.weight.data.shape[1], 4, 4
+
+    def takes(self, image_shape):
+        return image_shape[0] == self.input_shape[0]
+
+    def forward(self, x, tape=nv.FORGET):
+        return self.fc.forward(self.stem.forward(x, tape)[:, 0], tape)
+
+
+@pytest.fixture
+def family(monkeypatch):
+    """A preset of another family, known by its row alone."""
+    prepared = Preprocessing((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", 0.8)
+    monkeypatch.setitem(nv.models.VARIANTS, "mean_tiny", Variant(Mean, {"width": 6}, prepared))
+    return prepared
+
+
+def test_a_family_is_known_by_its_row(family, capsys):
+    model = nv.create_model("mean_tiny", num_classes=4, seed=1)
+    assert nv.list_models("mean*") == ["mean_tiny"] and model.preprocessing == family
+    assert count_parameters("mean_tiny", num_classes=4) == model.num_parameters() == 6 * 49 + 4 * 7
+    assert nv.models.preset_options("mean_tiny") == {"width": 6, "in_chans": 3, "num_classes": 10}
+    assert model.multiply_adds() == 6 * 48 + 4 * 6
+    assert nv.create_model("mean_tiny", in_chans=1).preprocessing.mean == (0.5,)
+    with pytest.raises(nv.errors.ConfigError, match="no option 'zzz'; it takes width"):
+        nv.create_model("mean_tiny", zzz=2)
+    assert cli.main(["models", "mean_tiny"]) == 0
+    assert "mean_tiny" in capsys.readouterr().out
+
+
+def test_a_family_says_how_weights_fit_it(family, tmp_path):
+    model = nv.create_model("mean_tiny", num_classes=4)
+    nv.weights.save_checkpoint(tmp_path / "w.safetensors", model)
+    with pytest.warns(nv.weights.Notice, match="head for 4 classes was dropped"):
+        gray = nv.create_model("mean_tiny", tmp_path / "w.safetensors", num_classes=5, in_chans=1)
+    assert np.allclose(gray.stem.weight.data, model.stem.weight.data.sum(1, keepdims=True))
+    same = nv.create_model("mean_tiny", tmp_path / "w.safetensors", num_classes=4, seed=3)
+    assert np.array_equal(same.fc.weight.data, model.fc.weight.data)
+
+
+def test_a_row_may_hold_a_function_that_makes_the_model(monkeypatch):
+    def build(width=6, *, dtype="float32", seed=0, **options):
+        return Mean(width, dtype=dtype, seed=seed, **options)
+
+    monkeypatch.setitem(nv.models.VARIANTS, "made", Variant(build, {"num_classes": 3}))
+    assert nv.create_model("made", width=2).num_parameters() == count_parameters("made", width=2) == 2 * 49 + 3 * 3

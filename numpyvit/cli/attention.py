@@ -5,7 +5,7 @@ import pathlib
 
 from ..errors import ConfigError
 from .arguments import add_checkpoint, add_verb, count, natural
-from .checkpoint import load_model, prepare_image, to_home
+from .checkpoint import as_input_of, load_model, prepare_image
 
 
 def add(verbs):
@@ -53,7 +53,7 @@ def run(args):
     out = _out(args)
     model, _ = load_model(args, **({"img_size": args.img_size} if args.img_size else {}))
     pixels, x = prepare_image(model, args.image)
-    x = to_home(model, x[None])
+    x = as_input_of(model, x[None])
     title = pathlib.Path(args.image).name
     if out.suffix == ".npy":
         _write_array(args, model, x, out)

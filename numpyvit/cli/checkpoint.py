@@ -60,16 +60,13 @@ _FEW = 1_000_000  # parameters that cost nothing
 
 def prepare_image(model, path):
     """-> an image as the model sees it: (C, H, W) uint8, and normalized: (C, H, W) floating point."""
-    from ..data import normalize, read_image
-
-    embed, cfg = model.patch_embed, model.pretrained_cfg
-    in_chans = embed.proj.weight.data.shape[1]
-    pixels = read_image(path, embed.img_size, in_chans, cfg["crop_pct"], cfg["interpolation"])
-    return pixels, normalize(pixels, cfg["mean"], cfg["std"])
+    pixels = model.preprocessing.read(path, model.input_shape)
+    return pixels, model.preprocessing.normalize(pixels)
 
 
-def to_home(model, x):
+def as_input_of(model, x):
     """x where the model's parameters are."""
-    from ..backend import array_module, to_module
+    from ..backend import to_module
+    from ..training.evaluation import module_and_dtype
 
-    return to_module(x, array_module(model.patch_embed.proj.weight.data))
+    return to_module(x, module_and_dtype(model)[0])

@@ -44,7 +44,8 @@ def run(args):
         print("numpyvit: note: the weights do not name their classes; labels are taken by number", file=sys.stderr)
     test = _load(args, data, model)
     check_images(model, test)  # before its figures are taken for images of this kind
-    test = prepared_for(test, model.pretrained_cfg)
+    if test.name == "folder" or model.pretrained_cfg["classes"]:  # else the set's own figures suit it better
+        test = prepared_for(test, model.preprocessing)
     task, options = task_for(test), {"per_class": True} if args.per_class else {}
     scores = task.evaluate(model, test, batch_size=args.batch_size, threads=args.threads, **options)
     print(to_json({"data": str(data), **scores}) if args.json else f"{data}: {task.report(model, scores)}")
@@ -55,8 +56,8 @@ def _load(args, data, model):
     from ..data import load_test
     from ..training.parts import load_parts
 
-    embed = model.patch_embed
-    options = {"img_size": embed.img_size, "in_chans": embed.proj.weight.data.shape[1]}
+    in_chans, *img_size = model.input_shape
+    options = {"img_size": tuple(img_size), "in_chans": in_chans}
     if args.data is None:
         return load_parts(data, args.data_dir, **options)[2]
     return load_test(data, args.data_dir, **options)

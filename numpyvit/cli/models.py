@@ -5,25 +5,37 @@ from .arguments import add_verb
 
 
 def add(verbs):
-    verb = add_verb(verbs, "models", run, "The presets and their sizes.", 'example:\n  numpyvit models "deit*"\n')
-    verb.add_argument("pattern", nargs="?", default="*", help='shell pattern such as "deit*" (default: all)')
+    verb = add_verb(
+        verbs,
+        "models",
+        run,
+        "The presets and their sizes; of a single one, its layers as well.",
+        'examples:\n  numpyvit models "deit*"\n  numpyvit models swin_tiny_patch4_window7_224\n',
+    )
+    verb.add_argument("pattern", nargs="?", default="*", help='name, or shell pattern such as "deit*" (default: all)')
     return verb
 
 
 def run(args):
-    from ..models import count_parameters, list_models, preset_options
+    from ..models import create_model, list_models, summary
 
     names = list_models(args.pattern)
     if not names:
         raise ConfigError(f"no model matches {args.pattern!r}; `numpyvit models` lists them all")
     print(f"{'model':34s} {'parameters':>12s}  image  patch  width     depth        heads")
     for name in names:
-        v = preset_options(name)
-        depth, heads = _by_stage(v["depths"] if "depths" in v else v["depth"]), _by_stage(v["num_heads"])
-        print(
-            f"{name:34s} {count_parameters(name):12,d}  {v['img_size']:5d}  {v['patch_size']:5d}  "
-            f"{v['embed_dim']:5d}  {depth:>8s}  {heads:>11s}"
-        )
+        print(_line(name))
+    if args.pattern in names:
+        print(f"\n{summary(create_model(args.pattern))}")
+
+
+def _line(name):
+    from ..models import count_parameters, preset_options
+
+    options = preset_options(name)
+    image, patch, width = (options.get(key, "") for key in ("img_size", "patch_size", "embed_dim"))
+    depth, heads = _by_stage(options.get("depths", options.get("depth", ""))), _by_stage(options.get("num_heads", ""))
+    return f"{name:34s} {count_parameters(name):12,d}  {image:>5}  {patch:>5}  {width:>5}  {depth:>8s}  {heads:>11s}"
 
 
 def _by_stage(value):

@@ -8,7 +8,7 @@ import sys
 
 from ..errors import ConfigError, DataError
 from .arguments import add_checkpoint, add_verb, count
-from .checkpoint import load_model, prepare_image, to_home
+from .checkpoint import as_input_of, load_model, prepare_image
 
 _BATCH = 8  # images in memory at a time: enough for all threads, few enough to see results at once
 
@@ -94,7 +94,7 @@ def _predict(model, batch, args):
     from ..training.inference import infer
 
     paths, images = zip(*batch)
-    probabilities = softmax(to_host(infer(model, to_home(model, np.stack(images)), args.threads)))
+    probabilities = softmax(to_host(infer(model, as_input_of(model, np.stack(images)), args.threads)))
     names = class_names(model)
     for path, p in zip(paths, probabilities):
         best = np.argsort(-p)[: args.top].tolist()

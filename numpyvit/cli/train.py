@@ -70,6 +70,7 @@ def run(args):
 
 
 def _train(args):
+    from ..data import Preprocessing
     from ..models import create_model
     from ..training.fit import fit
     from ..training.parts import load_parts
@@ -110,11 +111,11 @@ def _train(args):
         **options,
     )
     if settings["preparation"] is None and settings["pretrained"] and recipes.is_folder(settings["data"]):
-        wanted = ("mean", "std", "crop_pct", "interpolation")  # images are prepared as those of the weights were
-        settings["preparation"] = {key: model.pretrained_cfg[key] for key in wanted}
+        settings["preparation"] = model.preprocessing.as_dict()  # images are prepared as those of the weights were
     if settings["preparation"]:
-        train_set, test_set = (part.prepared(settings["preparation"]) for part in (train_set, test_set))
-        val_set = val_set.prepared(settings["preparation"]) if val_set is not None else None
+        preprocessing = Preprocessing.of(settings["preparation"])
+        train_set, test_set = (part.prepared(preprocessing) for part in (train_set, test_set))
+        val_set = val_set.prepared(preprocessing) if val_set is not None else None
     config = {key: settings.pop(key) for key in ("data", *nothing)}
     task = _distillation(config, settings, args.device)
     say = print if not args.quiet else lambda text: None

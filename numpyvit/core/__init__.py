@@ -2,7 +2,7 @@
 
 from .flat import FlatWeights, Layout, flat_weights
 from .layer import DTYPES, Buffer, Layer, Parameter, Seed, as_dtype, make_rng
-from .observe import observing
+from .observe import observing, observing_calls
 from .recompute import Recompute
 from .tape import FORGET, Forget, Tape
 
@@ -22,4 +22,5 @@ __all__ = [
     "flat_weights",
     "make_rng",
     "observing",
+    "observing_calls",
 ]

@@ -211,6 +211,13 @@ class Layer:
         """How many numbers the parameters hold, frozen ones included."""
         return sum(parameter.data.size for _, parameter in self.named_parameters())
 
+    def own_multiply_adds(self, y, *inputs) -> int:
+        """How many multiplications with an addition its own matrix products take from `inputs` to y.
+
+        What the layers inside compute is theirs. 0 for a layer without a product of its own, such as a norm.
+        """
+        return 0
+
     def astype(self, dtype: str) -> Self:
         """Convert every parameter and floating-point buffer to float32 or float64, in place. Returns the layer."""
         dtype = as_dtype(dtype)

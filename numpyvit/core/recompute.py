@@ -28,6 +28,9 @@ class Recompute(Layer):
     def transparent(self) -> bool:
         return self.layer.transparent
 
+    def own_multiply_adds(self, y, *inputs) -> int:
+        return self.layer.own_multiply_adds(y, *inputs)
+
     def forward(self, x, tape=FORGET, *first):
         if tape.record_all:
             return self.layer.forward(x, tape, *first)

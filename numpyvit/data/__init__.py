@@ -8,6 +8,7 @@ from .detection import DetectionDataset
 from .folder import FolderDataset, load_folder, load_test_folder
 from .images import read_image
 from .loader import Loader
+from .preprocessing import Preprocessing
 from .shapes import load_shapes
 from .sources import SOURCES
 
@@ -17,6 +18,7 @@ __all__ = [
     "DetectionDataset",
     "FolderDataset",
     "Loader",
+    "Preprocessing",
     "has_boxes",
     "load",
     "load_detection",

@@ -14,6 +14,7 @@ from .detection import DetectionDataset
 from .detection_folder import is_detection_folder, load_detection_folder, load_test_detection_folder
 from .folder import FolderDataset, load_folder, load_test_folder
 from .paths import is_folder
+from .preprocessing import Preprocessing
 from .shapes import load_shapes
 from .sources import SOURCES
 
@@ -97,15 +98,13 @@ def _load_named(name, data_dir, allow_download):
     )
 
 
-def prepared_for(dataset, cfg):
-    """The same set with the mean, std, crop and interpolation that a model was trained with (its pretrained_cfg)."""
+def prepared_for(dataset, preprocessing: Preprocessing):
+    """The same set, its images prepared in another way: files read and normalized so, arrays normalized."""
     if isinstance(dataset, FolderDataset):
-        return dataset.prepared(cfg)
-    if cfg["classes"] is None:  # published weights were not trained on this set; its own figures suit it better
-        return dataset
+        return dataset.prepared(preprocessing)
     if isinstance(dataset, DetectionDataset):
-        return dataset.normalized_by(cfg["mean"], cfg["std"])
-    return replace(dataset, mean=tuple(cfg["mean"]), std=tuple(cfg["std"]))
+        return dataset.normalized_by(preprocessing.mean, preprocessing.std)
+    return replace(dataset, mean=preprocessing.mean, std=preprocessing.std)
 
 
 def _folders(name, data_dir):

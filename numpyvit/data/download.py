@@ -8,9 +8,9 @@ import pathlib
 import time
 import urllib.error
 import urllib.request
-from typing import NamedTuple
 
 from ..errors import DataError
+from .sources import Published
 
 try:
     import fcntl
@@ -21,15 +21,7 @@ _BLOCK = 1 << 16
 _SLOWEST = 1 << 10  # bytes a second
 
 
-class Published(NamedTuple):
-    """A file as it was published: name, size in bytes, md5."""
-
-    name: str
-    size: int
-    md5: str
-
-
-def download(file, mirrors, folder, *, opener=None, patience=20.0):
+def download(file: Published, mirrors, folder, *, opener=None, patience=20.0):
     """Fetch a Published file from the first of `mirrors` (base addresses) that has it, into `folder`. Returns its path.
 
     What comes is written to `<name>.part`, where the next mirror or the next call goes on; the file appears when its

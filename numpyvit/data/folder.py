@@ -7,37 +7,46 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import LabeledImages
-from .images import ENDINGS, find_broken, read_image
+from .images import ENDINGS, find_broken
 from .paths import is_folder, listing, naming
+from .preprocessing import Preprocessing
 
 _CACHE_BYTES = 1 << 29
 _NAMED = 20  # broken files in a message
 
 
 class FolderDataset(LabeledImages):
-    """Images read from files when asked for, and kept while they fit into 512 MiB; normalized by ½ and ½."""
+    """Images read from files when asked for, and kept while they fit into 512 MiB.
+
+    preprocessing: how they are read and normalized; default whole images, by ½ and ½.
+    """
 
     name = "folder"  # by which training chooses its settings
 
-    def __init__(self, paths, labels, classes, img_size, in_chans):
+    def __init__(self, paths, labels, classes, img_size, in_chans: int, preprocessing: Preprocessing | None = None):
         self.paths, self.labels, self.classes = paths, np.asarray(labels, np.int64), classes
         self.image_shape = (in_chans, *img_size)
-        self.mean = self.std = (0.5,) * in_chans
-        self.reading, self._cache = {}, {}  # reading: crop_pct and interpolation, see read_image
+        self.preprocessing = (preprocessing or Preprocessing()).for_channels(in_chans)
+        self._cache = {}
 
-    def prepared(self, cfg):
-        """The same set, its images read and normalized as a model's pretrained_cfg says."""
-        result = self.take(range(len(self)))
-        result.mean, result.std = tuple(cfg["mean"]), tuple(cfg["std"])
-        result.reading = {"crop_pct": cfg["crop_pct"], "interpolation": cfg["interpolation"]}
-        return result
+    @property
+    def mean(self):
+        return self.preprocessing.mean
+
+    @property
+    def std(self):
+        return self.preprocessing.std
+
+    def prepared(self, preprocessing: Preprocessing) -> "FolderDataset":
+        """The same set, its images read and normalized in another way."""
+        in_chans, *img_size = self.image_shape
+        return FolderDataset(self.paths, self.labels, self.classes, img_size, in_chans, preprocessing)
 
     def take(self, indices):
         """The same set with these images only."""
+        in_chans, *img_size = self.image_shape
         paths = [self.paths[i] for i in indices]
-        result = FolderDataset(paths, self.labels[indices], self.classes, self.image_shape[1:], self.image_shape[0])
-        result.mean, result.std, result.reading = self.mean, self.std, self.reading
-        return result
+        return FolderDataset(paths, self.labels[indices], self.classes, img_size, in_chans, self.preprocessing)
 
     def batch(self, indices):
         """(B, C, H, W) uint8."""
@@ -46,7 +55,7 @@ class FolderDataset(LabeledImages):
     def _image(self, i):
         if i in self._cache:
             return self._cache[i]
-        image = read_image(self.paths[i], self.image_shape[1:], self.image_shape[0], **self.reading)
+        image = self.preprocessing.read(self.paths[i], self.image_shape)
         if (len(self._cache) + 1) * image.nbytes <= _CACHE_BYTES:
             self._cache[i] = image
         return image

@@ -12,6 +12,7 @@ from .paths import open_file
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # no others: for EPS, Pillow would start Ghostscript
 _LAST_BYTES = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}  # of a file that is whole
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "squash")
 _MODES = {1: "L", 3: "RGB"}
 _UPRIGHT = {  # EXIF's orientation: what sets the image upright
     2: "FLIP_LEFT_RIGHT",
@@ -43,7 +44,7 @@ def read_image(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", 
     if in_chans not in _MODES:
         raise DataError(f"images can be read with 1 or 3 channels, the model wants {in_chans}")
     mode, (height, width) = _MODES[in_chans], img_size
-    weights = _resampling("bilinear" if interpolation == "squash" else interpolation)
+    weights = _resampling(interpolation)
     with _opened(path) as image:
         image.load()
         orientation = _orientation(image) if upright else 1
@@ -151,10 +152,10 @@ def _orientation(image):
 def _resampling(name):
     from PIL import Image
 
-    names = {filter.name.lower(): filter for filter in Image.Resampling}
-    if name not in names:
-        raise ConfigError(f"unknown interpolation {name!r}; there are {', '.join(names)} and squash")
-    return names[name]
+    if name not in INTERPOLATIONS:
+        *others, last = INTERPOLATIONS
+        raise ConfigError(f"unknown interpolation {name!r}; there are {', '.join(others)} and {last}")
+    return Image.Resampling["BILINEAR" if name == "squash" else name.upper()]
 
 
 def _without_ends(image, width, height):

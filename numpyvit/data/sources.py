@@ -1,14 +1,22 @@
 """The sets that are fetched by name: where their files come from, what they hold, and how they become arrays."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import DataError
 from . import formats
 from .dataset import Dataset
-from .download import Published, download
 from .paths import is_file, is_folder, listing
+
+
+class Published(NamedTuple):
+    """A file as it was published: name, size in bytes, md5."""
+
+    name: str
+    size: int
+    md5: str
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,8 @@ class CifarSource:
 def _fetch_or_explain(file, mirrors, folder, wanted, allow_download):
     reason = "downloading is off"
     if allow_download:
+        from .download import download  # which imports ssl and http
+
         try:
             return download(file, mirrors, folder)
         except DataError as error:

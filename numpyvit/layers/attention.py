@@ -130,6 +130,11 @@ class Attention(Layer):
             return self.qkv.backward(F.join_heads((dq, dk, dv)), tape)
         return self.qkv.backward((F.join_heads((dq,)), F.join_heads((dk, dv))), tape)
 
+    def own_multiply_adds(self, y, x, *others) -> int:
+        """Of q kᵀ and p v, for each pair of a query and a key."""
+        B, N, _ = x.shape
+        return 2 * B * y.shape[1] * N * self.dim
+
     @staticmethod
     def values_and_probabilities(residuals: tuple) -> tuple[Array, Array]:
         """v (B, H, N, d) and p (B, H, tokens, N) of what forward pushed, for those who look at attention."""

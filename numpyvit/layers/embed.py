@@ -3,6 +3,8 @@
 Shapes: B batch, T class and other prefix tokens, N patches, D width.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..backend import array_module, to_host, to_module
@@ -12,6 +14,8 @@ from ..functional.resample import WAYS, resize_backward, resize_pos_embed
 from .activations import Identity
 from .dropout import Dropout
 from .init import trunc_normal
+from .norm import LayerNorm
+from .patches import PatchEmbed
 
 
 class Embed(Layer):
@@ -20,7 +24,7 @@ class Embed(Layer):
     patch_embed:    called with images; gives the patches (B, N, D).
     cls_token, dist_token, reg_tokens: which learned tokens stand before the patches, and how many registers.
     no_embed_class: the position embedding is for the patches alone.
-    norm_pre:       a layer behind the sum (CLIP).
+    pre_norm:       a norm behind the sum (CLIP), made as norm_layer(dim, dtype=…).
 
     Backward: dpos = Σ dy over the batch,   dtoken the same at the token's place,   dpatches = the rest of dy.
     """
@@ -29,16 +33,17 @@ class Embed(Layer):
 
     def __init__(
         self,
-        patch_embed,
-        dim,
+        patch_embed: PatchEmbed,
+        dim: int,
         *,
-        cls_token=True,
-        dist_token=False,
-        reg_tokens=0,
-        no_embed_class=False,
-        drop_rate=0.0,
-        norm_pre=None,
-        dtype="float32",
+        cls_token: bool = True,
+        dist_token: bool = False,
+        reg_tokens: int = 0,
+        no_embed_class: bool = False,
+        drop_rate: float = 0.0,
+        pre_norm: bool = False,
+        norm_layer: Callable[..., Layer] = LayerNorm,
+        dtype: str = "float32",
         seed=0,
     ):
         if not isinstance(reg_tokens, (int, np.integer)) or reg_tokens < 0:
@@ -56,10 +61,10 @@ class Embed(Layer):
         self.num_prefix_positions = 0 if no_embed_class else self.num_prefix_tokens
         self.pos_embed = tokens(patch_embed.num_patches + self.num_prefix_positions, 0.02)
         self.pos_drop = Dropout(drop_rate)
-        self.norm_pre = norm_pre or Identity()
+        self.norm_pre = norm_layer(dim, dtype=dtype) if pre_norm else Identity()
 
     @property
-    def prefix_tokens(self):
+    def prefix_tokens(self) -> list[Parameter]:
         """The learned tokens that stand before the patches: a list of parameters (1, n, D)."""
         return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
 
@@ -81,11 +86,11 @@ class Embed(Layer):
             start = stop
         return self.patch_embed.backward(dy[:, start:], tape) if tape.reaches(self.patch_embed) else None
 
-    def position(self, image_size, tape):
+    def position(self, image_size: tuple[int, int], tape):
         """The position embedding for images of that size: (1, positions, D)."""
         return self.pos_embed.data
 
-    def position_backward(self, dpos, tape):
+    def position_backward(self, dpos, tape) -> None:
         tape.add(self.pos_embed, dpos)
 
 
@@ -96,7 +101,7 @@ class DynamicEmbed(Embed):
     resize.
     """
 
-    def position(self, image_size, tape):
+    def position(self, image_size: tuple[int, int], tape):
         own, grid = self.patch_embed.grid_size, self.patch_embed.grid_for(image_size)
         tape.push(self, grid)
         if grid == own:
@@ -104,7 +109,7 @@ class DynamicEmbed(Embed):
         resized = resize_pos_embed(to_host(self.pos_embed.data), self.num_prefix_positions, own, grid, "timm")
         return to_module(resized, array_module(self.pos_embed.data))
 
-    def position_backward(self, dpos, tape):
+    def position_backward(self, dpos, tape) -> None:
         own, (grid,) = self.patch_embed.grid_size, tape.pop(self)
         if grid != own:
             tokens, dgrid = np.split(to_host(dpos)[0], [self.num_prefix_positions])

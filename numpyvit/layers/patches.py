@@ -3,6 +3,7 @@
 Shapes: B batch, C channels, H×W pixels, Ph×Pw patch, N = H/Ph · W/Pw patches, D width.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -51,6 +52,15 @@ class PatchEmbed(Layer):
         self.proj = PatchProjection(in_chans, embed_dim, self.patch_size, bias=bias, dtype=dtype, seed=seed)
         self.norm = norm_layer(embed_dim, dtype=dtype) if norm_layer else Identity()
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that it was made for."""
+        return self.proj.weight.data.shape[1], *self.img_size
+
+    def takes(self, image_shape: tuple[int, int, int]) -> bool:
+        """Whether it takes images of shape (C, H, W)."""
+        return tuple(image_shape) == self.input_shape
+
     def forward(self, x, tape=FORGET):
         self._check(x)
         return self.norm.forward(self.proj.forward(x, tape), tape)
@@ -63,10 +73,6 @@ class PatchEmbed(Layer):
         return tuple(side // patch for side, patch in zip(image_size, self.patch_size))
 
     def _check(self, x):
-        self._check_for(x, self.img_size)
-
-    def _check_for(self, x, img_size):
-        expected = (self.proj.weight.data.shape[1], *img_size)
         if not hasattr(x, "dtype") or isinstance(x, np.ma.MaskedArray):
             raise DtypeError(
                 f"{self.path}: got a {type(x).__name__}, expected an array of images; "
@@ -77,10 +83,10 @@ class PatchEmbed(Layer):
                 f"{self.path}: got images of {x.dtype}, expected floating point; scale and convert them first, "
                 "for example (x / 255).astype('float32')"
             )
-        if x.ndim != 4 or tuple(x.shape[1:]) != expected:
+        if x.ndim != 4 or not self.takes(x.shape[1:]):
             raise ShapeError(
                 f"{self.path}: got images of shape {tuple(x.shape)}, "
-                f"expected (batch, {', '.join(map(str, expected))}); "
+                f"expected (batch, {', '.join(map(str, self.input_shape))}); "
                 "resize them, or create the model with this img_size and in_chans"
             )
         if x.shape[0] == 0:
@@ -94,12 +100,11 @@ class PatchEmbed(Layer):
 class DynamicPatchEmbed(PatchEmbed):
     """A PatchEmbed for images of any size that the patches divide."""
 
-    def _check(self, x):
-        size = tuple(getattr(x, "shape", ())[2:])
-        if len(size) == 2 and not (size[0] % self.patch_size[0] or size[1] % self.patch_size[1]):
-            self._check_for(x, size)
-        else:
-            self._check_for(x, self.img_size)
+    def takes(self, image_shape: tuple[int, int, int]) -> bool:
+        """Whether it takes images of shape (C, H, W): of any size that the patches divide."""
+        channels, *size = image_shape
+        fits = [side > 0 and side % patch == 0 for side, patch in zip(size, self.patch_size)]
+        return channels == self.input_shape[0] and all(fits)
 
 
 class PatchProjection(Layer):
@@ -137,3 +142,6 @@ class PatchProjection(Layer):
         if not tape.wants_input(self):
             return None
         return F.col2im(F.linear_input_gradient(dy, weight.reshape(len(weight), -1)), weight.shape[2:], image_shape)
+
+    def own_multiply_adds(self, y, *inputs) -> int:
+        return y.size * math.prod(self.weight.data.shape[1:])

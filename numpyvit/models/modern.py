@@ -1,20 +1,11 @@
 """What ViTs after the first have: LayerScale, normalized queries and keys, register tokens, no class token."""
 
-import numpy as np
+from dataclasses import replace
+from functools import partial
 
-from ..core import as_dtype, make_rng
-from ..errors import ConfigError
-from ..layers import (
-    GELU,
-    Block,
-    DynamicEmbed,
-    DynamicPatchEmbed,
-    Embed,
-    LayerNorm,
-    PatchEmbed,
-    Sequence,
-)
-from .vit import VisionTransformer, check_sizes, pooling_head
+from ..layers import Block, DynamicEmbed, DynamicPatchEmbed, Embed, PatchEmbed
+from .model import IMAGENET
+from .vit import BASE, SMALL, VisionTransformer, sizes
 
 
 class ModernVisionTransformer(VisionTransformer):
@@ -32,65 +23,63 @@ class ModernVisionTransformer(VisionTransformer):
 
     def __init__(
         self,
-        img_size=224,
-        patch_size=16,
-        in_chans=3,
-        num_classes=1000,
-        embed_dim=768,
-        depth=12,
-        num_heads=12,
-        mlp_ratio=4.0,
-        qkv_bias=True,
-        qk_scale=None,
-        representation_size=None,
-        drop_rate=0.0,
-        attn_drop_rate=0.0,
-        drop_path_rate=0.0,
-        norm_layer=None,
-        act_layer=None,
-        global_pool="token",
-        *,
-        init_values=None,
-        qk_norm=False,
-        reg_tokens=0,
-        no_embed_class=False,
-        class_token=True,
-        pre_norm=False,
-        dynamic_img_size=False,
-        dtype="float32",
+        *args,
+        init_values: float | None = None,
+        qk_norm: bool = False,
+        reg_tokens: int = 0,
+        no_embed_class: bool = False,
+        class_token: bool = True,
+        pre_norm: bool = False,
+        dynamic_img_size: bool = False,
+        dtype: str = "float32",
         seed=0,
+        **options,
     ):
-        check_sizes(
-            num_classes,
-            in_chans=in_chans,
-            embed_dim=embed_dim,
-            depth=depth,
-            num_heads=num_heads,
-            hidden=embed_dim * mlp_ratio,
-            representation_size=1 if representation_size is None else representation_size,
-        )
-        if global_pool not in ("token", "avg"):
-            raise ConfigError(f"global_pool must be 'token' or 'avg', got {global_pool!r}")
-        if not class_token and global_pool == "token":
-            raise ConfigError("class_token=False needs global_pool='avg'")
-        norm_layer, made = norm_layer or LayerNorm, dict(dtype=as_dtype(dtype), seed=make_rng(seed))
-        patch_layer, embed = (DynamicPatchEmbed, DynamicEmbed) if dynamic_img_size else (PatchEmbed, Embed)
-        patches = patch_layer(img_size, patch_size, in_chans, embed_dim, bias=not pre_norm, **made)
-        self.embed = embed(
-            patches,
-            embed_dim,
-            cls_token=class_token,
-            reg_tokens=reg_tokens,
-            no_embed_class=no_embed_class,
-            drop_rate=drop_rate,
-            norm_pre=norm_layer(embed_dim, dtype=dtype) if pre_norm else None,
-            **made,
-        )
-        width = (embed_dim, num_heads, mlp_ratio, qkv_bias, qk_scale, drop_rate, attn_drop_rate)
-        self.blocks = Sequence(
-            Block(*width, float(rate), act_layer or GELU, norm_layer, init_values=init_values, qk_norm=qk_norm, **made)
-            for rate in np.linspace(0, drop_path_rate, depth)
-        )
-        options = (num_classes, representation_size, norm_layer)
-        self.classifier = pooling_head(global_pool, self.embed, embed_dim, *options, **made)
-        self.set_paths()
+        tokens = dict(cls_token=class_token, reg_tokens=reg_tokens, no_embed_class=no_embed_class, pre_norm=pre_norm)
+        parts = {
+            "embed_layer": partial(DynamicPatchEmbed if dynamic_img_size else PatchEmbed, bias=not pre_norm),
+            "embed": partial(DynamicEmbed if dynamic_img_size else Embed, **tokens),
+            "block": partial(Block, init_values=init_values, qk_norm=qk_norm),
+        }
+        super().__init__(*args, **{**parts, **options}, dtype=dtype, seed=seed)
+
+    @staticmethod
+    def count_parameters(
+        *,
+        embed_dim: int,
+        depth: int,
+        num_heads: int,
+        distilled: bool,
+        init_values: float | None,
+        qk_norm: bool,
+        reg_tokens: int,
+        no_embed_class: bool,
+        class_token: bool,
+        pre_norm: bool,
+        **others,
+    ) -> int:
+        """See VisionTransformer; its class and distillation tokens have positions."""
+        D, tokens = embed_dim, reg_tokens + bool(class_token) - 1
+        positions = -(2 if distilled else 1) if no_embed_class else tokens
+        scales = (0 if init_values is None else 2 * D) + (4 * (D // num_heads) if qk_norm else 0)
+        extra = (tokens + positions) * D + depth * scales + (D if pre_norm else 0)  # a norm instead of the bias
+        return extra + VisionTransformer.count_parameters(embed_dim=D, depth=depth, distilled=distilled, **others)
+
+
+def _deit3(size):
+    return ModernVisionTransformer, sizes(16, size, init_values=1e-6, no_embed_class=True), IMAGENET
+
+
+def _dinov2(size, **options):
+    options = sizes(14, size, 518, num_classes=0, init_values=1e-5, **options)
+    return ModernVisionTransformer, options, replace(IMAGENET, crop_pct=1.0)
+
+
+# name: class, options and preprocessing, as in timm
+VARIANTS = {
+    "deit3_small_patch16_224": _deit3(SMALL),
+    "deit3_base_patch16_224": _deit3(BASE),
+    "vit_small_patch14_dinov2": _dinov2(SMALL),
+    "vit_base_patch14_dinov2": _dinov2(BASE),
+    "vit_small_patch14_reg4_dinov2": _dinov2(SMALL, reg_tokens=4, no_embed_class=True),
+}

@@ -4,19 +4,23 @@ Shapes: B batch, C image channels, H×W pixels, D width of the first stage, K cl
 (H/(P·2ˢ), W/(P·2ˢ)) tokens of width D·2ˢ.
 """
 
-import math
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from ..core import FORGET, Layer, as_dtype, make_rng
+from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
-from ..layers.patches import pair
 from ..layers.window import swin_norm
+from ..weights.swin import fit_windows
+from .model import IMAGENET, Model
+from .swin_sizes import coarser, count_parameters, stage_sizes
 from .vit import check_patch, check_sizes
 
 
-class SwinTransformer(Layer):
+class SwinTransformer(Model):
     """Patches through stages of blocks with windowed attention, each stage at half the resolution and twice the width.
 
     img_size, patch_size: int or (height, width). The grid of patches may have any size: where windows do not divide
@@ -37,6 +41,8 @@ class SwinTransformer(Layer):
     x: (B, in_chans, H, W) floating point -> logits (B, K). Names, options and initial values are timm's.
     """
 
+    class_layers = ("head.fc",)
+
     def __init__(
         self,
         img_size: int | tuple[int, int] = 224,
@@ -52,7 +58,7 @@ class SwinTransformer(Layer):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
-        norm_layer=None,
+        norm_layer: Callable[..., Layer] | None = None,
         *,
         proj_drop_rate: float = 0.0,
         head_dim: int | tuple[int, ...] | None = None,
@@ -63,38 +69,39 @@ class SwinTransformer(Layer):
         dtype: str = "float32",
         seed=0,
     ):
-        if not isinstance(depths, (tuple, list)) or not depths:
-            raise ConfigError(f"depths must be a list of one number of blocks for each stage, got {depths!r}")
-        heads, ratios = _per_stage("num_heads", num_heads, depths), _per_stage("mlp_ratio", mlp_ratio, depths)
-        head_dims, windows = _per_stage("head_dim", head_dim, depths), _windows(window_size, depths)
-        for depth, head, ratio in zip(depths, heads, ratios):
-            sizes = dict(in_chans=in_chans, embed_dim=embed_dim, depths=depth, num_heads=head)
-            check_sizes(num_classes, hidden=embed_dim * ratio, **sizes)
         norm_layer, made = norm_layer or swin_norm, dict(dtype=as_dtype(dtype), seed=make_rng(seed))
         patches = DynamicPatchEmbed if dynamic_img_size or not strict_img_size else PatchEmbed
+        stages = stage_sizes(embed_dim, depths, num_heads, head_dim, window_size, mlp_ratio)
+        for stage in stages:
+            sizes = dict(in_chans=in_chans, embed_dim=embed_dim, depths=stage.depth, num_heads=stage.heads)
+            check_sizes(num_classes, hidden=stage.dim * stage.mlp_ratio, **sizes)
         self.patch_embed = patches(img_size, patch_size, in_chans, embed_dim, norm_layer, **made)
         rates = iter(np.linspace(0, drop_path_rate, sum(depths)).tolist())
+        options = dict(
+            always_partition=always_partition,
+            qkv_bias=qkv_bias,
+            proj_drop=proj_drop_rate,
+            attn_drop=attn_drop_rate,
+            norm_layer=norm_layer,
+            pad_first=pad_first,
+            **made,
+        )
 
-        def stage(i):
-            width, grid = embed_dim * 2**i, tuple(-(-side // 2**i) for side in self.patch_embed.grid_size)
-            merging = PatchMerging(width // 2, width, norm_layer, **made) if i else None
-            sizes = (width, grid, heads[i], head_dims[i], windows[i])
-            options = dict(
-                always_partition=always_partition,
-                mlp_ratio=ratios[i],
-                qkv_bias=qkv_bias,
-                proj_drop=proj_drop_rate,
-                attn_drop=attn_drop_rate,
-                norm_layer=norm_layer,
-                pad_first=pad_first,
-                **made,
+        def swin_stage(i, stage):
+            merging = PatchMerging(stage.dim // 2, stage.dim, norm_layer, **made) if i else None
+            grid = coarser(self.patch_embed.grid_size, i)
+            sizes = (stage.dim, grid, stage.heads, stage.head_dim, stage.window)
+            shifts = [(0, 0), tuple(side // 2 for side in stage.window)]
+            return SwinStage(
+                merging,
+                [
+                    SwinBlock(*sizes, shifts[j % 2], mlp_ratio=stage.mlp_ratio, drop_path=next(rates), **options)
+                    for j in range(stage.depth)
+                ],
             )
-            shifts = [(0, 0), tuple(side // 2 for side in windows[i])]
-            blocks = [SwinBlock(*sizes, shifts[j % 2], drop_path=next(rates), **options) for j in range(depths[i])]
-            return SwinStage(merging, blocks)
 
-        self.layers = Sequence(stage(i) for i in range(len(depths)))
-        self.num_classes, self.num_features = num_classes, embed_dim * 2 ** (len(depths) - 1)
+        self.layers = Sequence(swin_stage(i, stage) for i, stage in enumerate(stages))
+        self.num_classes, self.num_features = num_classes, stages[-1].dim
         self.norm = norm_layer(self.num_features, dtype=dtype)
         self.head = MapHead(self.num_features, num_classes, drop_rate, **made)
         self.set_paths()
@@ -143,7 +150,7 @@ class SwinTransformer(Layer):
         """The last map behind the norm, as timm returns it: (B, rows, columns, num_features)."""
         return self.norm(self.features(x))
 
-    def forward_intermediates(self, x, indices=None, norm=False):
+    def forward_intermediates(self, x, indices: Iterable[int] | None = None, norm: bool = False) -> list:
         """The pyramid: the map after each stage, or after those in `indices` (negative ones count from the end).
 
         norm: put the last one through the norm. -> list of (B, width, rows, columns), as timm has them.
@@ -171,10 +178,10 @@ class SwinTransformer(Layer):
         token = None if patch is None else check_patch(patch, size)
         for stage in self.layers:
             maps += [block.attention_on_map(kept[block.attn], size, token) for block in stage.blocks]
-            size, token = _merged(size), token and (token[0] // 2, token[1] // 2)
+            size, token = coarser(size, 1), token and (token[0] // 2, token[1] // 2)
         return maps
 
-    def parameter_depth(self, name):
+    def parameter_depth(self, name: str) -> int:
         """0 for the embedding, i + 1 for the i-th block of all stages, one more for what follows the blocks.
 
         A merging of patches belongs to the block behind it.
@@ -185,10 +192,17 @@ class SwinTransformer(Layer):
             return 0 if part == "patch_embed" else before[-1] + 1
         return 1 + before[int(rest[0])] + (int(rest[2]) if rest[1] == "blocks" else 0)
 
-    def set_grad_checkpointing(self, enable=True):
+    def adapt_weights(self, arrays: dict, origin: str) -> None:
+        """See Model; tables of relative position bias are resized."""
+        super().adapt_weights(arrays, origin)
+        fit_windows(self, arrays)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""
         for stage in self.layers:
             stage.blocks.set_recompute(enable)
+
+    count_parameters = staticmethod(count_parameters)
 
 
 class NarrowSwinTransformer(SwinTransformer):
@@ -197,74 +211,38 @@ class NarrowSwinTransformer(SwinTransformer):
     Matrices in the stages start at 1/√in instead of timm's 0.02, as in NarrowVisionTransformer.
     """
 
-    def __init__(self, *args, seed=0, **options):
+    def __init__(self, *args, seed=0, **options) -> None:
         super().__init__(*args, seed=seed, **options)
         for _, layer in self.layers.named_layers():
             if isinstance(layer, Linear):
                 layer.weight.data *= layer.weight.data.shape[1] ** -0.5 / 0.02
 
 
-def _per_stage(name, value, depths):
-    """One value for all stages, or a list of one for each."""
-    values = tuple(value) if isinstance(value, (tuple, list)) else (value,) * len(depths)
-    if len(values) != len(depths):
-        raise ConfigError(f"{name} must have one value for each of the {len(depths)} stages, got {value!r}")
-    return values
-
-
-def _merged(size):
-    """(rows, columns) of a map after a merging of patches, odd ones padded."""
-    return tuple(-(-side // 2) for side in size)
-
-
-def _windows(window_size, depths):
-    """(rows, columns) for each stage; two ints are one window for all."""
-    if isinstance(window_size, (tuple, list)) and all(isinstance(side, int) for side in window_size[:2]):
-        window_size = [window_size] * len(depths) if len(window_size) == 2 else window_size
-    return tuple(pair(window, "window_size") for window in _per_stage("window_size", window_size, depths))
-
-
-def count_parameters(
-    img_size=224,
-    patch_size=4,
-    in_chans=3,
-    num_classes=1000,
-    embed_dim=96,
-    depths=(2, 2, 6, 2),
-    num_heads=(3, 6, 12, 24),
-    window_size=7,
-    mlp_ratio=4.0,
-    **others,
-):
-    """How many parameters a model has, by arithmetic: nothing is made. Other options change nothing of it."""
-    image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
-    windows, ratios = _windows(window_size, depths), _per_stage("mlp_ratio", mlp_ratio, depths)
-    total = embed_dim * (in_chans * math.prod(patch) + 3)
-    for i, (depth, heads) in enumerate(zip(depths, num_heads)):
-        D, grid = embed_dim * 2**i, [-(-side // (step * 2**i)) for side, step in zip(image, patch)]
-        table = math.prod(2 * min(window, side) - 1 for window, side in zip(windows[i], grid))
-        hidden = int(D * ratios[i])
-        total += depth * (4 * D * D + 9 * D + 2 * D * hidden + hidden + heads * table)
-        total += 2 * D * D + 4 * D if i else 0  # the merging
-    return total + 2 * D + (D + 1) * num_classes
-
-
-def _swin(patch_size, window_size, img_size, embed_dim, depths, num_heads, **options):
-    sizes = dict(img_size=img_size, patch_size=patch_size, window_size=window_size, embed_dim=embed_dim)
-    return {**sizes, "depths": depths, "num_heads": num_heads, **options}
-
-
 _TINY = (96, (2, 2, 6, 2), (3, 6, 12, 24))
 _SMALL = (96, (2, 2, 18, 2), (3, 6, 12, 24))
 _BASE = (128, (2, 2, 18, 2), (4, 8, 16, 32))
-_CIFAR = dict(num_classes=10, mlp_ratio=2.0)
 
-# name: class and options. Names and sizes are timm's; those for 32 pixels are our own.
+
+def _sizes(patch_size, window_size, img_size, size):
+    embed_dim, depths, num_heads = size
+    named = dict(img_size=img_size, patch_size=patch_size, window_size=window_size)
+    return {**named, "embed_dim": embed_dim, "depths": depths, "num_heads": num_heads}
+
+
+def _swin(*row, crop_pct=0.9):
+    return SwinTransformer, _sizes(*row), replace(IMAGENET, crop_pct=crop_pct)
+
+
+def _narrow(*row):
+    return NarrowSwinTransformer, {**_sizes(*row), "num_classes": 10, "mlp_ratio": 2.0}, Preprocessing()
+
+
+# name: class, options and preprocessing. Names and sizes are timm's; those for 32 pixels are our own.
 VARIANTS = {
-    "swin_tiny_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_TINY)),
-    "swin_small_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_SMALL)),
-    "swin_base_patch4_window7_224": (SwinTransformer, _swin(4, 7, 224, *_BASE)),
-    "swin_base_patch4_window12_384": (SwinTransformer, _swin(4, 12, 384, *_BASE)),
-    "swin_micro_patch2_window4_32": (NarrowSwinTransformer, _swin(2, 4, 32, 32, (2, 4, 2), (1, 2, 4), **_CIFAR)),
-    "swin_mini_patch2_window4_32": (NarrowSwinTransformer, _swin(2, 4, 32, 96, (2, 6, 4), (3, 6, 12), **_CIFAR)),
+    "swin_tiny_patch4_window7_224": _swin(4, 7, 224, _TINY),
+    "swin_small_patch4_window7_224": _swin(4, 7, 224, _SMALL),
+    "swin_base_patch4_window7_224": _swin(4, 7, 224, _BASE),
+    "swin_base_patch4_window12_384": _swin(4, 12, 384, _BASE, crop_pct=1.0),
+    "swin_micro_patch2_window4_32": _narrow(2, 4, 32, (32, (2, 4, 2), (1, 2, 4))),
+    "swin_mini_patch2_window4_32": _narrow(2, 4, 32, (96, (2, 6, 4), (3, 6, 12))),
 }

@@ -3,15 +3,22 @@
 Shapes: B batch, T class and other prefix tokens, N patches, D width, K classes.
 """
 
+import math
+from collections.abc import Callable, Iterable
+
 import numpy as np
 
 from ..core import FORGET, Layer, as_dtype, make_rng
+from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import AverageHead, Block, ClassHead, DistilledHead, Embed, LayerNorm, PatchEmbed, Sequence
 from ..layers.activations import GELU
+from ..layers.patches import pair
+from ..weights.adapt import fit_pos_embed
+from .model import Model
 
 
-class VisionTransformer(Layer):
+class VisionTransformer(Model):
     """Patches and learned tokens, plus position embedding, through `depth` blocks; a norm and a linear head.
 
     img_size, patch_size: int or (height, width).
@@ -24,33 +31,36 @@ class VisionTransformer(Layer):
     drop_path_rate:       DropPath of the last block; it rises linearly from 0 at the first.
     norm_layer:           called as norm_layer(dim, dtype=…); act_layer: called without arguments.
     global_pool:          "token", the class token; or "avg", the mean of the patches, then a norm (timm's fc_norm).
+    embed_layer, embed, block: what makes the patches, the tokens of them and each block.
 
     x: (B, in_chans, H, W) floating point -> logits (B, K). Initial values are timm's.
     """
 
     def __init__(
         self,
-        img_size=224,
-        patch_size=16,
-        in_chans=3,
-        num_classes=1000,
-        embed_dim=768,
-        depth=12,
-        num_heads=12,
-        mlp_ratio=4.0,
-        qkv_bias=True,
-        qk_scale=None,
-        representation_size=None,
-        distilled=False,
-        drop_rate=0.0,
-        attn_drop_rate=0.0,
-        drop_path_rate=0.0,
-        norm_layer=None,
-        act_layer=None,
-        global_pool="token",
-        embed_layer=PatchEmbed,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        representation_size: int | None = None,
+        distilled: bool = False,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_layer: Callable[..., Layer] | None = None,
+        act_layer: Callable[[], Layer] | None = None,
+        global_pool: str = "token",
+        embed_layer: Callable[..., PatchEmbed] = PatchEmbed,
         *,
-        dtype="float32",
+        embed: Callable[..., Embed] = Embed,
+        block: Callable[..., Block] = Block,
+        dtype: str = "float32",
         seed=0,
     ):
         check_sizes(
@@ -62,23 +72,28 @@ class VisionTransformer(Layer):
             hidden=embed_dim * mlp_ratio,
             representation_size=1 if representation_size is None else representation_size,
         )
+        norm_layer, made = norm_layer or LayerNorm, dict(dtype=as_dtype(dtype), seed=make_rng(seed))
+        patches = embed_layer(img_size, patch_size, in_chans, embed_dim, **made)
+        self.embed = embed(patches, embed_dim, dist_token=distilled, drop_rate=drop_rate, norm_layer=norm_layer, **made)
+        width = (embed_dim, num_heads, mlp_ratio, qkv_bias, qk_scale, drop_rate, attn_drop_rate)
+        self.blocks = Sequence(
+            block(*width, float(rate), act_layer or GELU, norm_layer, **made)
+            for rate in np.linspace(0, drop_path_rate, depth)
+        )
         if global_pool not in ("token", "avg") or (distilled and global_pool == "avg"):
             raise ConfigError(
                 f"global_pool must be 'token', or 'avg' for a model that is not distilled; got {global_pool!r}"
             )
-        norm_layer, made = norm_layer or LayerNorm, dict(dtype=as_dtype(dtype), seed=make_rng(seed))
-        patches = embed_layer(img_size, patch_size, in_chans, embed_dim, **made)
-        self.embed = Embed(patches, embed_dim, dist_token=distilled, drop_rate=drop_rate, **made)
-        width = (embed_dim, num_heads, mlp_ratio, qkv_bias, qk_scale, drop_rate, attn_drop_rate)
-        self.blocks = Sequence(
-            Block(*width, float(rate), act_layer or GELU, norm_layer, **made)
-            for rate in np.linspace(0, drop_path_rate, depth)
-        )
+        if global_pool == "token" and self.embed.cls_token is None:
+            raise ConfigError("class_token=False needs global_pool='avg'")
+        made |= dict(norm_layer=norm_layer)
         if distilled:
-            self.classifier = DistilledHead(embed_dim, num_classes, norm_layer, **made)
+            self.classifier = DistilledHead(embed_dim, num_classes, **made)
+        elif global_pool == "avg":
+            prefix = self.embed.num_prefix_tokens
+            self.classifier = AverageHead(embed_dim, num_classes, prefix, representation_size, **made)
         else:
-            options = (num_classes, representation_size, norm_layer)
-            self.classifier = pooling_head(global_pool, self.embed, embed_dim, *options, **made)
+            self.classifier = ClassHead(embed_dim, num_classes, representation_size, **made)
         self.set_paths()
 
     def forward(self, x, tape=FORGET):
@@ -101,7 +116,7 @@ class VisionTransformer(Layer):
         """The tokens after the last block and the norm, as timm returns them: (B, T+N, D)."""
         return self.classifier.normalized(self.features(x))
 
-    def forward_intermediates(self, x, indices=None, norm=False):
+    def forward_intermediates(self, x, indices: Iterable[int] | None = None, norm: bool = False) -> list:
         """The tokens after each block, or after those in `indices` (negative ones count from the end).
 
         norm: put each through the final norm. -> list of (B, T+N, D).
@@ -133,26 +148,50 @@ class VisionTransformer(Layer):
         found = [layer.values_and_probabilities(kept[layer])[1] for layer in self.attention_layers]
         return [p[:, :, queries, T:].mean(2).reshape(*p.shape[:2], *grid) * p.shape[-1] for p in found]
 
-    def parameter_depth(self, name):
+    def parameter_depth(self, name: str) -> int:
         """0 for the embedding, i + 1 for the i-th block, one more for what follows the blocks."""
         if name.startswith("blocks."):
             return 1 + int(name.split(".")[1])
         embedding = name.startswith(("patch_embed.", "norm_pre.")) or name.endswith(("_token", "pos_embed"))
         return 0 if embedding else len(self.blocks) + 1
 
-    def set_grad_checkpointing(self, enable=True):
+    def adapt_weights(self, arrays: dict, origin: str) -> None:
+        """See Model; the position embedding is resized, as the file's library does."""
+        super().adapt_weights(arrays, origin)
+        fit_pos_embed(arrays, self.pos_embed.data.shape, self.num_prefix_positions, self.patch_embed.grid_size, origin)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""
         self.blocks.set_recompute(enable)
 
+    @staticmethod
+    def count_parameters(
+        *,
+        img_size: int | tuple[int, int],
+        patch_size: int | tuple[int, int],
+        in_chans: int,
+        num_classes: int,
+        embed_dim: int,
+        depth: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        representation_size: int | None,
+        distilled: bool,
+        **others,
+    ) -> int:
+        """How many parameters a model with these options has, by arithmetic: nothing is made."""
+        D, hidden, heads = embed_dim, int(embed_dim * mlp_ratio), 2 if distilled else 1
+        image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
+        patches = math.prod(side // step for side, step in zip(image, patch))
+        embed = D * (in_chans * math.prod(patch) + 1) + (patches + 2 * heads) * D  # each token has a position
+        block = 4 * D + D * (3 * D + 3 * bool(qkv_bias)) + D * (D + 1) + hidden * (D + 1) + D * (hidden + 1)
+        features, represent = D, 0
+        if representation_size and not distilled:
+            features, represent = representation_size, representation_size * (D + 1)
+        return embed + depth * block + 2 * D + represent + heads * (features + 1) * num_classes
 
-def pooling_head(global_pool, embed, dim, num_classes, representation_size, norm_layer, **made):
-    """The head for global_pool "token" or "avg"."""
-    if global_pool == "avg":
-        return AverageHead(dim, num_classes, embed.num_prefix_tokens, representation_size, norm_layer, **made)
-    return ClassHead(dim, num_classes, representation_size, norm_layer, **made)
 
-
-def check_sizes(num_classes, *, hidden, **sizes):
+def check_sizes(num_classes: int, *, hidden: float, **sizes: int) -> None:
     """Errors: ConfigError where a size is not an int of at least 1, or num_classes is negative."""
     for name, value in sizes.items():
         if not isinstance(value, (int, np.integer)) or value < 1:
@@ -180,10 +219,47 @@ class NarrowVisionTransformer(VisionTransformer):
     at 95% instead of 76%.
     """
 
-    def __init__(self, *args, seed=0, **options):
+    def __init__(self, *args, seed=0, **options) -> None:
         super().__init__(*args, seed=seed, **options)
         for block in self.blocks:
             for _, parameter in block.named_parameters():
                 if parameter.data.ndim == 2:
                     parameter.data *= parameter.data.shape[1] ** -0.5 / 0.02
         self.pos_embed.data *= 1 / 0.02
+
+
+TINY, SMALL, BASE, LARGE, HUGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)
+
+
+def sizes(patch_size: int, size: tuple[int, int, int], img_size: int = 224, **options) -> dict:
+    """The options of a preset; size: (embed_dim, depth, num_heads)."""
+    embed_dim, depth, num_heads = size
+    named = dict(img_size=img_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
+    return {**named, **options}
+
+
+def _vit(*row, crop_pct=0.9):
+    return VisionTransformer, sizes(*row), Preprocessing(crop_pct=crop_pct)
+
+
+def _narrow(*row, **options):
+    return NarrowVisionTransformer, sizes(*row, num_classes=10, **options), Preprocessing()
+
+
+# name: class, options, preprocessing. Names, sizes and defaults are timm's; those for 8, 28 and 32 pixels our own.
+VARIANTS = {
+    "vit_tiny_patch16_224": _vit(16, TINY),
+    "vit_small_patch16_224": _vit(16, SMALL),
+    "vit_small_patch32_224": _vit(32, SMALL),
+    "vit_base_patch16_224": _vit(16, BASE),
+    "vit_base_patch16_384": _vit(16, BASE, 384, crop_pct=1.0),
+    "vit_base_patch32_224": _vit(32, BASE),
+    "vit_large_patch16_224": _vit(16, LARGE),
+    "vit_large_patch32_224": _vit(32, LARGE),
+    "vit_huge_patch14_224": _vit(14, HUGE),
+    "vit_micro_patch2_8": _narrow(2, (64, 4, 4), 8, in_chans=1, mlp_ratio=2.0),
+    "vit_micro_patch7_28": _narrow(7, (64, 4, 4), 28, in_chans=1),
+    "vit_micro_patch4_28": _narrow(4, (64, 6, 4), 28, in_chans=1, mlp_ratio=2.0),
+    "vit_micro_patch4_32": _narrow(4, (96, 6, 4), 32, mlp_ratio=2.0),
+    "vit_mini_patch4_32": _narrow(4, (192, 6, 3), 32),
+}

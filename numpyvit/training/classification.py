@@ -13,7 +13,7 @@ from ..metrics import accuracy, class_figures, label_ranks, top_k
 from ..models import class_names
 from ..weights.adapt import Notice
 from .class_names import match_classes
-from .evaluation import check_images, check_number_of_classes, home, known_classes
+from .evaluation import check_images, check_number_of_classes, known_classes, module_and_dtype
 from .inference import infer
 from .task import Task
 
@@ -57,7 +57,7 @@ class Classification(Task):
         check_images(model, dataset)
         outputs, left_out = _outputs(model, dataset)
         dataset = _without(dataset, left_out)
-        xp, dtype = home(model)
+        xp, dtype = module_and_dtype(model)
         start, loss, ranks, predicted = time.perf_counter(), 0.0, [], []
         for images, labels in Loader(dataset, batch_size, dtype=dtype).epoch():
             labels = outputs[labels]

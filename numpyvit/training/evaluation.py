@@ -2,6 +2,7 @@
 
 from ..backend import array_module
 from ..errors import ConfigError
+from ..models import Model
 from .task import Task, task_for
 
 
@@ -41,7 +42,7 @@ def known_classes(model):
     return list(names) if names and len(names) == getattr(model, "num_classes", None) else None
 
 
-def home(model):
+def module_and_dtype(model):
     """The namespace and dtype of a model's parameters."""
     data = next(parameter.data for _, parameter in model.named_parameters())
     return array_module(data), data.dtype
@@ -51,14 +52,11 @@ def check_images(model, dataset):
     """Errors: ConfigError where the set is empty, or its images have another shape than the model takes."""
     if len(dataset) == 0:
         raise ConfigError("the data set is empty")
-    embed = getattr(model, "patch_embed", None)
-    if embed is not None:
-        expected = (embed.proj.weight.data.shape[1], *embed.img_size)
-        if tuple(dataset.image_shape) != expected:
-            raise ConfigError(
-                f"the data has images of shape {tuple(dataset.image_shape)}, the model takes {expected}; "
-                f"create it with img_size={tuple(dataset.image_shape[1:])} and in_chans={dataset.image_shape[0]}"
-            )
+    if isinstance(model, Model) and not model.takes(dataset.image_shape):
+        raise ConfigError(
+            f"the data has images of shape {tuple(dataset.image_shape)}, the model takes {model.input_shape}; "
+            f"create it with img_size={tuple(dataset.image_shape[1:])} and in_chans={dataset.image_shape[0]}"
+        )
 
 
 def check_number_of_classes(model, dataset):

@@ -9,10 +9,11 @@ import numpy as np
 
 from ..backend import on_host
 from ..data.loader import Loader
+from ..data.preprocessing import Preprocessing
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
 from ..optim import EMA
 from .divergence import explain_non_finite, overflowed_parameter
-from .evaluation import home
+from .evaluation import module_and_dtype
 from .nested import first_array, to_device
 from .optimization import make_optimizer, make_schedule
 from .progress import Progress
@@ -31,11 +32,10 @@ class Trainer:
         self.model, self.val, self.test, self.settings = model, val, test, settings
         self.task = task
         self.writer, self.threads, self.shown, self.save_every = None, threads, progress, save_every
-        preparation = {"classes": list(train.classes), "mean": list(train.mean), "std": list(train.std)}
-        preparation |= getattr(train, "reading", {})
-        model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), "crop_pct": 1.0, **preparation}
-        self.notes = {**preparation, **notes}  # from which a file gives a model the same pretrained_cfg
-        self.xp, dtype = home(model)
+        preprocessing = getattr(train, "preprocessing", Preprocessing(train.mean, train.std))
+        model.pretrained_cfg = {**preprocessing.as_dict(), "classes": list(train.classes)}
+        self.notes = {**model.pretrained_cfg, **notes}  # from which a file gives a model the same pretrained_cfg
+        self.xp, dtype = module_and_dtype(model)
         self.loader = Loader(train, settings.batch_size, shuffle=True, augment=augment, seed=settings.seed, dtype=dtype)
         self.optimizer = make_optimizer(model, settings)
         self.ema = EMA(model, settings.ema_decay) if settings.ema_decay else None

@@ -2,16 +2,18 @@
 
 import importlib.resources
 import math
+import os
 import warnings
 
 import numpy as np
 
 from ..backend import array_module
-from ..errors import CheckpointError
+from ..core import Layer
+from ..data.preprocessing import Preprocessing
+from ..errors import CheckpointError, ConfigError
 from ..functional.resample import resize_pos_embed
 from ..layers import LayerNorm
 from .checkpoint import read_checkpoint
-from .swin import fit_windows
 
 _SHOWN = 5  # names that a message lists
 _MOST_PATCHES = 128 * 128  # that a position embedding is resized from; no published one has more
@@ -21,40 +23,44 @@ class Notice(UserWarning):
     """Something about a checkpoint that one should know: a head that was dropped, say."""
 
 
-def load_pretrained(model, path):
+def load_pretrained(model: Layer, path: str | os.PathLike) -> dict:
     """Load a checkpoint of any origin into a model; see put_weights. Returns the checkpoint's notes."""
     arrays, notes, origin = read_checkpoint(path)
     put_weights(model, arrays, notes, origin, path)
     return notes
 
 
-def put_weights(model, arrays, notes, origin, path):
+def put_weights(model: Layer, arrays: dict, notes: dict, origin: str, path: str | os.PathLike) -> None:
     """Put what read_checkpoint returned into a model, adapting what can be adapted, and set its pretrained_cfg.
 
-    Another number of classes drops the head (with a Notice); another image size resizes the position embedding as the
-    file's library does; other channels fold or repeat the patch weights as timm does. What else does not fit is a
-    CheckpointError that lists it.
+    Another number of classes drops the head (with a Notice); the model adapts what else it can (adapt_weights): other
+    channels, another image size. What then does not fit is a CheckpointError that lists it.
     """
     own = {name: parameter.data for name, parameter in model.named_parameters()}
-    dropped = _drop_heads(arrays, own, model.num_classes)
+    heads = tuple(f"{layer}." for layer in model.class_layers)
+    dropped = _drop_heads(arrays, heads, model.num_classes)
     if dropped and model.num_classes:
         warnings.warn(
             f"{path}: the head for {dropped} classes was dropped; that for {model.num_classes} is new and untrained",
             Notice,
             stacklevel=4,
         )
-    _adapt_channels(arrays, own)
-    _adapt_pos_embed(arrays, own, model, origin, path)
-    if origin == "swin":
-        fit_windows(model, arrays)
-    kept = {name: data for name, data in own.items() if dropped and name.startswith("head")}
+    try:
+        model.adapt_weights(arrays, origin)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    kept = {name: data for name, data in own.items() if dropped and name.startswith(heads)}
     _check_fit(type(model).__name__, own, {**kept, **arrays}, path)
     model.load_state_dict({**kept, **arrays})
     if origin == "huggingface":
         for _, layer in model.named_layers():
             if isinstance(layer, LayerNorm):
                 layer.eps = 1e-12  # of Hugging Face's ViT and DeiT
-    model.pretrained_cfg = {**getattr(model, "pretrained_cfg", {}), **_preparation(arrays, notes, origin, path)}
+    cfg = getattr(model, "pretrained_cfg", {})
+    bias = arrays.get(f"{heads[0]}bias")
+    if bias is not None and bias.size == 1000:
+        cfg = {**cfg, "classes": imagenet_classes()}
+    model.pretrained_cfg = _preparation(cfg, arrays, notes, origin, path)
 
 
 def _check_fit(kind, own, given, path):
@@ -75,63 +81,50 @@ def _check_fit(kind, own, given, path):
             raise CheckpointError(f"{path}: {name} holds NaN or infinity; choose weights from before that")
 
 
-_CHECKS = {  # of notes that say how images were prepared; files may be edited by hand
-    "classes": lambda value: _are((str, int, float), value),
-    "mean": lambda value: _are((int, float), value),
-    "std": lambda value: _are((int, float), value),
-    "crop_pct": lambda value: isinstance(value, (int, float)) and 0 < value <= 1,
-    "interpolation": lambda value: value in ("squash", "nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"),
-}
+def _preparation(cfg, arrays, notes, origin, path):
+    """What the file says of how its images were prepared, and the model's pretrained_cfg for the rest."""
+    if "recipe" in notes:
+        cfg = {**cfg, "crop_pct": 1.0}  # trained here, on whole images if nothing else is said
+    elif origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes images; its DeiT crops as others
+        cfg = {**cfg, **Preprocessing(interpolation="squash").as_dict()}
+    try:
+        preprocessing = Preprocessing.of({**cfg, **{name: value for name, value in notes.items() if value is not None}})
+    except ConfigError as error:  # files may be edited by hand
+        raise CheckpointError(f"{path}: its note {error}; save the file again") from None
+    classes = notes.get("classes")
+    if classes is None:
+        return {**preprocessing.as_dict(), "classes": cfg.get("classes")}
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(name, (str, int, float)) for name in classes):
+        raise CheckpointError(f"{path}: its note 'classes' cannot be {classes!r:.80}; save the file again")
+    return {**preprocessing.as_dict(), "classes": classes}
 
 
-def _are(kinds, value):
-    return isinstance(value, (list, tuple)) and all(isinstance(item, kinds) for item in value)
-
-
-def _preparation(arrays, notes, origin, path):
-    """What the file says of how its images were prepared, as far as that differs from the preset's."""
-    cfg = {"crop_pct": 1.0} if "recipe" in notes else {}  # trained here, on whole images if nothing else is said
-    for key, check in _CHECKS.items():
-        if notes.get(key) is not None:
-            if not check(notes[key]):
-                raise CheckpointError(f"{path}: its note {key!r} cannot be {notes[key]!r:.80}; save the file again")
-            cfg[key] = notes[key]
-    if "classes" in cfg:
-        return cfg
-    if any(name in arrays and arrays[name].size == 1000 for name in ("head.bias", "head.fc.bias")):
-        cfg["classes"] = imagenet_classes()
-    if origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes images; its DeiT crops as others
-        cfg |= {"interpolation": "squash", "crop_pct": 1.0, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    return cfg
-
-
-def imagenet_classes():
+def imagenet_classes() -> list[str]:
     """The names of ImageNet-1k's classes in their usual order, from WordNet 3.0."""
     return importlib.resources.files("numpyvit.data").joinpath("imagenet_classes.txt").read_text().splitlines()
 
 
-def _drop_heads(arrays, own, num_classes):
+def _drop_heads(arrays, heads, num_classes):
     """Take out heads for another number of classes; returns that number, or 0 where they fit."""
-    name = "head.fc.weight" if "head.fc.weight" in arrays else "head.weight"
-    weight = arrays.get(name)
-    if weight is None or weight.ndim != 2 or (name in own and weight.shape[0] == num_classes):
+    weight = arrays.get(f"{heads[0]}weight")
+    if weight is None or weight.ndim != 2 or (num_classes and weight.shape[0] == num_classes):
         return 0
-    for name in [name for name in arrays if name.startswith(("head.", "head_dist."))]:
+    for name in [name for name in arrays if name.startswith(heads)]:
         del arrays[name]
     return weight.shape[0]
 
 
-def _adapt_channels(arrays, own):
-    """Fold the patch weights where only their number of channels differs from the model's."""
-    name = "patch_embed.proj.weight"
-    if name not in arrays or name not in own:
-        return
-    given, wanted = arrays[name].shape, own[name].shape
-    if len(given) == 4 and given[1] > 0 and (given[0], *given[2:]) == (wanted[0], *wanted[2:]):
-        arrays[name] = fold_channels(arrays[name], wanted[1])
+# ---- what models adapt ----------------------------------------------------------------------------------------------
 
 
-def fold_channels(weight, in_chans):
+def fit_channels(arrays: dict, name: str, shape: tuple[int, ...]) -> None:
+    """Fold the weights that meet the images where only their number of channels differs from a model's."""
+    given = arrays[name].shape if name in arrays else ()
+    if len(given) == 4 and given[1] > 0 and (given[0], *given[2:]) == (shape[0], *shape[2:]):
+        arrays[name] = fold_channels(arrays[name], shape[1])
+
+
+def fold_channels(weight: np.ndarray, in_chans: int) -> np.ndarray:
     """(D, C, P, P) for another number of channels: one is the sum, more repeat the old ones and keep the sum's size."""
     own = weight.shape[1]
     if own == in_chans:
@@ -142,19 +135,20 @@ def fold_channels(weight, in_chans):
     return repeated * (own / in_chans)
 
 
-def _adapt_pos_embed(arrays, own, model, origin, path):
-    """Resize the position embedding where only its number of tokens differs from the model's."""
-    if "pos_embed" not in arrays or "pos_embed" not in own:
+def fit_pos_embed(arrays: dict, shape: tuple[int, ...], prefix: int, grid: tuple[int, int], origin: str) -> None:
+    """Resize the position embedding where only its number of tokens differs from that of a model.
+
+    shape: the model's, (1, prefix + patches, D), of which `prefix` belong to class and other tokens; grid: its rows and
+    columns of patches. Errors: CheckpointError where the given patches are not those of a square image.
+    """
+    given = arrays.get("pos_embed")
+    if given is None or given.ndim != 3 or given.shape[::2] != shape[::2] or given.shape[1] == shape[1]:
         return
-    given, wanted = arrays["pos_embed"], own["pos_embed"]
-    if given.ndim != 3 or given.shape[::2] != wanted.shape[::2] or given.shape[1] == wanted.shape[1]:
-        return
-    prefix = model.num_prefix_positions
     patches = given.shape[1] - prefix
     side = math.isqrt(max(patches, 0))
     if not 0 < patches == side * side <= _MOST_PATCHES:
         raise CheckpointError(
-            f"{path}: its position embedding of {given.shape[1]} tokens is not {prefix} and a square of at most "
+            f"its position embedding of {given.shape[1]} tokens is not {prefix} and a square of at most "
             f"{_MOST_PATCHES:,}"
         )
-    arrays["pos_embed"] = resize_pos_embed(given, prefix, (side, side), model.patch_embed.grid_size, origin)
+    arrays["pos_embed"] = resize_pos_embed(given, prefix, (side, side), grid, origin)
