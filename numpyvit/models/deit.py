@@ -3,7 +3,8 @@
 from dataclasses import replace
 
 from .model import IMAGENET
-from .vit import BASE, SMALL, TINY, VisionTransformer, sizes
+from .vit import VisionTransformer
+from .vit_sizes import BASE, SMALL, TINY, sizes
 
 
 def _deit(*row, crop_pct=0.9, **options):

@@ -5,7 +5,8 @@ from functools import partial
 
 from ..layers import Block, DynamicEmbed, DynamicPatchEmbed, Embed, PatchEmbed
 from .model import IMAGENET
-from .vit import BASE, SMALL, VisionTransformer, sizes
+from .vit import VisionTransformer
+from .vit_sizes import BASE, SMALL, sizes
 
 
 class ModernVisionTransformer(VisionTransformer):

@@ -3,7 +3,6 @@
 Shapes: B batch, T class and other prefix tokens, N patches, D width, K classes.
 """
 
-import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -13,9 +12,9 @@ from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import AverageHead, Block, ClassHead, DistilledHead, Embed, LayerNorm, PatchEmbed, Sequence
 from ..layers.activations import GELU
-from ..layers.patches import pair
 from ..weights.adapt import fit_pos_embed
 from .model import Model
+from .vit_sizes import BASE, HUGE, LARGE, SMALL, TINY, count_parameters, sizes
 
 
 class VisionTransformer(Model):
@@ -164,31 +163,7 @@ class VisionTransformer(Model):
         """Let each block keep only its input for backward and run forward again there (see core.Recompute)."""
         self.blocks.set_recompute(enable)
 
-    @staticmethod
-    def count_parameters(
-        *,
-        img_size: int | tuple[int, int],
-        patch_size: int | tuple[int, int],
-        in_chans: int,
-        num_classes: int,
-        embed_dim: int,
-        depth: int,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        representation_size: int | None,
-        distilled: bool,
-        **others,
-    ) -> int:
-        """How many parameters a model with these options has, by arithmetic: nothing is made."""
-        D, hidden, heads = embed_dim, int(embed_dim * mlp_ratio), 2 if distilled else 1
-        image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
-        patches = math.prod(side // step for side, step in zip(image, patch))
-        embed = D * (in_chans * math.prod(patch) + 1) + (patches + 2 * heads) * D  # each token has a position
-        block = 4 * D + D * (3 * D + 3 * bool(qkv_bias)) + D * (D + 1) + hidden * (D + 1) + D * (hidden + 1)
-        features, represent = D, 0
-        if representation_size and not distilled:
-            features, represent = representation_size, representation_size * (D + 1)
-        return embed + depth * block + 2 * D + represent + heads * (features + 1) * num_classes
+    count_parameters = staticmethod(count_parameters)
 
 
 def check_sizes(num_classes: int, *, hidden: float, **sizes: int) -> None:
@@ -226,16 +201,6 @@ class NarrowVisionTransformer(VisionTransformer):
                 if parameter.data.ndim == 2:
                     parameter.data *= parameter.data.shape[1] ** -0.5 / 0.02
         self.pos_embed.data *= 1 / 0.02
-
-
-TINY, SMALL, BASE, LARGE, HUGE = (192, 12, 3), (384, 12, 6), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)
-
-
-def sizes(patch_size: int, size: tuple[int, int, int], img_size: int = 224, **options) -> dict:
-    """The options of a preset; size: (embed_dim, depth, num_heads)."""
-    embed_dim, depth, num_heads = size
-    named = dict(img_size=img_size, patch_size=patch_size, embed_dim=embed_dim, depth=depth, num_heads=num_heads)
-    return {**named, **options}
 
 
 def _vit(*row, crop_pct=0.9):
