@@ -3,11 +3,13 @@
 from ..core import FORGET, Buffer, Layer, Parameter, Recompute
 from .activations import GELU, GELUTanh, Identity, ReLU, Softmax, Tanh
 from .attention import Attention, Block
+from .batch_norm import FrozenBatchNorm2d
+from .convolution import Conv2d, MaxPool2d
 from .dropout import Dropout, DropPath
 from .embed import DynamicEmbed, Embed
 from .heads import AverageHead, ClassHead, DistilledHead, PreLogits
 from .linear import Linear, Mlp
-from .norm import LayerNorm, LayerScale
+from .norm import GroupNorm, LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
 from .sequence import Sequence
 from .window import MapHead, PatchMerging, SwinBlock, SwinStage, WindowAttention
@@ -20,19 +22,23 @@ __all__ = [
     "Block",
     "Buffer",
     "ClassHead",
+    "Conv2d",
     "DistilledHead",
     "DropPath",
     "Dropout",
     "DynamicEmbed",
     "DynamicPatchEmbed",
     "Embed",
+    "FrozenBatchNorm2d",
     "GELUTanh",
+    "GroupNorm",
     "Identity",
     "Layer",
     "LayerNorm",
     "LayerScale",
     "Linear",
     "MapHead",
+    "MaxPool2d",
     "Mlp",
     "Parameter",
     "PatchEmbed",

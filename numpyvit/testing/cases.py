@@ -10,14 +10,18 @@ from ..layers import (
     GELU,
     Attention,
     Block,
+    Conv2d,
     Dropout,
     DropPath,
+    FrozenBatchNorm2d,
     GELUTanh,
+    GroupNorm,
     Identity,
     LayerNorm,
     LayerScale,
     Linear,
     MapHead,
+    MaxPool2d,
     Mlp,
     PatchEmbed,
     PatchMerging,
@@ -61,7 +65,14 @@ def _stage(**made):
     return SwinStage(merging, [SwinBlock(8, (4, 2), 2, window_size=2, shift_size=i, **made) for i in (0, 1)])
 
 
-_TOKENS, _MAP = (3, 5, 8), (3, 4, 6, 8)
+def _frozen_batch_norm(**options):
+    norm, rng = FrozenBatchNorm2d(4, **options), np.random.default_rng(2)
+    for _, buffer in norm.named_buffers():
+        buffer.data[...] = rng.uniform(0.5, 2, 4)
+    return norm
+
+
+_TOKENS, _MAP, _CHANNELS_FIRST = (3, 5, 8), (3, 4, 6, 8), (3, 4, 7, 6)
 
 
 def _swin_block(name, shape=_MAP, dropout=False, **options):
@@ -117,6 +128,17 @@ LAYERS = [
     Case("PatchMerging of odd maps", partial(PatchMerging, 8, 6), (3, 5, 3, 8)),
     Case("SwinStage", _stage, (3, 8, 4, 4)),
     Case("MapHead", partial(MapHead, 8, 5), _MAP),
+    Case("Conv2d", partial(Conv2d, 4, 5, 3, padding=1), _CHANNELS_FIRST),
+    Case("Conv2d of one pixel", partial(Conv2d, 4, 5, 1, bias=False), _CHANNELS_FIRST),
+    Case("Conv2d of one pixel in two", partial(Conv2d, 4, 5, 1, 2), _CHANNELS_FIRST),
+    Case("Conv2d with a stride", partial(Conv2d, 4, 5, 3, 2, 1), _CHANNELS_FIRST),
+    Case("Conv2d with dilation", partial(Conv2d, 4, 5, 3, 1, 2, 2), _CHANNELS_FIRST),
+    Case("Conv2d with stride and dilation", partial(Conv2d, 4, 5, 3, (2, 3), 2, (1, 2)), _CHANNELS_FIRST),
+    Case("Conv2d of a wide kernel", partial(Conv2d, 4, 5, (3, 5), (1, 2), (0, 4), bias=False), _CHANNELS_FIRST),
+    Case("MaxPool2d", partial(MaxPool2d, 3, 2, 1), _CHANNELS_FIRST),
+    Case("MaxPool2d of parts", partial(MaxPool2d, (2, 3)), _CHANNELS_FIRST),
+    Case("GroupNorm", partial(GroupNorm, 2, 4), _CHANNELS_FIRST),
+    Case("FrozenBatchNorm2d", _frozen_batch_norm, _CHANNELS_FIRST),
     Case("MapHead with dropout", partial(MapHead, 8, 5, 0.4), _MAP, dropout=True),
 ]
 
