@@ -27,10 +27,15 @@ def conv2d(x, weight, bias, stride, padding, dilation):
     return y.reshape(*y.shape[:2], *size)
 
 
-@accelerated
 def conv2d_input_gradient(dy, weight, input_shape, stride, padding, dilation):
-    """dxᵢⱼ += W[:, :, i, j]ᵀ dy for each place (i, j): the transposed convolution.   -> dx (B, C, H, W)."""
+    """dxᵢⱼ += W[:, :, i, j]ᵀ dy for each place (i, j): the transposed convolution.   -> dx (B, C, H, W).
+
+    Without a stride it is a convolution of dy, with the kernel turned by 180° and its channels exchanged.
+    """
     xp, (B, C, H, W), (ph, pw) = array_module(dy), input_shape, padding
+    around = tuple(d * (k - 1) - p for k, p, d in zip(weight.shape[2:], padding, dilation))
+    if stride == (1, 1) and min(around) >= 0:
+        return conv2d(dy, weight[:, :, ::-1, ::-1].swapaxes(0, 1), None, stride, around, dilation)
     dx = xp.zeros((B, C, H + 2 * ph, W + 2 * pw), dtype=dy.dtype)
     dy2 = dy.reshape(*dy.shape[:2], -1)
     for i, j in places(weight.shape[2:]):
