@@ -11,6 +11,7 @@ from .heads import AverageHead, ClassHead, DistilledHead, PreLogits
 from .linear import Linear, Mlp
 from .norm import GroupNorm, LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
+from .residual import BasicBlock, Bottleneck, Stem
 from .sequence import Sequence
 from .window import MapHead, PatchMerging, SwinBlock, SwinStage, WindowAttention
 
@@ -19,7 +20,9 @@ __all__ = [
     "GELU",
     "Attention",
     "AverageHead",
+    "BasicBlock",
     "Block",
+    "Bottleneck",
     "Buffer",
     "ClassHead",
     "Conv2d",
@@ -48,6 +51,7 @@ __all__ = [
     "Recompute",
     "Sequence",
     "Softmax",
+    "Stem",
     "SwinBlock",
     "SwinStage",
     "Tanh",
