@@ -1,5 +1,7 @@
 """What a layer may be given."""
 
+import numpy as np
+
 from ..errors import ConfigError, DtypeError, ShapeError
 
 
@@ -26,6 +28,13 @@ def check_map(layer, x, channels=None):
     if x.ndim != 4 or (channels is not None and x.shape[1] != channels):
         expected = "channels" if channels is None else channels
         raise ShapeError(f"{layer.path}: got an array of shape {x.shape}, expected (batch, {expected}, rows, columns)")
+
+
+def check_counts(least=1, /, **counts):
+    """Errors: ConfigError for one that is not an int of at least `least`."""
+    for name, value in counts.items():
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise ConfigError(f"{name} must be an int of at least {least}, got {value!r}")
 
 
 def check_rate(name, rate):

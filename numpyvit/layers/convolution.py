@@ -6,7 +6,7 @@ Shapes: B batch, C and O channels in and out, H×W rows and columns, kh×kw the 
 from .. import functional as F
 from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
 from ..errors import ConfigError, ShapeError
-from .checks import check_map
+from .checks import check_counts, check_map
 from .init import uniform
 from .patches import pair
 
@@ -37,6 +37,7 @@ class Conv2d(Layer):
         dtype: str = "float32",
         seed=0,
     ):
+        check_counts(in_chans=in_chans, out_chans=out_chans)
         dtype, rng, kernel = as_dtype(dtype), make_rng(seed), pair(kernel_size, "kernel_size")
         self.stride, self.padding = pair(stride, "stride"), pair(padding, "padding", least=0)
         self.dilation = pair(dilation, "dilation")

@@ -8,7 +8,7 @@ import numpy as np
 from .. import functional as F
 from ..core import FORGET, Layer, Parameter, as_dtype
 from ..errors import ConfigError
-from .checks import check_map, check_width
+from .checks import check_counts, check_map, check_width
 
 
 class LayerNorm(Layer):
@@ -44,7 +44,8 @@ class GroupNorm(Layer):
     """
 
     def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, *, dtype: str = "float32", seed=0):
-        if num_groups < 1 or num_channels % num_groups:
+        check_counts(num_groups=num_groups, num_channels=num_channels)
+        if num_channels % num_groups:
             raise ConfigError(f"num_channels={num_channels} must be divisible by num_groups={num_groups}")
         dtype = as_dtype(dtype)
         self.weight, self.bias = Parameter(np.ones(num_channels, dtype)), Parameter(np.zeros(num_channels, dtype))

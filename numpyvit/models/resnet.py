@@ -7,9 +7,9 @@ from ..backend import array_module
 from ..core import FORGET, Layer, as_dtype, make_rng
 from ..errors import ConfigError
 from ..layers import BasicBlock, Bottleneck, FrozenBatchNorm2d, Sequence, Stem
+from ..layers.checks import check_counts
 from ..layers.heads import linear_or_identity
 from ..layers.patches import pair
-from .vit import check_sizes
 
 
 class ResNet(Layer):
@@ -48,8 +48,8 @@ class ResNet(Layer):
                 f"a ResNet has four stages, of which the last three may be dilated; got depths={depths!r} and "
                 f"replace_stride_with_dilation={replace_stride_with_dilation!r}"
             )
-        for depth in depths:
-            check_sizes(num_classes, hidden=1, in_chans=in_chans, width=width, depths=depth)
+        check_counts(0, num_classes=num_classes)
+        check_counts(in_chans=in_chans, width=width, **{f"depths[{i}]": depth for i, depth in enumerate(depths)})
         if block is BasicBlock and any(replace_stride_with_dilation):
             raise ConfigError("replace_stride_with_dilation needs Bottleneck blocks; ResNet-18 and 34 have none")
         self.img_size, made = pair(img_size, "img_size"), dict(dtype=as_dtype(dtype), seed=make_rng(seed))
@@ -102,7 +102,7 @@ class ResNet(Layer):
         """
         found, x = [], self.stem.forward(x, tape.at(self.stem))
         for stage in self.stages[:stages]:
-            x = stage.forward(x, tape.at(stage))
+            x = stage.forward(x, tape)
             found.append(x)
         return found
 
