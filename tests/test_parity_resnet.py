@@ -204,3 +204,20 @@ def test_published_weights_load_from_a_file(torch, tmp_path):
     assert isinstance(model, ResNet)
     x = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype("float32")
     assert off(model(x), module(torch.from_numpy(x)).detach().numpy()) < 1e-5
+
+
+@pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="needs transformers")
+@pytest.mark.parametrize("name, kind", [("resnet18", "basic"), ("resnet50", "bottleneck")])
+def test_weights_of_hugging_face(torch, tmp_path, name, kind):
+    from transformers import ResNetConfig, ResNetForImageClassification
+
+    basic = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512]} if kind == "basic" else {}
+    module = ResNetForImageClassification(ResNetConfig(layer_type=kind, num_labels=7, **basic)).eval()
+    with torch.no_grad():
+        for key, tensor in module.state_dict().items():
+            if "normalization" in key and "num" not in key:
+                tensor.uniform_(0.5, 1.0)
+    torch.save(module.state_dict(), tmp_path / "model.pth")
+    model = nv.create_model(name, pretrained=tmp_path / "model.pth", num_classes=7)
+    x = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype("float32")
+    assert off(model(x), module(torch.from_numpy(x)).logits.detach().numpy()) < 1e-5
