@@ -232,6 +232,8 @@ def test_options_of_the_presets():
         (lambda: tiny(depths=(1, 0, 1, 1)), ConfigError, r"depths\[1\] must be an int of at least 1, got 0"),
         (lambda: tiny(num_classes=-1), ConfigError, "num_classes must be an int of at least 0, got -1"),
         (lambda: tiny(in_chans=0), ConfigError, "in_chans must be an int of at least 1"),
+        (lambda: tiny().pyramid(np.ones((2, 3, 64, 64)), stages=5), ConfigError, "got stages=5, expected 1..4"),
+        (lambda: tiny().pyramid_backward([None], nv.Tape(tiny())), ConfigError, "the last map has no gradient"),
         (lambda: tiny()(np.ones((2, 1, 64, 64))), ShapeError, r"conv1 \(Conv2d\): got .*expected \(batch, 3,"),
     ],
 )

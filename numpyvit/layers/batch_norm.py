@@ -6,6 +6,7 @@ from .. import functional as F
 from ..backend import array_module
 from ..core import FORGET, Buffer, Layer, as_dtype
 from .checks import check_map
+from .convolution import Conv2d
 
 
 class FrozenBatchNorm2d(Layer):
@@ -38,14 +39,14 @@ class FrozenBatchNorm2d(Layer):
         return a, self.bias.data - a * self.running_mean.data
 
 
-def conv_norm(conv, norm, x, tape=FORGET):
+def conv_norm(conv: Conv2d, norm: Layer, x, tape=FORGET):
     """norm(conv x), a frozen batch norm being part of the product: y = (a W) x + b   costs no pass over the map."""
     if isinstance(norm, FrozenBatchNorm2d):
         return conv.forward(x, tape, norm.affine())
     return norm.forward(conv.forward(x, tape), tape)
 
 
-def conv_norm_backward(conv, norm, dy, tape):
+def conv_norm_backward(conv: Conv2d, norm: Layer, dy, tape):
     """dx and the gradients of what conv_norm did:   dW = a dW', dW' that of a convolution with a W."""
     if isinstance(norm, FrozenBatchNorm2d):
         return conv.backward(dy, tape, norm.affine())

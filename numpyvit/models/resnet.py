@@ -100,6 +100,8 @@ class ResNet(Layer):
 
         (B, C, H, W) -> list of (B, channels, rows, columns).
         """
+        if stages not in range(1, 5):
+            raise ConfigError(f"{self.path}: got stages={stages!r}, expected 1..4, the number of maps")
         found, x = [], self.stem.forward(x, tape.at(self.stem))
         for stage in self.stages[:stages]:
             x = stage.forward(x, tape)
@@ -111,6 +113,8 @@ class ResNet(Layer):
 
         They add up at each stage. One may be None where a map was not used, but not the last.
         """
+        if dlevels[-1] is None:
+            raise ConfigError(f"{self.path}: the last map has no gradient; leave it out by a smaller number of stages")
         dx = None
         for stage, dlevel in zip(reversed(self.stages[: len(dlevels)]), reversed(dlevels)):
             if not tape.reaches(stage):
@@ -154,7 +158,14 @@ class ResNet(Layer):
         )
 
 
-def count_parameters(block=Bottleneck, depths=(3, 4, 6, 3), num_classes=1000, in_chans=3, width=64, **others):
+def count_parameters(
+    block: type = Bottleneck,
+    depths: tuple[int, int, int, int] = (3, 4, 6, 3),
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    width: int = 64,
+    **others,
+) -> int:
     """How many parameters a model with frozen norms has, by arithmetic: nothing is made."""
     total, channels = in_chans * width * 49, width
     for i, depth in enumerate(depths):
@@ -173,7 +184,7 @@ def _count_weights(block, in_chans, width):
     return in_chans * width + 9 * width**2 + block.expansion * width**2
 
 
-def preparation(in_chans):
+def preparation(in_chans: int) -> dict:
     """How images are prepared, as torchvision does for its first weights (IMAGENET1K_V1)."""
     mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) if in_chans == 3 else ((0.5,) * in_chans,) * 2
     return {"mean": mean, "std": std, "interpolation": "bilinear", "crop_pct": 224 / 256, "classes": None}
