@@ -20,8 +20,8 @@ class Conv2d(Layer):
     x: (B, C, H, W), weight: (O, C, kh, kw), bias: (O,), y: (B, O, H', W') with H' = (H + 2p − d (kh − 1) − 1)/s + 1
     rounded down. kernel_size, stride, padding and dilation are an int or (rows, columns).
 
-    affine, for forward and backward: a pair (a, b) of (O,), which makes the result a y + b channel by channel. It is part
-    of the product, whose weight is a W, so a frozen batch norm costs no pass over the map (see conv_norm).
+    affine, for forward and backward: a pair (a, b) of (O,), which makes the result a y + b channel by channel. It is
+    part of the product, whose weight is a W, so a frozen batch norm costs no pass over the map (see conv_norm).
     """
 
     def __init__(
