@@ -251,6 +251,16 @@ def _calls(rng):
     yield from (("split_heads", (x, 2, 2)), ("join_heads", ((q, k, v),)))
     yield "layer_norm", (x, gamma, gamma, 1e-6)
     yield "layer_norm_backward", (dy, gamma, y, np.abs(rng.standard_normal((2, 6, 1))))
+    kernel, places = rng.standard_normal((5, 3, 3, 3)), ((1, 2), (1, 0), (1, 1))
+    maps = F.conv2d(images, kernel, None, *places)
+    yield from (("conv2d", (images, kernel, dy[0, 0, :5], *places)), ("out_size", (images.shape, (3, 3), *places)))
+    yield from (("conv2d_input_gradient", (maps, kernel, images.shape, p, (1, 1), (1, 1))) for p in ((1, 1), (1, 2)))
+    yield "conv2d_weight_gradient", (maps, images, (3, 3), *places)
+    pooled = F.max_pool2d(images, (3, 3), *places[:2])
+    yield from (("max_pool2d", (images, (3, 3), *places[:2])), ("on_map", (bias,)))
+    yield "max_pool2d_backward", (pooled, images, pooled, (3, 3), *places[:2])
+    yield "group_norm", (images, gamma[:3], gamma[:3], 3, 1e-5)
+    yield "group_norm_backward", (images, gamma[:3], images, np.abs(rng.standard_normal((2, 3, 1))))
     yield from (("im2col", (images, (2, 3))), ("col2im", (F.im2col(images, (2, 3)), (2, 3), images.shape)))
 
 

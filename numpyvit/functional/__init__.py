@@ -7,6 +7,14 @@ float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take
 
 from .activations import gelu, gelu_backward, gelu_tanh, gelu_tanh_with_slope, gelu_with_slope
 from .attention import attention, attention_backward, join_heads, split_heads
+from .convolution import (
+    conv2d,
+    conv2d_input_gradient,
+    conv2d_weight_gradient,
+    max_pool2d,
+    max_pool2d_backward,
+    out_size,
+)
 from .dropout import dropout_mask
 from .linear import (
     linear,
@@ -16,7 +24,7 @@ from .linear import (
     rows,
     sum_over_rows,
 )
-from .norm import layer_norm, layer_norm_backward
+from .norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward, on_map
 from .patches import col2im, im2col
 from .softmax import log_softmax, softmax, softmax_, softmax_backward
 from .windows import (
@@ -39,6 +47,9 @@ __all__ = [
     "attention_backward",
     "attention_from",
     "col2im",
+    "conv2d",
+    "conv2d_input_gradient",
+    "conv2d_weight_gradient",
     "cyclic_shift",
     "dropout_mask",
     "from_windows",
@@ -47,6 +58,8 @@ __all__ = [
     "gelu_tanh",
     "gelu_tanh_with_slope",
     "gelu_with_slope",
+    "group_norm",
+    "group_norm_backward",
     "im2col",
     "join_heads",
     "layer_norm",
@@ -56,8 +69,12 @@ __all__ = [
     "linear_weight_gradient",
     "log_softmax",
     "matmul",
+    "max_pool2d",
+    "max_pool2d_backward",
     "merge_patches",
     "merge_patches_backward",
+    "on_map",
+    "out_size",
     "relative_bias",
     "relative_bias_backward",
     "relative_positions",

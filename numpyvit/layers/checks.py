@@ -1,5 +1,7 @@
 """What a layer may be given."""
 
+import numpy as np
+
 from ..backend import Array
 from ..core import Layer
 from ..errors import ConfigError, DtypeError, ShapeError
@@ -20,6 +22,21 @@ def check_width(layer: Layer, x: Array, width: int) -> None:
     check_float(layer, x)
     if x.ndim == 0 or x.shape[-1] != width:
         raise ShapeError(f"{layer.path}: got an array of shape {x.shape}, expected (..., {width})")
+
+
+def check_map(layer: Layer, x: Array, channels: int | None = None) -> None:
+    """x must be a floating array (batch, channels, rows, columns)."""
+    check_float(layer, x)
+    if x.ndim != 4 or (channels is not None and x.shape[1] != channels):
+        expected = "channels" if channels is None else channels
+        raise ShapeError(f"{layer.path}: got an array of shape {x.shape}, expected (batch, {expected}, rows, columns)")
+
+
+def check_counts(least: int = 1, /, **counts: int) -> None:
+    """Errors: ConfigError for one that is not an int of at least `least`."""
+    for name, value in counts.items():
+        if not isinstance(value, (int, np.integer)) or value < least:
+            raise ConfigError(f"{name} must be an int of at least {least}, got {value!r}")
 
 
 def check_rate(name: str, rate: float) -> float:

@@ -3,6 +3,7 @@
 from .model import Model, class_names
 from .modern import ModernVisionTransformer
 from .registry import VARIANTS, count_parameters, create_model, list_models, preset_options
+from .resnet import ResNet
 from .summary import Summary, summary
 from .swin import SwinTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
@@ -12,6 +13,7 @@ __all__ = [
     "Model",
     "ModernVisionTransformer",
     "NarrowVisionTransformer",
+    "ResNet",
     "Summary",
     "SwinTransformer",
     "VisionTransformer",

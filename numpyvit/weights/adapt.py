@@ -36,7 +36,7 @@ def put_weights(model: Layer, arrays: dict, notes: dict, origin: str, path: str 
     Another number of classes drops the head (with a Notice); the model adapts what else it can (adapt_weights): other
     channels, another image size. What then does not fit is a CheckpointError that lists it.
     """
-    own = {name: parameter.data for name, parameter in model.named_parameters()}
+    own = {name: array.data for name, array in (*model.named_parameters(), *model.saved_buffers())}
     heads = tuple(f"{layer}." for layer in model.class_layers)
     dropped = _drop_heads(arrays, heads, model.num_classes)
     if dropped and model.num_classes:

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..files.budget import Budget
-from . import swin
+from . import resnet, swin
 
 _UNUSED = ("pooler.", "mask_token", "num_batches_tracked")  # parts of published files that no classifier has
 
@@ -22,6 +22,8 @@ def to_timm(arrays, budget=None):
     arrays = {name.removeprefix("module."): arrays.pop(name) for name in list(arrays)}
     if swin.is_swin(arrays):
         return swin.to_timm(arrays), "swin"
+    if resnet.is_huggingface(arrays):
+        return resnet.to_torchvision(arrays), "timm"
     names = {re.sub(r"^(params|opt/target)/", "", name) for name in arrays}
     if any(name.removeprefix("img/") == "embedding/kernel" for name in names):
         return _from_google(arrays, budget), "google"

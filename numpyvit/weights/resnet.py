@@ -1,0 +1,31 @@
+"""ResNet's weights as Hugging Face names them, brought to torchvision's names."""
+
+import re
+
+_NAMES = [
+    (r"^resnet\.", ""),
+    (r"^embedder\.embedder\.convolution\.", "conv1."),
+    (r"^embedder\.embedder\.normalization\.", "bn1."),
+    (r"^encoder\.stages\.(\d+)\.layers\.(\d+)\.", lambda match: f"layer{int(match[1]) + 1}.{match[2]}."),
+    (r"\.shortcut\.convolution\.", ".downsample.0."),
+    (r"\.shortcut\.normalization\.", ".downsample.1."),
+    (r"\.layer\.(\d+)\.convolution\.", lambda match: f".conv{int(match[1]) + 1}."),
+    (r"\.layer\.(\d+)\.normalization\.", lambda match: f".bn{int(match[1]) + 1}."),
+    (r"^classifier\.1\.", "fc."),
+]
+
+
+def is_huggingface(arrays: dict) -> bool:
+    """Whether these are the weights of a ResNet as Hugging Face names them."""
+    return any(name.endswith("embedder.embedder.convolution.weight") for name in arrays)
+
+
+def to_torchvision(arrays: dict) -> dict:
+    """{torchvision's name: array}; what batch norms have counted is left out."""
+    result = {}
+    for name, array in arrays.items():
+        for pattern, replacement in _NAMES:
+            name = re.sub(pattern, replacement, name)
+        if not name.endswith("num_batches_tracked"):
+            result[name] = array
+    return result
