@@ -53,7 +53,7 @@ def conv2d_weight_gradient(dy, x, kernel, stride, padding, dilation):
     dweight = array_module(dy).empty((dy.shape[1], x.shape[1], *kernel), dtype=dy.dtype)
     for i, j in places(kernel):
         under = under_place(x, i, j, dy.shape[2:], stride, dilation)
-        dweight[:, :, i, j] = matmul(dy2, transposed(under.reshape(*x.shape[:2], -1))).sum(0)
+        dweight[:, :, i, j] = matmul(dy2, under.reshape(*x.shape[:2], -1).swapaxes(-1, -2)).sum(0)
     return dweight
 
 
