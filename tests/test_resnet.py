@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import numpyvit as nv
-from numpyvit.errors import CheckpointError, ConfigError, ShapeError
+from numpyvit.errors import CheckpointError, ConfigError, ShapeError, TapeError
 from numpyvit.layers import BasicBlock, Bottleneck, GroupNorm
 from numpyvit.models import ResNet, count_parameters
 from numpyvit.testing import randomize

@@ -7,7 +7,7 @@ dilation, each (rows, columns).
 
 import functools
 
-from ..backend import array_module, transposed
+from ..backend import array_module
 from ..kernels import accelerated
 from .linear import matmul
 
