@@ -7,6 +7,14 @@ float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take
 
 from .activations import gelu, gelu_backward, gelu_tanh, gelu_tanh_with_slope, gelu_with_slope
 from .attention import attention, attention_backward, join_heads, pad_tokens, split_heads
+from .boxes import (
+    box_cxcywh_to_xyxy,
+    box_cxcywh_to_xyxy_backward,
+    box_xyxy_to_cxcywh,
+    generalized_iou,
+    generalized_iou_backward,
+    iou,
+)
 from .dropout import dropout_mask
 from .linear import (
     linear,
@@ -37,6 +45,9 @@ from .windows import (
 __all__ = [
     "attention",
     "attention_backward",
+    "box_cxcywh_to_xyxy",
+    "box_cxcywh_to_xyxy_backward",
+    "box_xyxy_to_cxcywh",
     "col2im",
     "cyclic_shift",
     "dropout_mask",
@@ -46,7 +57,10 @@ __all__ = [
     "gelu_tanh",
     "gelu_tanh_with_slope",
     "gelu_with_slope",
+    "generalized_iou",
+    "generalized_iou_backward",
     "im2col",
+    "iou",
     "join_heads",
     "layer_norm",
     "layer_norm_backward",
