@@ -286,6 +286,7 @@ def test_no_function_changes_an_array_it_was_given_or_its_type(rng, dtype):
 
 
 WINDOWS = set(vars(F.windows)) & set(F.__all__)  # rearrangements, with tests of their own
+BOXES = set(vars(F.boxes)) & set(F.__all__)  # tested in test_boxes.py
 
 
 def test_every_public_function_is_among_those_calls(rng):
@@ -294,4 +295,4 @@ def test_every_public_function_is_among_those_calls(rng):
         for name, value in vars(F).items()
         if callable(value) and getattr(value, "__module__", "").startswith(F.__name__) and name in F.__all__
     }
-    assert public - {name for name, _ in _calls(rng)} <= {"dropout_mask", "softmax_"} | WINDOWS
+    assert public - {name for name, _ in _calls(rng)} <= {"dropout_mask", "softmax_"} | WINDOWS | BOXES
