@@ -257,6 +257,7 @@ def _calls(rng):
         ("pad_tokens", (q, 9)),
         ("pad_tokens", (q, 6)),
     )
+    yield from (("mask_bias", (scores, x.dtype)), ("sine_features", (q, 6)), ("sine_features_backward", (dout, q[..., 0])))
     yield "layer_norm", (x, gamma, gamma, 1e-6)
     yield "layer_norm_backward", (dy, gamma, y, np.abs(rng.standard_normal((2, 6, 1))))
     yield from (("im2col", (images, (2, 3))), ("col2im", (F.im2col(images, (2, 3)), (2, 3), images.shape)))

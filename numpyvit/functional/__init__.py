@@ -6,7 +6,7 @@ float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take
 """
 
 from .activations import gelu, gelu_backward, gelu_tanh, gelu_tanh_with_slope, gelu_with_slope
-from .attention import attention, attention_backward, join_heads, pad_tokens, split_heads
+from .attention import attention, attention_backward, join_heads, mask_bias, pad_tokens, split_heads
 from .boxes import (
     box_cxcywh_to_xyxy,
     box_cxcywh_to_xyxy_backward,
@@ -27,6 +27,7 @@ from .linear import (
 )
 from .norm import layer_norm, layer_norm_backward
 from .patches import col2im, im2col
+from .positions import sine_features, sine_features_backward
 from .softmax import log_softmax, softmax, softmax_, softmax_backward
 from .windows import (
     cyclic_shift,
@@ -68,6 +69,7 @@ __all__ = [
     "linear_input_gradient",
     "linear_weight_gradient",
     "log_softmax",
+    "mask_bias",
     "matmul",
     "merge_patches",
     "merge_patches_backward",
@@ -77,6 +79,8 @@ __all__ = [
     "relative_positions",
     "rows",
     "shift_mask",
+    "sine_features",
+    "sine_features_backward",
     "softmax",
     "softmax_",
     "softmax_backward",
