@@ -3,9 +3,9 @@
     python -m benchmarks.kernels [NAME ...] [--rounds N]
 
 Arguments are those of a block of vit_tiny on 64 small images and on one large one, each side's as its own products lay
-them out. Formula and kernel take turns on one thread, each begun with a run that does not count. Counted is the
-thread's own time, which other work on the machine disturbs least. Gains are medians of the turns' ratios, in brackets
-the ratio of the minima.
+them out; those of a convolution are of ResNet's first stage, on an eighth of the images. Formula and kernel take turns
+on one thread, each begun with a run that does not count. Counted is the thread's own time, which other work on the
+machine disturbs least. Gains are medians of the turns' ratios, in brackets the ratio of the minima.
 """
 
 import argparse
@@ -42,7 +42,10 @@ def calls(chosen, images, tokens, dtype):
         _, xhat, rstd = F.layer_norm(x, weight, bias, 1e-6)
         (q, k, v), (dout,) = F.split_heads(product(3 * _WIDTH), 3, _HEADS), F.split_heads(dy, 1, _HEADS)
         _, p = F.attention(q, k, v, scale)
+    maps, places = (max(1, images // 8), 64, 56, 56), ((1, 1), (1, 1), (1, 1))  # of ResNet's first stage
     return {
+        "conv2d": (normal(*maps), normal(64, 64, 3, 3), None, *places),
+        "conv2d_weight_gradient": (normal(*maps), normal(*maps), (3, 3), *places),
         "linear": (x, normal(_HIDDEN, _WIDTH), normal(_HIDDEN)),
         "sum_rows": (hidden,),
         "sum_last": (p,),

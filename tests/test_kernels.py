@@ -26,8 +26,28 @@ def _masked(scores):
     return scores - 100.0 * (np.arange(scores.shape[-1]) % 3 == 1)
 
 
+def _maps(shape, weight, *places):
+    """An image batch, the gradient of its convolution, and stride, padding and dilation."""
+    x, weight = _normal(shape, weight)
+    y = F.conv2d(x, weight, None, *places)
+    return x, weight, _normal(y.shape)[0], places
+
+
 _HEADS = (3, 2, 7, 4)  # B, H, N, d
 _SCORES = (3, 2, 7, 7)
+
+_ONCE, _NONE = (1, 1), (0, 0)
+_CONVOLUTIONS = [
+    _maps((3, 4, 7, 6), (5, 4, 3, 3), _ONCE, _ONCE, _ONCE),
+    _maps((70, 2, 5, 4), (3, 2, 3, 3), _ONCE, _ONCE, _ONCE),  # several pieces of several images
+    _maps((2, 3, 70, 40), (2, 3, 3, 3), _ONCE, _ONCE, _ONCE),  # several bands of an image, the last one smaller
+    _maps((2, 3, 71, 82), (2, 3, 7, 7), (2, 2), (3, 3), _ONCE),
+    _maps((2, 3, 70, 41), (2, 3, 3, 5), (2, 3), (1, 4), (3, 2)),
+    _maps((2, 3, 9, 9), (2, 3, 2, 2), (3, 3), _NONE, _ONCE),
+    _maps((2, 3, 40, 41), (2, 3, 1, 1), _ONCE, _NONE, _ONCE),
+    _maps((70, 3, 6, 5), (2, 3, 1, 1), (2, 2), _NONE, _ONCE),
+    _maps((2, 3, 6, 5), (2, 3, 1, 1), _ONCE, (1, 2), _ONCE),
+]
 
 # name of a kernel: the arguments of several calls
 CALLS = {
@@ -59,6 +79,10 @@ CALLS = {
         [*_normal(_HEADS, _HEADS, _HEADS, _HEADS), _probabilities(*_SCORES), 0.5],
         [*_normal(_HEADS, _HEADS, _HEADS, _HEADS), _probabilities(*_SCORES), 0.5, _keep(*_SCORES)],
     ],
+    "conv2d": [
+        [x, weight, bias, *places] for x, weight, _, places in _CONVOLUTIONS for bias in (None, _normal(len(weight))[0])
+    ],
+    "conv2d_weight_gradient": [[dy, x, weight.shape[2:], *places] for x, weight, dy, places in _CONVOLUTIONS],
     "layer_norm": [[*_normal((3, 5, 8), 8, 8), 1e-6], [*_normal((4, 8), 8, 8), 1e-3]],
     "layer_norm_backward": [[*_normal((3, 5, 8), 8, (3, 5, 8)), np.full((3, 5, 1), 1.7)]],
 }

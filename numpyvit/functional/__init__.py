@@ -15,6 +15,14 @@ from .boxes import (
     generalized_iou_backward,
     iou,
 )
+from .convolution import (
+    conv2d,
+    conv2d_input_gradient,
+    conv2d_weight_gradient,
+    max_pool2d,
+    max_pool2d_backward,
+    out_size,
+)
 from .dropout import dropout_mask
 from .linear import (
     linear,
@@ -25,7 +33,7 @@ from .linear import (
     sum_last,
     sum_rows,
 )
-from .norm import layer_norm, layer_norm_backward
+from .norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward, on_map
 from .patches import col2im, im2col
 from .positions import sine_features, sine_features_backward
 from .softmax import log_softmax, softmax, softmax_, softmax_backward
@@ -50,6 +58,9 @@ __all__ = [
     "box_cxcywh_to_xyxy_backward",
     "box_xyxy_to_cxcywh",
     "col2im",
+    "conv2d",
+    "conv2d_input_gradient",
+    "conv2d_weight_gradient",
     "cyclic_shift",
     "dropout_mask",
     "from_windows",
@@ -60,6 +71,8 @@ __all__ = [
     "gelu_with_slope",
     "generalized_iou",
     "generalized_iou_backward",
+    "group_norm",
+    "group_norm_backward",
     "im2col",
     "iou",
     "join_heads",
@@ -71,8 +84,12 @@ __all__ = [
     "log_softmax",
     "mask_bias",
     "matmul",
+    "max_pool2d",
+    "max_pool2d_backward",
     "merge_patches",
     "merge_patches_backward",
+    "on_map",
+    "out_size",
     "pad_tokens",
     "relative_bias",
     "relative_bias_backward",

@@ -1,4 +1,4 @@
-"""Layer normalization."""
+"""Layer and group normalization."""
 
 from ..backend import array_module
 from ..kernels import accelerated
@@ -23,3 +23,27 @@ def layer_norm_backward(dy, weight, xhat, rstd):
     g = dy * weight
     dx = rstd * (g - g.mean(-1, keepdims=True) - xhat * (g * xhat).mean(-1, keepdims=True))
     return dx, sum_rows(dy * xhat), sum_rows(dy)
+
+
+def group_norm(x, weight, bias, groups, eps):
+    """The same over the channels of a group and all pixels   (Wu & He 2018, arXiv:1803.08494, eq. 7).
+
+    y = γ x̂ + β with γ and β of a channel.   -> y and x̂ (B, C, H, W), and r (B, G, 1).
+    """
+    x2 = x.reshape(len(x), groups, -1)
+    centered = x2 - x2.mean(-1, keepdims=True)
+    rstd = 1 / array_module(x).sqrt((centered * centered).mean(-1, keepdims=True) + eps)
+    xhat = (centered * rstd).reshape(x.shape)
+    return xhat * on_map(weight) + on_map(bias), xhat, rstd
+
+
+def group_norm_backward(dy, weight, xhat, rstd):
+    """-> dx = r (g − mean g − x̂ mean(g x̂)) with g = γ dy,   dγ = Σ dy x̂,   dβ = Σ dy over images and pixels."""
+    g, xhat2 = (dy * on_map(weight)).reshape(*rstd.shape[:2], -1), xhat.reshape(*rstd.shape[:2], -1)
+    dx = rstd * (g - g.mean(-1, keepdims=True) - xhat2 * (g * xhat2).mean(-1, keepdims=True))
+    return dx.reshape(dy.shape), (dy * xhat).sum((0, 2, 3)), dy.sum((0, 2, 3))
+
+
+def on_map(channels):
+    """(C,) -> (C, 1, 1), one number for each channel of a map."""
+    return channels[:, None, None]

@@ -3,13 +3,26 @@
 from ..core import FORGET, Buffer, Layer, Parameter, Recompute
 from .activations import GELU, GELUTanh, Identity, ReLU, Softmax, Tanh
 from .attention import Attention, Block
+from .batch_norm import FrozenBatchNorm2d
+from .convolution import Conv2d, MaxPool2d
+from .cross_attention import MultiheadAttention
 from .dropout import Dropout, DropPath
 from .embed import DynamicEmbed, Embed
 from .heads import AverageHead, ClassHead, DistilledHead, PreLogits
 from .linear import Linear, Mlp
-from .norm import LayerNorm, LayerScale
+from .norm import GroupNorm, LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
+from .positions import Embedding, LearnedPosition, SinePosition
 from .sequence import Sequence
+from .transformer import (
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    FeedForward,
+    PreNormDecoderLayer,
+    PreNormEncoderLayer,
+)
 from .window import MapHead, PatchMerging, SwinBlock, SwinStage, WindowAttention
 
 __all__ = [
@@ -20,27 +33,42 @@ __all__ = [
     "Block",
     "Buffer",
     "ClassHead",
+    "Conv2d",
+    "Decoder",
+    "DecoderLayer",
     "DistilledHead",
     "DropPath",
     "Dropout",
     "DynamicEmbed",
     "DynamicPatchEmbed",
     "Embed",
+    "Embedding",
+    "Encoder",
+    "EncoderLayer",
+    "FeedForward",
+    "FrozenBatchNorm2d",
     "GELUTanh",
+    "GroupNorm",
     "Identity",
     "Layer",
     "LayerNorm",
     "LayerScale",
+    "LearnedPosition",
     "Linear",
     "MapHead",
+    "MaxPool2d",
     "Mlp",
+    "MultiheadAttention",
     "Parameter",
     "PatchEmbed",
     "PatchMerging",
     "PreLogits",
+    "PreNormDecoderLayer",
+    "PreNormEncoderLayer",
     "ReLU",
     "Recompute",
     "Sequence",
+    "SinePosition",
     "Softmax",
     "SwinBlock",
     "SwinStage",

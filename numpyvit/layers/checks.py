@@ -20,6 +20,14 @@ def check_width(layer, x, width):
         raise ShapeError(f"{layer.path}: got an array of shape {x.shape}, expected (..., {width})")
 
 
+def check_map(layer, x, channels=None):
+    """x must be a floating array (batch, channels, rows, columns)."""
+    check_float(layer, x)
+    if x.ndim != 4 or (channels is not None and x.shape[1] != channels):
+        expected = "channels" if channels is None else channels
+        raise ShapeError(f"{layer.path}: got an array of shape {x.shape}, expected (batch, {expected}, rows, columns)")
+
+
 def check_rate(name, rate):
     if not 0 <= rate <= 1:
         raise ConfigError(f"{name} is a probability and must lie in 0..1, got {rate}")

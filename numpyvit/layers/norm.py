@@ -1,4 +1,4 @@
-"""LayerNorm and LayerScale.
+"""LayerNorm, GroupNorm and LayerScale.
 
 Shapes: (..., D) is any number of leading dimensions of width D.
 """
@@ -7,7 +7,8 @@ import numpy as np
 
 from .. import functional as F
 from ..core import FORGET, Layer, Parameter, as_dtype
-from .checks import check_width
+from ..errors import ConfigError
+from .checks import check_map, check_width
 
 
 class LayerNorm(Layer):
@@ -30,6 +31,33 @@ class LayerNorm(Layer):
 
     def backward(self, dy, tape):
         dx, dweight, dbias = F.layer_norm_backward(dy, self.weight.data, *tape.pop(self))
+        tape.add(self.weight, dweight)
+        tape.add(self.bias, dbias)
+        return dx
+
+
+class GroupNorm(Layer):
+    """y = γ x̂ + β, x̂ normalized over the channels of a group and all pixels   (Wu & He 2018, arXiv:1803.08494).
+
+    Backward as for LayerNorm, a group being a row:   dx = r (g − mean g − x̂ mean(g x̂)) with g = γ dy,
+    dγ = Σ dy x̂,   dβ = Σ dy over images and pixels. x: (B, C, H, W), γ and β: (C,); ε is PyTorch's 1e-5.
+    """
+
+    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, *, dtype: str = "float32", seed=0):
+        if num_groups < 1 or num_channels % num_groups:
+            raise ConfigError(f"num_channels={num_channels} must be divisible by num_groups={num_groups}")
+        dtype = as_dtype(dtype)
+        self.weight, self.bias = Parameter(np.ones(num_channels, dtype)), Parameter(np.zeros(num_channels, dtype))
+        self.num_groups, self.eps = num_groups, eps
+
+    def forward(self, x, tape=FORGET):
+        check_map(self, x, len(self.weight.data))
+        y, xhat, rstd = F.group_norm(x, self.weight.data, self.bias.data, self.num_groups, self.eps)
+        tape.push(self, xhat, rstd)
+        return y
+
+    def backward(self, dy, tape):
+        dx, dweight, dbias = F.group_norm_backward(dy, self.weight.data, *tape.pop(self))
         tape.add(self.weight, dweight)
         tape.add(self.bias, dbias)
         return dx

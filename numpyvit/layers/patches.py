@@ -13,11 +13,12 @@ from .activations import Identity
 from .init import uniform
 
 
-def pair(size, name):
+def pair(size, name, least=1):
     """An int or (height, width) as (height, width)."""
     both = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(both) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 1 for side in both):
-        raise ConfigError(f"{name} must be a positive int or (height, width), got {size!r}")
+    if len(both) != 2 or not all(isinstance(side, (int, np.integer)) and side >= least for side in both):
+        kind = "a positive int" if least == 1 else f"an int of at least {least}"
+        raise ConfigError(f"{name} must be {kind} or (height, width), got {size!r}")
     return int(both[0]), int(both[1])
 
 

@@ -42,9 +42,7 @@ class EncoderLayer(Layer):
     Backward takes and returns (dx, dpos): at each sum the gradient goes both ways.
     """
 
-    def __init__(
-        self, dim: int, num_heads: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed=0
-    ):
+    def __init__(self, dim: int, num_heads: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed=0):
         made = dict(dtype=dtype, seed=make_rng(seed))
         self.self_attn = MultiheadAttention(dim, num_heads, dropout, **made)
         self.dropout1, self.norm1 = Dropout(dropout), LayerNorm(dim, eps=1e-5, dtype=dtype)
@@ -95,9 +93,7 @@ class DecoderLayer(Layer):
     Backward returns (dx, dpos, dkey, dmemory).
     """
 
-    def __init__(
-        self, dim: int, num_heads: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed=0
-    ):
+    def __init__(self, dim: int, num_heads: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed=0):
         made = dict(dtype=dtype, seed=make_rng(seed))
         self.self_attn = MultiheadAttention(dim, num_heads, dropout, **made)
         self.dropout1, self.norm1 = Dropout(dropout), LayerNorm(dim, eps=1e-5, dtype=dtype)

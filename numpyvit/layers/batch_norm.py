@@ -1,0 +1,37 @@
+"""Batch normalization with the statistics that it was trained to."""
+
+import numpy as np
+
+from .. import functional as F
+from ..backend import array_module
+from ..core import FORGET, Buffer, Layer, as_dtype
+from .checks import check_map
+
+
+class FrozenBatchNorm2d(Layer):
+    """y = γ (x − μ)/√(σ² + ε) + β, channel by channel, never trained   (Ioffe & Szegedy 2015, arXiv:1502.03167).
+
+    μ and σ² are statistics over training images, so y = a x + b with a = γ/√(σ² + ε), and dx = a dy. Detectors train
+    so, their batches being too small for statistics of their own; in inference it is every batch norm.
+
+    x: (B, C, H, W). The buffers weight γ, bias β, running_mean μ and running_var σ² are (C,), as in torchvision.
+    """
+
+    def __init__(self, num_features: int, eps: float = 1e-5, *, dtype: str = "float32", seed=0):
+        dtype = as_dtype(dtype)
+        self.weight, self.bias = (Buffer(values(num_features, dtype), saved=True) for values in (np.ones, np.zeros))
+        self.running_mean = Buffer(np.zeros(num_features, dtype), saved=True)
+        self.running_var = Buffer(np.ones(num_features, dtype), saved=True)
+        self.eps = eps
+
+    def forward(self, x, tape=FORGET):
+        check_map(self, x, len(self.weight.data))
+        y = x * F.on_map(self._scale())
+        y += F.on_map(self.bias.data - self.running_mean.data * self._scale())
+        return y
+
+    def backward(self, dy, tape):
+        return dy * F.on_map(self._scale())
+
+    def _scale(self):
+        return self.weight.data / array_module(self.weight.data).sqrt(self.running_var.data + self.eps)
