@@ -9,7 +9,7 @@ from .cross_attention import MultiheadAttention
 from .dropout import Dropout, DropPath
 from .embed import DynamicEmbed, Embed
 from .heads import AverageHead, ClassHead, DistilledHead, PreLogits
-from .linear import Linear, Mlp
+from .linear import Linear, Mlp, Perceptron
 from .norm import GroupNorm, LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
 from .positions import Embedding, LearnedPosition, SinePosition
@@ -22,6 +22,7 @@ from .transformer import (
     FeedForward,
     PreNormDecoderLayer,
     PreNormEncoderLayer,
+    Transformer,
 )
 from .window import MapHead, PatchMerging, SwinBlock, SwinStage, WindowAttention
 
@@ -62,6 +63,7 @@ __all__ = [
     "Parameter",
     "PatchEmbed",
     "PatchMerging",
+    "Perceptron",
     "PreLogits",
     "PreNormDecoderLayer",
     "PreNormEncoderLayer",
@@ -73,5 +75,6 @@ __all__ = [
     "SwinBlock",
     "SwinStage",
     "Tanh",
+    "Transformer",
     "WindowAttention",
 ]

@@ -186,9 +186,31 @@ class Decoder(Layer):
         return dpos, dkey + dvalue, dkey
 
 
-def reset_matrices(layer, seed):
-    """Initial values of DETR's transformer: every matrix uniform within ±√(6/(in + out))."""
-    rng = make_rng(seed)
-    for _, parameter in layer.named_parameters():
-        if parameter.data.ndim == 2:
-            parameter.data[...] = xavier_uniform(rng, parameter.data.shape, parameter.data.dtype)
+class Transformer(Layer):
+    """The encoder and the decoder of DETR, under its names, with matrices uniform within ±√(6/(in + out)) at first."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        enc_layers: int,
+        dec_layers: int,
+        hidden: int,
+        dropout: float = 0.0,
+        pre_norm: bool = False,
+        *,
+        dtype: str = "float32",
+        seed=0,
+    ):
+        rng = make_rng(seed)
+        encoding, decoding = (PreNormEncoderLayer, PreNormDecoderLayer) if pre_norm else (EncoderLayer, DecoderLayer)
+
+        def layers(kind, depth):
+            return [kind(dim, num_heads, hidden, dropout, dtype=dtype, seed=rng) for _ in range(depth)]
+
+        norm = LayerNorm(dim, eps=1e-5, dtype=dtype) if pre_norm else None
+        self.encoder = Encoder(layers(encoding, enc_layers), norm)
+        self.decoder = Decoder(layers(decoding, dec_layers), LayerNorm(dim, eps=1e-5, dtype=dtype))
+        for _, parameter in self.named_parameters():
+            if parameter.data.ndim == 2:
+                parameter.data[...] = xavier_uniform(rng, parameter.data.shape, parameter.data.dtype)

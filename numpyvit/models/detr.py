@@ -1,0 +1,238 @@
+"""DETR, a detector without anchors or suppression (Carion et al. 2020, arXiv:2005.12872): queries that each find a box.
+
+Shapes: B batch, C image channels, H×W pixels, h×w the map of the backbone, N = h·w tokens, D width, L decoder layers,
+Q queries, K classes.
+"""
+
+import numpy as np
+
+from ..backend import array_module, to_module
+from ..core import FORGET, Layer, as_dtype, make_rng
+from ..errors import ConfigError, ShapeError
+from ..layers import (
+    Conv2d,
+    Embedding,
+    GroupNorm,
+    LearnedPosition,
+    Linear,
+    Perceptron,
+    ReLU,
+    Sequence,
+    SinePosition,
+    Transformer,
+)
+from ..layers.init import uniform
+from ..layers.patches import pair
+
+_POSITIONS = {"sine": SinePosition, "learned": LearnedPosition}
+
+
+class DETR(Layer):
+    """Images through a backbone and an encoder; a decoder's queries then each give class logits and one box.
+
+    num_classes: K; the index K of the K + 1 logits is "no object".
+    num_queries: Q, the most boxes that an image can have.
+    backbone:    "resnet18", "resnet34", "resnet50", "resnet101", or the widths of convolutions of stride 2.
+    hidden_dim, nheads, enc_layers, dec_layers, dim_feedforward, dropout, pre_norm: of the transformer.
+    position_embedding: "sine" or "learned".
+    aux_loss:    whether a pass on a tape also gives the boxes of the earlier decoder layers.
+    dilation:    DC5: the last stage of a ResNet keeps the resolution, with dilated kernels.
+    img_size:    (height, width) that the model is made for; it takes all sizes.
+
+    x: images (B, C, H, W), or (images, mask) with mask (B, H, W) True at the padding of smaller images.
+    -> {"pred_logits": (B, Q, K+1), "pred_boxes": (B, Q, 4)}, boxes as center x, y, width and height in 0..1 of the
+    padded image; on a tape also "aux_outputs", a list of L − 1 of the same. backward takes such a dict of gradients.
+    Names, options and initial values are those of the official code.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 91,
+        num_queries: int = 100,
+        backbone: str | tuple[int, ...] = "resnet50",
+        *,
+        img_size: int | tuple[int, int] = 800,
+        in_chans: int = 3,
+        hidden_dim: int = 256,
+        nheads: int = 8,
+        enc_layers: int = 6,
+        dec_layers: int = 6,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        position_embedding: str = "sine",
+        pre_norm: bool = False,
+        aux_loss: bool = True,
+        dilation: bool = False,
+        dtype: str = "float32",
+        seed=0,
+    ):
+        if position_embedding not in _POSITIONS:
+            raise ConfigError(f"position_embedding must be 'sine' or 'learned', got {position_embedding!r}")
+        if min(num_classes, num_queries, dec_layers) < 1 or enc_layers < 0:
+            raise ConfigError("num_classes, num_queries and dec_layers must be at least 1, and enc_layers at least 0")
+        made = dict(dtype=as_dtype(dtype), seed=make_rng(seed))
+        self.num_classes, self.num_queries, self.aux_loss = num_classes, num_queries, aux_loss
+        self.img_size, self.in_chans = pair(img_size, "img_size"), in_chans
+        body = make_body(backbone, in_chans, dilation, **made)
+        self.backbone = [Backbone(body), _POSITIONS[position_embedding](hidden_dim, **made)]
+        self.input_proj = Conv2d(body.num_features, hidden_dim, 1, **made)
+        self.transformer = Transformer(
+            hidden_dim, nheads, enc_layers, dec_layers, dim_feedforward, dropout, pre_norm, **made
+        )
+        self.make_queries(hidden_dim, **made)
+        self.class_embed = reset_linears(Linear(hidden_dim, num_classes + 1, **made), **made)
+        self.bbox_embed = reset_linears(Perceptron((hidden_dim, hidden_dim, hidden_dim, 4), **made), **made)
+        self.set_paths()
+
+    def make_queries(self, dim, **made):
+        self.query_embed = Embedding(self.num_queries, dim, **made)
+
+    def forward(self, x, tape=FORGET):
+        memory, pos, mask = self.encode(*as_input(x)[:2], tape)
+        xp, (Q, D) = array_module(memory), self.query_embed.weight.data.shape
+        query_pos = xp.broadcast_to(self.query_embed.weight.data, (len(memory), Q, D))
+        intermediate = self.aux_loss and tape.training
+        found = self.transformer.decoder.forward(
+            xp.zeros_like(query_pos), query_pos, memory, pos, tape, mask, intermediate
+        )
+        found = xp.stack(found)  # (L, B, Q, D)
+        logits = self.class_embed.forward(found, tape)
+        boxes = sigmoid(self.bbox_embed.forward(found, tape))
+        tape.push(self, boxes)
+        return as_outputs(logits, boxes)
+
+    def backward(self, dout, tape):
+        """The gradients of what forward gave, a dict as that -> the gradient of the images, or None."""
+        (boxes,) = tape.pop(self)
+        dlogits, dboxes = from_outputs(dout)
+        dfound = self.bbox_embed.backward(dboxes * boxes * (1 - boxes), tape)
+        dfound = dfound + self.class_embed.backward(dlogits, tape)
+        dquery, dmemory, dpos = self.transformer.decoder.backward(dfound, tape)
+        tape.add(self.query_embed.weight, dquery.sum(0))
+        return self.encode_backward(dmemory, dpos, tape)
+
+    def encode(self, images, mask, tape):
+        """Images (B, C, H, W) and their padding -> tokens (B, N, D), their positions, and which tokens are padding."""
+        self._check(images, mask)
+        (body, position), encoder = self.backbone, self.transformer.encoder
+        features = body.forward(images, tape.at(body))
+        if mask is not None:
+            mask = resize_mask(mask, features.shape[2:])
+        pos = position.forward(features, mask, tape.at(position))
+        x = self.input_proj.forward(features, tape.at(self.input_proj))
+        tape.push(self, x.shape)
+        tokens = x.reshape(*x.shape[:2], -1).transpose(0, 2, 1)  # (B, D, h, w) -> (B, N, D)
+        mask = None if mask is None else mask.reshape(len(mask), -1)
+        return encoder.forward(tokens, pos, mask, tape.at(encoder)), pos, mask
+
+    def encode_backward(self, dmemory, dpos, tape):
+        (body, position), encoder = self.backbone, self.transformer.encoder
+        gradients = encoder.backward(dmemory, dpos, tape) if tape.reaches(encoder) else None
+        (shape,) = tape.pop(self)
+        if gradients is None or not tape.reaches(self.input_proj):
+            return None
+        dtokens, dpos = gradients
+        dfeatures = self.input_proj.backward(dtokens.transpose(0, 2, 1).reshape(shape), tape)
+        if tape.reaches(position):
+            position.backward(dpos, tape)
+        return body.backward(dfeatures, tape) if tape.reaches(body) else None
+
+    def _check(self, images, mask):
+        if getattr(images, "ndim", 0) != 4 or images.shape[1] != self.in_chans:
+            raise ShapeError(
+                f"{self.path}: got images of shape {np.shape(images)}, expected (batch, {self.in_chans}, height, width)"
+            )
+        if mask is not None and (mask.dtype.kind != "b" or mask.shape != (len(images), *images.shape[2:])):
+            raise ShapeError(
+                f"{self.path}: got a mask of shape {mask.shape} and type {mask.dtype}, expected bool of shape "
+                f"{(len(images), *images.shape[2:])}, True at padding"
+            )
+
+    def set_grad_checkpointing(self, enable: bool = True):
+        """Let encoder layers keep only their input for backward and run forward again there (see core.Recompute)."""
+        layers = self.transformer.encoder.layers
+        if isinstance(layers, Sequence):
+            layers.set_recompute(enable)
+
+
+class Backbone(Layer):
+    """The last map of a classifier or of convolutions: (B, C, H, W) -> (B, C', h, w)."""
+
+    def __init__(self, body):
+        self.body = body
+
+    def forward(self, x, tape=FORGET):
+        return self.body.features(x, tape)
+
+    def backward(self, dy, tape):
+        return self.body.features_backward(dy, tape)
+
+
+class ConvStem(Sequence):
+    """Convolutions of stride 2, each with GroupNorm and ReLU: a light backbone, to be trained from nothing."""
+
+    def __init__(self, widths: tuple[int, ...], in_chans: int = 3, *, dtype: str = "float32", seed=0):
+        layers, rng = [], make_rng(seed)
+        for before, width in zip((in_chans, *widths), widths):
+            layers += [Conv2d(before, width, 3, 2, 1, bias=False, dtype=dtype, seed=rng)]
+            layers += [GroupNorm(8, width, dtype=dtype), ReLU()]
+        super().__init__(layers)
+        self.num_features = widths[-1]
+
+    features, features_backward = Sequence.forward, Sequence.backward
+
+
+def make_body(backbone, in_chans, dilation, **made):
+    """A ResNet by its name, with stem and first stage frozen as in the official code, or a ConvStem of some widths."""
+    if not isinstance(backbone, str):
+        return ConvStem(tuple(backbone), in_chans, **made)
+    raise ConfigError(f"backbone must be the widths of convolutions, got {backbone!r}")
+
+
+def as_input(x):
+    """Images, or a tuple that begins with images and mask -> a tuple of both and what follows."""
+    return x if isinstance(x, (tuple, list)) else (x, None)
+
+
+def as_outputs(logits, boxes):
+    """(L, B, Q, K+1) and (L, B, Q, 4) -> the dict of the last layer, with aux_outputs where there are earlier ones."""
+    *earlier, last = ({"pred_logits": p, "pred_boxes": b} for p, b in zip(logits, boxes))
+    return {**last, "aux_outputs": earlier} if earlier else last
+
+
+def from_outputs(outputs):
+    """The inverse of as_outputs."""
+    layers, xp = [*outputs.get("aux_outputs", ()), outputs], array_module(outputs["pred_boxes"])
+    return [xp.stack([layer[name] for layer in layers]) for name in ("pred_logits", "pred_boxes")]
+
+
+def sigmoid(x):
+    """1/(1 + exp(−x)), without overflow."""
+    return 0.5 * (array_module(x).tanh(0.5 * x) + 1)
+
+
+def resize_mask(mask, size):
+    """A mask (B, H, W) at another size, each place the value of its nearest pixel above and left: (B, h, w)."""
+    xp = array_module(mask)
+    rows, columns = (to_module(np.arange(count) * whole // count, xp) for whole, count in zip(mask.shape[1:], size))
+    return mask[:, rows[:, None], columns]
+
+
+def reset_linears(layer, dtype, seed):
+    """Initial values as in torch.nn.Linear: weights and biases uniform within ±1/√in."""
+    for _, part in layer.named_layers():
+        if isinstance(part, Linear):
+            for parameter in (part.weight, part.bias):
+                parameter.data[...] = uniform(seed, parameter.data.shape, part.weight.data.shape[1], dtype)
+    return layer
+
+
+_CONVS = dict(enc_layers=2, dec_layers=2, nheads=4, dropout=0.0)
+
+# name: class and options. The first three are the official ones; the small ones, to be trained from nothing, our own.
+VARIANTS = {
+    "detr_micro_64": (
+        DETR,
+        dict(img_size=64, backbone=(32, 64, 64), hidden_dim=64, dim_feedforward=128, num_queries=16, **_CONVS),
+    ),
+}
