@@ -261,6 +261,7 @@ def _calls(rng):
         ("sine_features", (x, 6)),
         ("sine_features_backward", (x, y[..., 0])),
     )
+    yield from (("sigmoid", (x,)), ("sigmoid_backward", (dy, y)))
     yield "layer_norm", (x, gamma, gamma, 1e-6)
     yield "layer_norm_backward", (dy, gamma, y, np.abs(rng.standard_normal((2, 6, 1))))
     yield from (("im2col", (images, (2, 3))), ("col2im", (F.im2col(images, (2, 3)), (2, 3), images.shape)))

@@ -5,7 +5,15 @@ dx, dy are the gradients of the loss by x, y. No function changes an array it wa
 float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take in the array's own type, or float32.
 """
 
-from .activations import gelu, gelu_backward, gelu_tanh, gelu_tanh_with_slope, gelu_with_slope
+from .activations import (
+    gelu,
+    gelu_backward,
+    gelu_tanh,
+    gelu_tanh_with_slope,
+    gelu_with_slope,
+    sigmoid,
+    sigmoid_backward,
+)
 from .attention import attention, attention_backward, join_heads, mask_bias, pad_tokens, split_heads
 from .boxes import (
     box_cxcywh_to_xyxy,
@@ -96,6 +104,8 @@ __all__ = [
     "relative_positions",
     "rows",
     "shift_mask",
+    "sigmoid",
+    "sigmoid_backward",
     "sine_features",
     "sine_features_backward",
     "softmax",

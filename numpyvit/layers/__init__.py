@@ -13,6 +13,7 @@ from .linear import Linear, Mlp, Perceptron
 from .norm import GroupNorm, LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
 from .positions import Embedding, LearnedPosition, SinePosition
+from .queries import AnchorQueries, LearnedQueries
 from .sequence import Sequence
 from .transformer import (
     Decoder,
@@ -29,6 +30,7 @@ from .window import MapHead, PatchMerging, SwinBlock, SwinStage, WindowAttention
 __all__ = [
     "FORGET",
     "GELU",
+    "AnchorQueries",
     "Attention",
     "AverageHead",
     "Block",
@@ -55,6 +57,7 @@ __all__ = [
     "LayerNorm",
     "LayerScale",
     "LearnedPosition",
+    "LearnedQueries",
     "Linear",
     "MapHead",
     "MaxPool2d",

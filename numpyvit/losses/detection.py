@@ -25,7 +25,7 @@ def detection(
 
     outputs: {"pred_logits": (B, Q, K+1), "pred_boxes": (B, Q, 4)}, with "aux_outputs", a list of the same for each
              earlier layer. "groups", more queries of that kind, are matched by themselves, and the mean over groups is
-             taken. "denoising" queries know which box is theirs (see data of numpyvit.models.denoising).
+             taken. "denoising" queries know which box is theirs (see denoising_queries).
     targets: one {"labels": (n,), "boxes": (n, 4)} an image; boxes are centers and sizes in 0..1.
     pairs:   as match returns them, to be used for every layer instead of the best ones.
     weights: w, of ce, bbox and giou; cost: of the same in the matching; no_object: weight of "no object" in ce.

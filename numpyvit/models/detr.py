@@ -4,24 +4,24 @@ Shapes: B batch, C image channels, H×W pixels, h×w the map of the backbone, N 
 Q queries, K classes.
 """
 
+from functools import partial
+
 import numpy as np
 
 from ..backend import array_module, to_module
 from ..core import FORGET, Layer, as_dtype, make_rng
 from ..errors import ConfigError, ShapeError
 from ..layers import (
+    AnchorQueries,
     Conv2d,
-    Embedding,
     GroupNorm,
     LearnedPosition,
-    Linear,
-    Perceptron,
+    LearnedQueries,
     ReLU,
     Sequence,
     SinePosition,
     Transformer,
 )
-from ..layers.init import uniform
 from ..layers.patches import pair
 
 _POSITIONS = {"sine": SinePosition, "learned": LearnedPosition}
@@ -37,6 +37,7 @@ class DETR(Layer):
     position_embedding: "sine" or "learned".
     aux_loss:    whether a pass on a tape also gives the boxes of the earlier decoder layers.
     dilation:    DC5: the last stage of a ResNet keeps the resolution, with dilated kernels.
+    queries:     what the decoder starts from, called as queries(dim, num_queries, num_classes, dtype=…, seed=…).
     img_size:    (height, width) that the model is made for; it takes all sizes.
 
     x: images (B, C, H, W), or (images, mask) with mask (B, H, W) True at the padding of smaller images.
@@ -63,6 +64,7 @@ class DETR(Layer):
         pre_norm: bool = False,
         aux_loss: bool = True,
         dilation: bool = False,
+        queries=LearnedQueries,
         dtype: str = "float32",
         seed=0,
     ):
@@ -79,37 +81,18 @@ class DETR(Layer):
         self.transformer = Transformer(
             hidden_dim, nheads, enc_layers, dec_layers, dim_feedforward, dropout, pre_norm, **made
         )
-        self.make_queries(hidden_dim, **made)
-        self.class_embed = reset_linears(Linear(hidden_dim, num_classes + 1, **made), **made)
-        self.bbox_embed = reset_linears(Perceptron((hidden_dim, hidden_dim, hidden_dim, 4), **made), **made)
+        self.queries = queries(hidden_dim, num_queries, num_classes, **made)
         self.set_paths()
 
-    def make_queries(self, dim, **made):
-        self.query_embed = Embedding(self.num_queries, dim, **made)
-
     def forward(self, x, tape=FORGET):
-        memory, pos, mask = self.encode(*as_input(x)[:2], tape)
-        xp, (Q, D) = array_module(memory), self.query_embed.weight.data.shape
-        query_pos = xp.broadcast_to(self.query_embed.weight.data, (len(memory), Q, D))
-        intermediate = self.aux_loss and tape.training
-        found = self.transformer.decoder.forward(
-            xp.zeros_like(query_pos), query_pos, memory, pos, tape, mask, intermediate
-        )
-        found = xp.stack(found)  # (L, B, Q, D)
-        logits = self.class_embed.forward(found, tape)
-        boxes = sigmoid(self.bbox_embed.forward(found, tape))
-        tape.push(self, boxes)
-        return as_outputs(logits, boxes)
+        images, mask, *denoising = x if isinstance(x, (tuple, list)) else (x, None)
+        memory, pos, mask = self.encode(images, mask, tape)
+        every_layer = self.aux_loss and tape.training
+        return self.queries.forward(memory, pos, self.transformer.decoder, tape, mask, every_layer, *denoising)
 
     def backward(self, dout, tape):
         """The gradients of what forward gave, a dict as that -> the gradient of the images, or None."""
-        (boxes,) = tape.pop(self)
-        dlogits, dboxes = from_outputs(dout)
-        dfound = self.bbox_embed.backward(dboxes * boxes * (1 - boxes), tape)
-        dfound = dfound + self.class_embed.backward(dlogits, tape)
-        dquery, dmemory, dpos = self.transformer.decoder.backward(dfound, tape)
-        tape.add(self.query_embed.weight, dquery.sum(0))
-        return self.encode_backward(dmemory, dpos, tape)
+        return self.encode_backward(*self.queries.backward(dout, self.transformer.decoder, tape), tape)
 
     def encode(self, images, mask, tape):
         """Images (B, C, H, W) and their padding -> tokens (B, N, D), their positions, and which tokens are padding."""
@@ -155,6 +138,17 @@ class DETR(Layer):
             layers.set_recompute(enable)
 
 
+class AnchorDETR(DETR):
+    """DETR that learns from little data: queries are boxes that each decoder layer moves (see AnchorQueries).
+
+    groups:    groups of queries in training, each of which finds every box.
+    denoising: take denoising queries as third input, (images, mask, queries) (see losses.denoising_queries).
+    """
+
+    def __init__(self, *args, groups: int = 1, denoising: bool = True, **options):
+        super().__init__(*args, queries=partial(AnchorQueries, groups=groups, denoising=denoising), **options)
+
+
 class Backbone(Layer):
     """The last map of a classifier or of convolutions: (B, C, H, W) -> (B, C', h, w)."""
 
@@ -189,28 +183,6 @@ def make_body(backbone, in_chans, dilation, **made):
     raise ConfigError(f"backbone must be the widths of convolutions, got {backbone!r}")
 
 
-def as_input(x):
-    """Images, or a tuple that begins with images and mask -> a tuple of both and what follows."""
-    return x if isinstance(x, (tuple, list)) else (x, None)
-
-
-def as_outputs(logits, boxes):
-    """(L, B, Q, K+1) and (L, B, Q, 4) -> the dict of the last layer, with aux_outputs where there are earlier ones."""
-    *earlier, last = ({"pred_logits": p, "pred_boxes": b} for p, b in zip(logits, boxes))
-    return {**last, "aux_outputs": earlier} if earlier else last
-
-
-def from_outputs(outputs):
-    """The inverse of as_outputs."""
-    layers, xp = [*outputs.get("aux_outputs", ()), outputs], array_module(outputs["pred_boxes"])
-    return [xp.stack([layer[name] for layer in layers]) for name in ("pred_logits", "pred_boxes")]
-
-
-def sigmoid(x):
-    """1/(1 + exp(−x)), without overflow."""
-    return 0.5 * (array_module(x).tanh(0.5 * x) + 1)
-
-
 def resize_mask(mask, size):
     """A mask (B, H, W) at another size, each place the value of its nearest pixel above and left: (B, h, w)."""
     xp = array_module(mask)
@@ -218,21 +190,12 @@ def resize_mask(mask, size):
     return mask[:, rows[:, None], columns]
 
 
-def reset_linears(layer, dtype, seed):
-    """Initial values as in torch.nn.Linear: weights and biases uniform within ±1/√in."""
-    for _, part in layer.named_layers():
-        if isinstance(part, Linear):
-            for parameter in (part.weight, part.bias):
-                parameter.data[...] = uniform(seed, parameter.data.shape, part.weight.data.shape[1], dtype)
-    return layer
-
-
 _CONVS = dict(enc_layers=2, dec_layers=2, nheads=4, dropout=0.0)
 
 # name: class and options. The first three are the official ones; the small ones, to be trained from nothing, our own.
 VARIANTS = {
     "detr_micro_64": (
-        DETR,
+        AnchorDETR,
         dict(img_size=64, backbone=(32, 64, 64), hidden_dim=64, dim_feedforward=128, num_queries=16, **_CONVS),
     ),
 }
