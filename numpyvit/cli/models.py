@@ -18,11 +18,12 @@ def run(args):
         raise ConfigError(f"no model matches {args.pattern!r}; `numpyvit models` lists them all")
     print(f"{'model':34s} {'parameters':>12s}  image  patch  width     depth        heads")
     for name in names:
-        v = preset_options(name)
-        depth, heads = _by_stage(v["depths"] if "depths" in v else v["depth"]), _by_stage(v["num_heads"])
+        options = preset_options(name)
+        image, patch, width = (options.get(key, "") for key in ("img_size", "patch_size", "embed_dim"))
+        depth = _by_stage(options.get("depths", options.get("depth", "")))
+        heads = _by_stage(options.get("num_heads", ""))
         print(
-            f"{name:34s} {count_parameters(name):12,d}  {v['img_size']:5d}  {v['patch_size']:5d}  "
-            f"{v['embed_dim']:5d}  {depth:>8s}  {heads:>11s}"
+            f"{name:34s} {count_parameters(name):12,d}  {image:>5}  {patch:>5}  {width:>5}  {depth:>8s}  {heads:>11s}"
         )
 
 

@@ -120,6 +120,10 @@ class Layer:
         """(dotted name, Buffer) pairs, each buffer once."""
         return self._named(Buffer)
 
+    def saved_buffers(self):
+        """Those of named_buffers that a checkpoint holds."""
+        return ((name, buffer) for name, buffer in self.named_buffers() if buffer.saved)
+
     def _named(self, kind):
         seen = set()
         for name, child in self._walk():
@@ -225,7 +229,7 @@ class Layer:
 
     def _saved(self):
         """{dotted name: Parameter or saved Buffer}, what a checkpoint holds."""
-        return dict(self.named_parameters()) | {name: b for name, b in self.named_buffers() if b.saved}
+        return dict(self.named_parameters()) | dict(self.saved_buffers())
 
     def state_dict(self):
         """A snapshot of the parameters and saved buffers: {dotted name: NumPy array of its own}."""

@@ -5,6 +5,8 @@ H' = (H + 2p − d (kh − 1) − 1)/s + 1 rounded down, and W' columns likewise
 dilation, each (rows, columns).
 """
 
+import functools
+
 from ..backend import array_module
 from ..kernels import accelerated
 from .linear import matmul, transposed
@@ -32,16 +34,16 @@ def conv2d_input_gradient(dy, weight, input_shape, stride, padding, dilation):
 
     Without a stride it is a convolution of dy, with the kernel turned by 180° and its channels exchanged.
     """
-    xp, (B, C, H, W), (ph, pw) = array_module(dy), input_shape, padding
+    xp = array_module(dy)
     around = tuple(d * (k - 1) - p for k, p, d in zip(weight.shape[2:], padding, dilation))
     if stride == (1, 1) and min(around) >= 0:
         return conv2d(dy, weight[:, :, ::-1, ::-1].swapaxes(0, 1), None, stride, around, dilation)
-    dx = xp.zeros((B, C, H + 2 * ph, W + 2 * pw), dtype=dy.dtype)
+    dx = padded(xp.zeros(input_shape, dtype=dy.dtype), padding)
     dy2 = dy.reshape(*dy.shape[:2], -1)
     for i, j in places(weight.shape[2:]):
         under = under_place(dx, i, j, dy.shape[2:], stride, dilation)
         under += matmul(xp.ascontiguousarray(weight[:, :, i, j].T), dy2).reshape(under.shape)
-    return dx[:, :, ph : ph + H, pw : pw + W]
+    return cropped(dx, padding)
 
 
 @accelerated
@@ -56,27 +58,27 @@ def conv2d_weight_gradient(dy, x, kernel, stride, padding, dilation):
 
 
 def max_pool2d(x, kernel, stride, padding):
-    """y = the largest of the kh·kw pixels under the kernel, −∞ outside.   -> y (B, C, H', W'), and its place."""
+    """y = the largest of the kh·kw pixels under the kernel, −∞ outside: over its rows, then over its columns.
+
+    x: (B, C, H, W), y: (B, C, H', W').
+    """
     xp, size = array_module(x), out_size(x.shape, kernel, stride, padding)
-    x, y = padded(x, padding, -float("inf")), None
-    for number, (i, j) in enumerate(places(kernel)):
-        under = under_place(x, i, j, size, stride)
-        if y is None:
-            y, found = under.copy(), xp.zeros(under.shape, dtype="uint8" if kernel[0] * kernel[1] < 256 else "int32")
-        else:
-            found[under > y] = number
-            xp.maximum(y, under, out=y)
-    return y, found
+    x = padded(x, padding, -float("inf"))
+    rows = [under_place(x, i, 0, (size[0], x.shape[3]), (stride[0], 1)) for i in range(kernel[0])]
+    x = functools.reduce(xp.maximum, rows)
+    return functools.reduce(xp.maximum, [under_place(x, 0, j, size, (1, stride[1])) for j in range(kernel[1])])
 
 
-def max_pool2d_backward(dy, found, input_shape, kernel, stride, padding):
+def max_pool2d_backward(dy, x, y, kernel, stride, padding):
     """dx = dy at the pixel that was the largest, the first of equal ones."""
-    (B, C, H, W), (ph, pw) = input_shape, padding
-    dx = array_module(dy).zeros((B, C, H + 2 * ph, W + 2 * pw), dtype=dy.dtype)
-    for number, (i, j) in enumerate(places(kernel)):
+    x, dx = padded(x, padding, -float("inf")), padded(array_module(x).zeros_like(x), padding)
+    left = dy  # what has found no pixel yet
+    for i, j in places(kernel):
         under = under_place(dx, i, j, dy.shape[2:], stride)
-        under += dy * (found == number)
-    return dx[:, :, ph : ph + H, pw : pw + W]
+        found = left * (under_place(x, i, j, dy.shape[2:], stride) == y)
+        under += found
+        left = left - found
+    return cropped(dx, padding)
 
 
 def out_size(shape, kernel, stride, padding, dilation=(1, 1)):
@@ -93,6 +95,12 @@ def padded(x, padding, value=0):
     out = array_module(x).full((B, C, H + 2 * ph, W + 2 * pw), value, dtype=x.dtype)
     out[:, :, ph : ph + H, pw : pw + W] = x
     return out
+
+
+def cropped(x, padding):
+    """The inverse of padded."""
+    (H, W), (ph, pw) = x.shape[2:], padding
+    return x[:, :, ph : H - ph, pw : W - pw]
 
 
 def places(kernel):

@@ -14,6 +14,7 @@ from .norm import GroupNorm, LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
 from .positions import Embedding, LearnedPosition, SinePosition
 from .queries import AnchorQueries, LearnedQueries
+from .residual import BasicBlock, Bottleneck, Stem
 from .sequence import Sequence
 from .transformer import (
     Decoder,
@@ -33,7 +34,9 @@ __all__ = [
     "AnchorQueries",
     "Attention",
     "AverageHead",
+    "BasicBlock",
     "Block",
+    "Bottleneck",
     "Buffer",
     "ClassHead",
     "Conv2d",
@@ -75,6 +78,7 @@ __all__ = [
     "Sequence",
     "SinePosition",
     "Softmax",
+    "Stem",
     "SwinBlock",
     "SwinStage",
     "Tanh",

@@ -62,12 +62,13 @@ class ReLU(Layer):
 
     def forward(self, x, tape=FORGET):
         check_float(self, x)
-        tape.push(self, x > 0)
-        return array_module(x).maximum(x, 0)
+        y = array_module(x).maximum(x, 0)
+        tape.push(self, y)  # which the next layer mostly keeps as well
+        return y
 
     def backward(self, dy, tape):
-        (positive,) = tape.pop(self)
-        return dy * positive
+        (y,) = tape.pop(self)
+        return dy * (y > 0)
 
 
 class Softmax(Layer):

@@ -26,12 +26,27 @@ class FrozenBatchNorm2d(Layer):
 
     def forward(self, x, tape=FORGET):
         check_map(self, x, len(self.weight.data))
-        y = x * F.on_map(self._scale())
-        y += F.on_map(self.bias.data - self.running_mean.data * self._scale())
-        return y
+        a, b = self.affine()
+        return x * F.on_map(a) + F.on_map(b)
 
     def backward(self, dy, tape):
-        return dy * F.on_map(self._scale())
+        return dy * F.on_map(self.affine()[0])
 
-    def _scale(self):
-        return self.weight.data / array_module(self.weight.data).sqrt(self.running_var.data + self.eps)
+    def affine(self):
+        """(a, b) of y = a x + b, each (C,)."""
+        a = self.weight.data / array_module(self.weight.data).sqrt(self.running_var.data + self.eps)
+        return a, self.bias.data - a * self.running_mean.data
+
+
+def conv_norm(conv, norm, x, tape=FORGET):
+    """norm(conv x), a frozen batch norm being part of the product: y = (a W) x + b   costs no pass over the map."""
+    if isinstance(norm, FrozenBatchNorm2d):
+        return conv.forward(x, tape, norm.affine())
+    return norm.forward(conv.forward(x, tape), tape)
+
+
+def conv_norm_backward(conv, norm, dy, tape):
+    """dx and the gradients of what conv_norm did:   dW = a dW', dW' that of a convolution with a W."""
+    if isinstance(norm, FrozenBatchNorm2d):
+        return conv.backward(dy, tape, norm.affine())
+    return conv.backward(norm.backward(dy, tape), tape)

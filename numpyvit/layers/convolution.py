@@ -19,6 +19,9 @@ class Conv2d(Layer):
 
     x: (B, C, H, W), weight: (O, C, kh, kw), bias: (O,), y: (B, O, H', W') with H' = (H + 2p − d (kh − 1) − 1)/s + 1
     rounded down. kernel_size, stride, padding and dilation are an int or (rows, columns).
+
+    forward and backward may be given `affine`, a pair (a, b) of (O,): then y is a y + b channel by channel, in the same
+    product, its weight being a W. What a frozen batch norm behind it does costs nothing so (see conv_norm).
     """
 
     def __init__(
@@ -41,21 +44,33 @@ class Conv2d(Layer):
         self.weight = Parameter(uniform(rng, (out_chans, in_chans, *kernel), fan_in, dtype))
         self.bias = Parameter(uniform(rng, out_chans, fan_in, dtype)) if bias else None
 
-    def forward(self, x, tape=FORGET):
-        weight, places = self.weight.data, (self.stride, self.padding, self.dilation)
+    def forward(self, x, tape=FORGET, affine=None):
+        weight, bias = self._arrays_with(affine)
+        places = (self.stride, self.padding, self.dilation)
         check_map(self, x, weight.shape[1])
         _check_size(self, x, F.out_size(x.shape, weight.shape[2:], *places))
         tape.push(self, x)
-        return F.conv2d(x, weight, self.bias.data if self.bias else None, *places)
+        return F.conv2d(x, weight, bias, *places)
 
-    def backward(self, dy, tape):
+    def backward(self, dy, tape, affine=None):
         (x,) = tape.pop(self)
-        weight, places = self.weight.data, (self.stride, self.padding, self.dilation)
+        weight, _ = self._arrays_with(affine)
+        places = (self.stride, self.padding, self.dilation)
         if tape.wants(self.weight):
-            tape.add(self.weight, F.conv2d_weight_gradient(dy, x, weight.shape[2:], *places))
+            dweight = F.conv2d_weight_gradient(dy, x, weight.shape[2:], *places)
+            tape.add(self.weight, dweight if affine is None else dweight * affine[0][:, None, None, None])
         if self.bias and tape.wants(self.bias):
-            tape.add(self.bias, dy.sum((0, 2, 3)))
+            dbias = dy.sum((0, 2, 3))
+            tape.add(self.bias, dbias if affine is None else dbias * affine[0])
         return F.conv2d_input_gradient(dy, weight, x.shape, *places) if tape.wants_input(self) else None
+
+    def _arrays_with(self, affine):
+        """Weight and bias, or a W and a bias + b."""
+        weight, bias = self.weight.data, self.bias.data if self.bias else None
+        if affine is None:
+            return weight, bias
+        a, b = affine
+        return weight * a[:, None, None, None], b if bias is None else a * bias + b
 
 
 class MaxPool2d(Layer):
@@ -83,13 +98,12 @@ class MaxPool2d(Layer):
         places = (self.kernel_size, self.stride, self.padding)
         check_map(self, x)
         _check_size(self, x, F.out_size(x.shape, *places))
-        y, found = F.max_pool2d(x, *places)
-        tape.push(self, found, x.shape)
+        y = F.max_pool2d(x, *places)
+        tape.push(self, x, y)
         return y
 
     def backward(self, dy, tape):
-        found, shape = tape.pop(self)
-        return F.max_pool2d_backward(dy, found, shape, self.kernel_size, self.stride, self.padding)
+        return F.max_pool2d_backward(dy, *tape.pop(self), self.kernel_size, self.stride, self.padding)
 
 
 def _check_size(layer, x, size):

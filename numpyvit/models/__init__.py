@@ -9,14 +9,16 @@ from functools import partial
 import numpy as np
 
 from ..errors import ConfigError
-from . import swin
+from . import resnet, swin
 from .modern import ModernVisionTransformer
+from .resnet import ResNet
 from .swin import NarrowSwinTransformer, SwinTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
 
 __all__ = [
     "ModernVisionTransformer",
     "NarrowVisionTransformer",
+    "ResNet",
     "SwinTransformer",
     "VisionTransformer",
     "create_model",
@@ -74,6 +76,7 @@ VARIANTS = {
     "vit_micro_patch4_32": _narrow(4, 96, 6, 4, img_size=32, mlp_ratio=2.0),
     "vit_mini_patch4_32": _narrow(4, 192, 6, 3, img_size=32),
     **{name: Variant(options, model_class) for name, (model_class, options) in swin.VARIANTS.items()},
+    **{name: Variant(options, model_class) for name, (model_class, options) in resnet.VARIANTS.items()},
 }
 
 
@@ -90,6 +93,8 @@ def _option_names(model_class):
 
 def _preparation(name, model):
     """How images are prepared for a preset, as timm has it: mean, std, interpolation, crop_pct; class names."""
+    if isinstance(model, ResNet):
+        return resnet.preparation(model.input_shape[0])
     half, in_chans = (0.5,), model.patch_embed.proj.weight.data.shape[1]
     own_size = VARIANTS[name].model_class in (NarrowVisionTransformer, NarrowSwinTransformer)
     mean, std = half * in_chans, half * in_chans
@@ -127,6 +132,8 @@ def preset_options(name):
 
 def count_parameters(name, **overrides):
     """How many parameters a preset has, with options that override its own, by arithmetic: nothing is made."""
+    if VARIANTS[name].model_class is ResNet:
+        return resnet.count_parameters(**{**VARIANTS[name].options, **overrides})
     if issubclass(VARIANTS[name].model_class, SwinTransformer):
         return swin.count_parameters(**{**VARIANTS[name].options, **overrides})
     options = preset_options(name) | overrides

@@ -23,6 +23,7 @@ from ..layers import (
     Transformer,
 )
 from ..layers.patches import pair
+from . import resnet
 
 _POSITIONS = {"sine": SinePosition, "learned": LearnedPosition}
 
@@ -180,7 +181,13 @@ def make_body(backbone, in_chans, dilation, **made):
     """A ResNet by its name, with stem and first stage frozen as in the official code, or a ConvStem of some widths."""
     if not isinstance(backbone, str):
         return ConvStem(tuple(backbone), in_chans, **made)
-    raise ConfigError(f"backbone must be the widths of convolutions, got {backbone!r}")
+    if backbone not in resnet.VARIANTS:
+        raise ConfigError(
+            f"backbone must be one of {', '.join(resnet.VARIANTS)}, or widths of convolutions, got {backbone!r}"
+        )
+    kind, options = resnet.VARIANTS[backbone]
+    dilated = dict(replace_stride_with_dilation=(False, False, dilation))
+    return kind(**options, **dilated, num_classes=0, in_chans=in_chans, **made).freeze("conv1*", "layer1*")
 
 
 def resize_mask(mask, size):
@@ -190,12 +197,27 @@ def resize_mask(mask, size):
     return mask[:, rows[:, None], columns]
 
 
-_CONVS = dict(enc_layers=2, dec_layers=2, nheads=4, dropout=0.0)
+def preparation(in_chans, preset):
+    """How images are prepared: as for ImageNet for the official presets, from −1 to 1 for the small ones; never cut."""
+    mean, std = ((0.5,) * in_chans,) * 2
+    if in_chans == 3 and isinstance(preset["backbone"], str):
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return {"mean": mean, "std": std, "interpolation": "bilinear", "crop_pct": 1.0, "classes": None}
+
+
+_SMALL = dict(num_classes=20, enc_layers=2, dec_layers=3, nheads=4, dropout=0.0)
 
 # name: class and options. The first three are the official ones; the small ones, to be trained from nothing, our own.
 VARIANTS = {
+    "detr_resnet50": (DETR, dict(backbone="resnet50")),
+    "detr_resnet101": (DETR, dict(backbone="resnet101")),
+    "detr_resnet50_dc5": (DETR, dict(backbone="resnet50", dilation=True)),
     "detr_micro_64": (
         AnchorDETR,
-        dict(img_size=64, backbone=(32, 64, 64), hidden_dim=64, dim_feedforward=128, num_queries=16, **_CONVS),
+        dict(img_size=64, backbone=(32, 64, 64), hidden_dim=64, dim_feedforward=128, num_queries=16, **_SMALL),
+    ),
+    "detr_mini_160": (
+        AnchorDETR,
+        dict(img_size=160, backbone=(32, 64, 128), hidden_dim=128, dim_feedforward=256, num_queries=60, **_SMALL),
     ),
 }

@@ -11,7 +11,9 @@ from ..core import FORGET, Buffer, Layer
 from ..layers import (
     GELU,
     Attention,
+    BasicBlock,
     Block,
+    Bottleneck,
     Conv2d,
     DecoderLayer,
     Dropout,
@@ -36,12 +38,13 @@ from ..layers import (
     Recompute,
     ReLU,
     Softmax,
+    Stem,
     SwinBlock,
     SwinStage,
     Tanh,
     WindowAttention,
 )
-from ..models import ModernVisionTransformer, SwinTransformer, VisionTransformer
+from ..models import ModernVisionTransformer, ResNet, SwinTransformer, VisionTransformer
 from . import randomize
 
 
@@ -73,11 +76,16 @@ def _stage(**made):
     return SwinStage(merging, [SwinBlock(8, (4, 2), 2, window_size=2, shift_size=i, **made) for i in (0, 1)])
 
 
-def _frozen_batch_norm(**options):
-    norm, rng = FrozenBatchNorm2d(4, **options), np.random.default_rng(2)
-    for _, buffer in norm.named_buffers():
-        buffer.data[...] = rng.uniform(0.5, 2, 4)
-    return norm
+def _with_statistics(build, **options):
+    """A layer whose buffers, the statistics of batch norms, are random."""
+    layer, rng = build(**options), np.random.default_rng(2)
+    for _, buffer in layer.named_buffers():
+        buffer.data[...] = rng.uniform(0.2, 1, buffer.data.shape)
+    return layer
+
+
+def _normalized(*args, **options):
+    return partial(_with_statistics, partial(*args, **options))
 
 
 _TOKENS, _MAP, _CHANNELS_FIRST = (3, 5, 8), (3, 4, 6, 8), (3, 4, 7, 6)
@@ -200,7 +208,14 @@ LAYERS = [
     Case("MaxPool2d", partial(MaxPool2d, 3, 2, 1), _CHANNELS_FIRST),
     Case("MaxPool2d of parts", partial(MaxPool2d, (2, 3)), _CHANNELS_FIRST),
     Case("GroupNorm", partial(GroupNorm, 2, 4), _CHANNELS_FIRST),
-    Case("FrozenBatchNorm2d", _frozen_batch_norm, _CHANNELS_FIRST),
+    Case("FrozenBatchNorm2d", _normalized(FrozenBatchNorm2d, 4), _CHANNELS_FIRST),
+    Case("Stem", _normalized(Stem, 4, 6), (3, 4, 9, 8)),
+    Case("BasicBlock", _normalized(BasicBlock, 4, 4), _CHANNELS_FIRST),
+    Case("BasicBlock with a shortcut", _normalized(BasicBlock, 4, 6, 2), _CHANNELS_FIRST),
+    Case("BasicBlock with GroupNorm", partial(BasicBlock, 4, 6, 2, norm_layer=partial(GroupNorm, 2)), _CHANNELS_FIRST),
+    Case("Bottleneck", _normalized(Bottleneck, 4, 1), _CHANNELS_FIRST),
+    Case("Bottleneck with a shortcut", _normalized(Bottleneck, 4, 2, 2), _CHANNELS_FIRST),
+    Case("Bottleneck with dilation", _normalized(Bottleneck, 4, 1, 1, 2), _CHANNELS_FIRST),
     Case("MapHead with dropout", partial(MapHead, 8, 5, 0.4), _MAP, dropout=True),
 ]
 
@@ -246,6 +261,11 @@ def _swin(name, dropout=False, shape=(3, 2, 16, 16), **options):
     return Case(f"SwinTransformer {name}".strip(), partial(_tiny_swin, **options), shape, 1e-6, dropout)
 
 
+def _resnet(name, block, depths, **options):
+    build = partial(ResNet, block, depths, num_classes=3, in_chans=2, width=4, **options)
+    return Case(f"ResNet {name}", _normalized(build), (2, 2, 25, 33), 1e-6)
+
+
 MODELS = [
     _vit(""),
     _vit("distilled", distilled=True),
@@ -287,4 +307,8 @@ MODELS = [
     _swin("proj_drop_rate", proj_drop_rate=0.2, dropout=True),
     _swin("attn_drop_rate", attn_drop_rate=0.3, dropout=True),
     _swin("drop_path_rate", drop_path_rate=0.5, dropout=True),
+    _resnet("of BasicBlocks", BasicBlock, (1, 2, 1, 1)),
+    _resnet("of Bottlenecks", Bottleneck, (2, 1, 1, 1)),
+    _resnet("DC5", Bottleneck, (1, 1, 1, 2), replace_stride_with_dilation=(False, False, True)),
+    _resnet("with GroupNorm", BasicBlock, (1, 1, 1, 1), norm_layer=partial(GroupNorm, 2)),
 ]

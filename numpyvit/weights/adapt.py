@@ -35,7 +35,7 @@ def put_weights(model, arrays, notes, origin, path):
     file's library does; other channels fold or repeat the patch weights as timm does. What else does not fit is a
     CheckpointError that lists it.
     """
-    own = {name: parameter.data for name, parameter in model.named_parameters()}
+    own = {name: array.data for name, array in (*model.named_parameters(), *model.saved_buffers())}
     dropped = _drop_heads(arrays, own, model.num_classes)
     if dropped and model.num_classes:
         warnings.warn(
