@@ -9,13 +9,16 @@ from functools import partial
 import numpy as np
 
 from ..errors import ConfigError
-from . import resnet, swin
+from . import detr, resnet, swin
+from .detr import DETR, AnchorDETR
 from .modern import ModernVisionTransformer
 from .resnet import ResNet
 from .swin import NarrowSwinTransformer, SwinTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
 
 __all__ = [
+    "DETR",
+    "AnchorDETR",
     "ModernVisionTransformer",
     "NarrowVisionTransformer",
     "ResNet",
@@ -77,6 +80,7 @@ VARIANTS = {
     "vit_mini_patch4_32": _narrow(4, 192, 6, 3, img_size=32),
     **{name: Variant(options, model_class) for name, (model_class, options) in swin.VARIANTS.items()},
     **{name: Variant(options, model_class) for name, (model_class, options) in resnet.VARIANTS.items()},
+    **{name: Variant(options, model_class) for name, (model_class, options) in detr.VARIANTS.items()},
 }
 
 
@@ -93,6 +97,8 @@ def _option_names(model_class):
 
 def _preparation(name, model):
     """How images are prepared for a preset, as timm has it: mean, std, interpolation, crop_pct; class names."""
+    if isinstance(model, DETR):
+        return detr.preparation(model.in_chans, VARIANTS[name].options)
     if isinstance(model, ResNet):
         return resnet.preparation(model.input_shape[0])
     half, in_chans = (0.5,), model.patch_embed.proj.weight.data.shape[1]
@@ -132,6 +138,8 @@ def preset_options(name):
 
 def count_parameters(name, **overrides):
     """How many parameters a preset has, with options that override its own, by arithmetic: nothing is made."""
+    if issubclass(VARIANTS[name].model_class, DETR):
+        return detr.count_parameters(**{**preset_options(name), **overrides})
     if VARIANTS[name].model_class is ResNet:
         return resnet.count_parameters(**{**VARIANTS[name].options, **overrides})
     if issubclass(VARIANTS[name].model_class, SwinTransformer):

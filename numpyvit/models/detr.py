@@ -47,6 +47,8 @@ class DETR(Layer):
     Names, options and initial values are those of the official code.
     """
 
+    class_layers = ("class_embed",)
+
     def __init__(
         self,
         num_classes: int = 91,
@@ -132,6 +134,15 @@ class DETR(Layer):
                 f"{(len(images), *images.shape[2:])}, True at padding"
             )
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that it was made for."""
+        return self.in_chans, *self.img_size
+
+    def takes(self, image_shape: tuple[int, int, int]) -> bool:
+        """Whether it takes images of shape (C, H, W): of any size."""
+        return image_shape[0] == self.in_chans
+
     def set_grad_checkpointing(self, enable: bool = True):
         """Let encoder layers keep only their input for backward and run forward again there (see core.Recompute)."""
         layers = self.transformer.encoder.layers
@@ -195,6 +206,40 @@ def resize_mask(mask, size):
     xp = array_module(mask)
     rows, columns = (to_module(np.arange(count) * whole // count, xp) for whole, count in zip(mask.shape[1:], size))
     return mask[:, rows[:, None], columns]
+
+
+def count_parameters(
+    num_classes,
+    num_queries,
+    backbone,
+    in_chans,
+    hidden_dim,
+    enc_layers,
+    dec_layers,
+    dim_feedforward,
+    position_embedding,
+    pre_norm,
+    groups=None,
+    denoising=None,
+    **others,
+):
+    """How many parameters a model has, those of frozen layers too, by arithmetic: nothing is made."""
+    D, K, mlp = hidden_dim, num_classes + 1, 2 * hidden_dim * dim_feedforward + dim_feedforward + hidden_dim
+    encoder = enc_layers * (4 * D * D + 8 * D + mlp) + 2 * D * pre_norm
+    decoder = dec_layers * (8 * D * D + 14 * D + mlp) + 2 * D
+    heads = (D + 1) * K + 2 * (D * D + D) + 4 * D + 4
+    queries = num_queries * D  # or boxes, a perceptron, and labels
+    if groups is not None:
+        queries = 4 * groups * num_queries + 3 * D * D + 2 * D + denoising * K * D
+    if isinstance(backbone, str):
+        _, options = resnet.VARIANTS[backbone]
+        channels, body = 512 * options["block"].expansion, resnet.count_parameters(**options, num_classes=0)
+        body += (in_chans - 3) * 64 * 49
+    else:
+        channels = backbone[-1]
+        body = sum(9 * a * b + 2 * b for a, b in zip((in_chans, *backbone), backbone))
+    learned = 50 * D * (position_embedding == "learned")
+    return body + (channels + 1) * D + learned + encoder + decoder + heads + queries
 
 
 def preparation(in_chans, preset):
