@@ -84,7 +84,7 @@ def padded_batch(size=(64, 96)):
     """Three images of different sizes, padded with zeros, and their mask."""
     rng = np.random.default_rng(0)
     images, mask = np.zeros((3, 3, *size)), np.ones((3, *size), bool)
-    for i, (h, w) in enumerate([size, (size[0] - 20, size[1] - 9), (size[0] // 2, size[1] // 3)]):
+    for i, (h, w) in enumerate([size, (size[0] - 20, size[1] - 9), (size[0] - 8, size[1] // 2)]):
         images[i, :, :h, :w], mask[i, :h, :w] = rng.standard_normal((3, h, w)), False
     return images, mask
 
@@ -169,6 +169,85 @@ def test_outputs_losses_and_gradients_equal_pytorchs(torch, backbone, name, dtyp
     compare_gradients(tape, theirs, tolerance)
     if x.grad is not None and dimages is not None:
         assert_close(dimages, x.grad, tolerance, "images")
+
+
+# ---- Hugging Face ---------------------------------------------------------------------------------------------------
+
+
+def hugging_faces(torch, **options):
+    """A DETR on a ResNet-50 of theirs with random weights.
+
+    Without auxiliary losses: with them it feeds the normalized output of a layer to the next, unlike DETR's own code.
+    """
+    from transformers import DetrConfig, DetrForObjectDetection, ResNetConfig
+
+    sizes = dict(d_model=32, encoder_layers=2, decoder_layers=2, encoder_ffn_dim=48, decoder_ffn_dim=48)
+    config = DetrConfig(
+        backbone_config=ResNetConfig(out_features=["stage4"]),
+        use_timm_backbone=False,
+        use_pretrained_backbone=False,
+        num_labels=CLASSES,
+        num_queries=QUERIES,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        dropout=0.0,
+        auxiliary_loss=False,
+        **{**sizes, **options},
+    )
+    return randomized(torch, DetrForObjectDetection(config).requires_grad_())
+
+
+@pytest.mark.parametrize("position", ["sine", "learned"])
+def test_hugging_faces_file_gives_its_outputs_losses_and_gradients(torch, tmp_path, position):
+    from numpyvit.weights.detr import to_official
+
+    theirs = hugging_faces(torch, position_embedding_type=position).double()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    options = dict(SIZES, position_embedding=position, dropout=0.0, aux_loss=False)
+    ours = DETR(CLASSES, QUERIES, "resnet50", dtype="float64", **options)
+    arrays, _, origin = nv.weights.read_checkpoint(tmp_path / "w.pth")
+    assert origin == "detr"
+    ours.load_state_dict(arrays)
+    images, mask = padded_batch()
+    targets = some_targets()
+    tape = nv.Tape(ours)
+    out = ours.forward((images, mask), tape)
+    loss, dout, parts = nv.losses.detection(out, targets, return_parts=True)
+    ours.backward(dout, tape)
+
+    labels = [{"class_labels": t["labels"], "boxes": t["boxes"]} for t in tensors(torch, targets, torch.float64)]
+    pixel_mask = torch.from_numpy((~mask).astype(np.int64))
+    torch.set_default_dtype(torch.float64)  # of the weights of the classes in its loss
+    try:
+        found = theirs(torch.from_numpy(images), pixel_mask, labels=labels)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    found.loss.backward()
+    assert_close(out["pred_logits"], found.logits, 1e-10, "logits")
+    assert_close(out["pred_boxes"], found.pred_boxes, 1e-10, "boxes")
+    for key, value in parts.items():
+        assert abs(value - float(found.loss_dict[f"loss_{key}"])) <= 1e-10, key
+    assert abs(loss - float(found.loss)) <= 1e-10 * loss
+    expected = to_official({name: p.grad.numpy() for name, p in theirs.named_parameters() if p.grad is not None})
+    frozen = ("backbone.0.body.conv1", "backbone.0.body.layer1")
+    expected = {name: gradient for name, gradient in expected.items() if not name.startswith(frozen)}
+    assert tape.gradients().keys() <= expected.keys()
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    for name, gradient in tape.gradients().items():
+        assert_close(gradient, expected[name], 1e-10, name, 1e-4 * largest)
+
+
+def test_hugging_faces_saved_files_are_read(torch, tmp_path):
+    """What save_pretrained writes has yet other names."""
+    theirs = hugging_faces(torch)
+    theirs.save_pretrained(tmp_path)
+    ours = DETR(CLASSES, QUERIES, "resnet50", dropout=0.0, **SIZES)
+    nv.weights.load_pretrained(ours, tmp_path / "model.safetensors")
+    images, mask = padded_batch()
+    images = images.astype(np.float32)
+    with torch.no_grad():
+        found = theirs(torch.from_numpy(images), torch.from_numpy((~mask).astype(np.int64)))
+    assert_close(ours((images, mask))["pred_logits"], found.logits, 1e-4, "logits")
 
 
 @pytest.mark.parametrize("shape", [(64, 96), (799, 333), (795, 1066), (100, 130)])

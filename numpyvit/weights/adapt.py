@@ -13,6 +13,8 @@ from ..layers import LayerNorm
 from .checkpoint import read_checkpoint
 from .swin import fit_windows
 
+_HEADS = ("head.", "head_dist.", "class_embed.", "label_embed.")  # layers with a row for each class
+_WITH_NONE = ("class_embed.weight",)  # those with one more row, for "no object"
 _SHOWN = 5  # names that a message lists
 _MOST_PATCHES = 128 * 128  # that a position embedding is resized from; no published one has more
 
@@ -47,7 +49,7 @@ def put_weights(model, arrays, notes, origin, path):
     _adapt_pos_embed(arrays, own, model, origin, path)
     if origin == "swin":
         fit_windows(model, arrays)
-    kept = {name: data for name, data in own.items() if dropped and name.startswith("head")}
+    kept = {name: data for name, data in own.items() if dropped and name.startswith(_HEADS)}
     _check_fit(type(model).__name__, own, {**kept, **arrays}, path)
     model.load_state_dict({**kept, **arrays})
     if origin == "huggingface":
@@ -112,13 +114,13 @@ def imagenet_classes():
 
 def _drop_heads(arrays, own, num_classes):
     """Take out heads for another number of classes; returns that number, or 0 where they fit."""
-    name = "head.fc.weight" if "head.fc.weight" in arrays else "head.weight"
-    weight = arrays.get(name)
-    if weight is None or weight.ndim != 2 or (name in own and weight.shape[0] == num_classes):
+    name = next((name for name in ("head.fc.weight", "class_embed.weight") if name in arrays), "head.weight")
+    weight, none = arrays.get(name), int(name in _WITH_NONE)
+    if weight is None or weight.ndim != 2 or (name in own and weight.shape[0] == num_classes + none):
         return 0
-    for name in [name for name in arrays if name.startswith(("head.", "head_dist."))]:
+    for name in [name for name in arrays if name.startswith(_HEADS)]:
         del arrays[name]
-    return weight.shape[0]
+    return weight.shape[0] - none
 
 
 def _adapt_channels(arrays, own):
