@@ -13,7 +13,7 @@ from .. import functional as F
 from ..backend import array_module, to_module
 from ..core import FORGET, Layer, make_rng
 from ..errors import ConfigError, ShapeError
-from .init import uniform
+from .init import uniform, xavier_uniform
 from .linear import Linear, Perceptron
 from .positions import Embedding
 
@@ -93,6 +93,8 @@ class AnchorQueries(Layer):
         self.refpoint_embed.weight.data[:, :2] = np.log(places / (1 - places))
         self.refpoint_embed.weight.data[:, 2:] = math.log(0.2 / 0.8)
         self.ref_point_head = Perceptron((2 * dim, dim, dim), **made)
+        for layer in self.ref_point_head.layers:
+            layer.weight.data[...] = xavier_uniform(rng, layer.weight.data.shape, dtype)
         self.class_embed, self.bbox_embed = _heads(dim, num_classes, **made)
         self.bbox_embed.layers[-1].weight.data[...] = self.bbox_embed.layers[-1].bias.data[...] = 0
 
