@@ -15,6 +15,7 @@ __version__ = "0.1.0"
 
 # public name: the module it is from, None for a module itself
 _HOMES = {
+    "DETR": "models",
     "FORGET": "core",
     "Buffer": "core",
     "Layer": "core",

@@ -249,6 +249,11 @@ def _calls(rng):
     yield from (("attention", (q, k, v, 0.5)), ("attention", (q, k, v, 0.5, scores, keep)))
     yield from (("attention_backward", (dout, q, k, v, scores, 0.5, m)) for m in (None, keep))
     yield from (("split_heads", (x, 2, 2)), ("join_heads", ((q, k, v),)))
+    yield from (
+        ("sine_features", (x, 6)),
+        ("sine_features_backward", (x, y[..., 0])),
+    )
+    yield from (("sigmoid", (x,)), ("sigmoid_backward", (dy, y)))
     yield "layer_norm", (x, gamma, gamma, 1e-6)
     yield "layer_norm_backward", (dy, gamma, y, np.abs(rng.standard_normal((2, 6, 1))))
     kernel, places = rng.standard_normal((5, 3, 3, 3)), ((1, 2), (1, 0), (1, 1))
@@ -288,6 +293,7 @@ def test_no_function_changes_an_array_it_was_given_or_its_type(rng, dtype):
 
 
 WINDOWS = set(vars(F.windows)) & set(F.__all__)  # rearrangements, with tests of their own
+BOXES = set(vars(F.boxes)) & set(F.__all__)  # tested in test_boxes.py
 
 
 def test_every_public_function_is_among_those_calls(rng):
@@ -296,4 +302,4 @@ def test_every_public_function_is_among_those_calls(rng):
         for name, value in vars(F).items()
         if callable(value) and getattr(value, "__module__", "").startswith(F.__name__) and name in F.__all__
     }
-    assert public - {name for name, _ in _calls(rng)} <= {"dropout_mask", "softmax_"} | WINDOWS
+    assert public - {name for name, _ in _calls(rng)} <= {"dropout_mask", "mask_bias", "softmax_"} | WINDOWS | BOXES

@@ -5,8 +5,24 @@ dx, dy are the gradients of the loss by x, y. No function changes an array it wa
 float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take in the array's own type, or float32.
 """
 
-from .activations import gelu, gelu_backward, gelu_tanh, gelu_tanh_with_slope, gelu_with_slope
-from .attention import attention, attention_backward, join_heads, split_heads
+from .activations import (
+    gelu,
+    gelu_backward,
+    gelu_tanh,
+    gelu_tanh_with_slope,
+    gelu_with_slope,
+    sigmoid,
+    sigmoid_backward,
+)
+from .attention import attention, attention_backward, join_heads, mask_bias, split_heads
+from .boxes import (
+    box_cxcywh_to_xyxy,
+    box_cxcywh_to_xyxy_backward,
+    box_xyxy_to_cxcywh,
+    generalized_iou,
+    generalized_iou_backward,
+    iou,
+)
 from .convolution import (
     conv2d,
     conv2d_input_gradient,
@@ -26,6 +42,7 @@ from .linear import (
 )
 from .norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward, on_map
 from .patches import col2im, im2col
+from .positions import sine_features, sine_features_backward
 from .softmax import log_softmax, softmax, softmax_, softmax_backward
 from .windows import (
     attention_from,
@@ -46,6 +63,9 @@ __all__ = [
     "attention",
     "attention_backward",
     "attention_from",
+    "box_cxcywh_to_xyxy",
+    "box_cxcywh_to_xyxy_backward",
+    "box_xyxy_to_cxcywh",
     "col2im",
     "conv2d",
     "conv2d_input_gradient",
@@ -58,9 +78,12 @@ __all__ = [
     "gelu_tanh",
     "gelu_tanh_with_slope",
     "gelu_with_slope",
+    "generalized_iou",
+    "generalized_iou_backward",
     "group_norm",
     "group_norm_backward",
     "im2col",
+    "iou",
     "join_heads",
     "layer_norm",
     "layer_norm_backward",
@@ -68,6 +91,7 @@ __all__ = [
     "linear_input_gradient",
     "linear_weight_gradient",
     "log_softmax",
+    "mask_bias",
     "matmul",
     "max_pool2d",
     "max_pool2d_backward",
@@ -80,6 +104,10 @@ __all__ = [
     "relative_positions",
     "rows",
     "shift_mask",
+    "sigmoid",
+    "sigmoid_backward",
+    "sine_features",
+    "sine_features_backward",
     "softmax",
     "softmax_",
     "softmax_backward",

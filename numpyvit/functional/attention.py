@@ -35,6 +35,14 @@ def attention_backward(
     return matmul(ds, k) * scale, matmul(transposed(ds), q) * scale, dv, ds
 
 
+def mask_bias(mask: Array, dtype) -> Array:
+    """A mask, True where no one may look, as the bias that puts these scores at −1e9; floating masks stay as they are.
+
+    Finite, so that a token that may look nowhere looks everywhere alike instead of becoming NaN.
+    """
+    return mask.astype(dtype) * -1e9 if mask.dtype.kind == "b" else mask.astype(dtype)
+
+
 def split_heads(x: Array, parts: int, heads: int) -> Array:
     """(B, N, parts·H·d) -> (parts, B, H, N, d), a view: iterate over it for q, k, v."""
     B, N, width = x.shape

@@ -5,20 +5,34 @@ from .activations import GELU, GELUTanh, Identity, ReLU, Softmax, Tanh
 from .attention import QKV, Attention, Block
 from .batch_norm import FrozenBatchNorm2d
 from .convolution import Conv2d, MaxPool2d
+from .cross_attention import MultiheadAttention
 from .dropout import Dropout, DropPath
 from .embed import DynamicEmbed, Embed
 from .heads import AverageHead, ClassHead, DistilledHead, PreLogits
-from .linear import Linear, Mlp
+from .linear import Linear, Mlp, Perceptron
 from .norm import GroupNorm, LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
+from .positions import Embedding, LearnedPosition, SinePosition
+from .queries import AnchorQueries, LearnedQueries
 from .residual import BasicBlock, Bottleneck, Stem
 from .sequence import Sequence
+from .transformer import (
+    Decoder,
+    DecoderLayer,
+    Encoder,
+    EncoderLayer,
+    FeedForward,
+    PreNormDecoderLayer,
+    PreNormEncoderLayer,
+    Transformer,
+)
 from .window import MapHead, PatchMerging, SwinBlock, SwinStage, WindowAttention
 
 __all__ = [
     "FORGET",
     "GELU",
     "QKV",
+    "AnchorQueries",
     "Attention",
     "AverageHead",
     "BasicBlock",
@@ -27,12 +41,18 @@ __all__ = [
     "Buffer",
     "ClassHead",
     "Conv2d",
+    "Decoder",
+    "DecoderLayer",
     "DistilledHead",
     "DropPath",
     "Dropout",
     "DynamicEmbed",
     "DynamicPatchEmbed",
     "Embed",
+    "Embedding",
+    "Encoder",
+    "EncoderLayer",
+    "FeedForward",
     "FrozenBatchNorm2d",
     "GELUTanh",
     "GroupNorm",
@@ -40,21 +60,29 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LayerScale",
+    "LearnedPosition",
+    "LearnedQueries",
     "Linear",
     "MapHead",
     "MaxPool2d",
     "Mlp",
+    "MultiheadAttention",
     "Parameter",
     "PatchEmbed",
     "PatchMerging",
+    "Perceptron",
     "PreLogits",
+    "PreNormDecoderLayer",
+    "PreNormEncoderLayer",
     "ReLU",
     "Recompute",
     "Sequence",
+    "SinePosition",
     "Softmax",
     "Stem",
     "SwinBlock",
     "SwinStage",
     "Tanh",
+    "Transformer",
     "WindowAttention",
 ]

@@ -21,3 +21,8 @@ def uniform(rng: np.random.Generator, shape: int | tuple[int, ...], fan_in: int,
     """Uniform draws within ±1/√fan_in: the initial values of PyTorch's convolutions."""
     bound = 1 / math.sqrt(fan_in)
     return ((2 * rng.random(shape, dtype=np.float32) - 1) * bound).astype(dtype, copy=False)
+
+
+def xavier_uniform(rng, shape, dtype):
+    """Uniform draws within ±√(6/(in + out)) for a matrix (out, in)   (Glorot & Bengio 2010, AISTATS)."""
+    return uniform(rng, shape, sum(shape) / 6, dtype)

@@ -3,13 +3,14 @@
 Shapes: (..., D) is any number of leading dimensions of width D.
 """
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from .. import functional as F
 from ..core import FORGET, Layer, Parameter, Seed, as_dtype, make_rng
-from .activations import GELU
+from .activations import GELU, ReLU
 from .checks import check_makes_layers, check_width
 from .dropout import Dropout
 from .init import trunc_normal
@@ -74,3 +75,23 @@ class Mlp(Layer):
     def backward(self, dy, tape):
         dy = self.fc2.backward(self.drop2.backward(dy, tape), tape)
         return self.fc1.backward(self.act.backward(self.drop1.backward(dy, tape), tape), tape)
+
+
+class Perceptron(Layer):
+    """y = layersₙ(relu(… relu(layers₀ x))).   x: (..., widths[0]), y: (..., widths[-1]); named as DETR's MLP."""
+
+    def __init__(self, widths: Sequence[int], *, dtype: str = "float32", seed=0):
+        rng = make_rng(seed)
+        self.layers = [Linear(i, o, dtype=dtype, seed=rng) for i, o in itertools.pairwise(widths)]
+        self.relu = ReLU()
+
+    def forward(self, x, tape=FORGET):
+        for layer in self.layers[:-1]:
+            x = self.relu.forward(layer.forward(x, tape), tape)
+        return self.layers[-1].forward(x, tape)
+
+    def backward(self, dy, tape):
+        dy = self.layers[-1].backward(dy, tape)
+        for layer in reversed(self.layers[:-1]):
+            dy = layer.backward(self.relu.backward(dy, tape), tape)
+        return dy

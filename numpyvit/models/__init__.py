@@ -1,5 +1,6 @@
 """Models by name, and their classes: a file for each paper."""
 
+from .detr import DETR, AnchorDETR
 from .model import Model, class_names
 from .modern import ModernVisionTransformer
 from .registry import VARIANTS, count_parameters, create_model, list_models, preset_options
@@ -9,7 +10,9 @@ from .swin import SwinTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
 
 __all__ = [
+    "DETR",
     "VARIANTS",
+    "AnchorDETR",
     "Model",
     "ModernVisionTransformer",
     "NarrowVisionTransformer",

@@ -14,12 +14,14 @@ class Model(Layer):
     pretrained_cfg: how images are prepared for it, under timm's names, and "classes", the names of its classes or None.
     image_weight:   the name of the weight that meets the images, (D, C, …).
     class_layers:   the names of the layers with a row for each class.
+    other_classes:  how many rows those have beyond, such as a detector's "no object".
 
     `input_shape` and `takes` are those of `patch_embed`; a model without one answers itself.
     """
 
     image_weight = "patch_embed.proj.weight"
     class_layers = ("head", "head_dist")
+    other_classes = 0
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -11,7 +11,7 @@ from ..core import Layer
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..weights.adapt import load_pretrained
-from . import deit, modern, resnet, swin, vit
+from . import deit, detr, modern, resnet, swin, vit
 from .model import IMAGENET
 
 
@@ -27,7 +27,7 @@ class Variant(NamedTuple):
     preprocessing: Preprocessing = IMAGENET
 
 
-FAMILIES = (vit, deit, modern, swin, resnet)  # the files with models; each has a table VARIANTS of rows by name
+FAMILIES = (vit, deit, modern, swin, resnet, detr)  # the files with models; each has a table VARIANTS of rows by name
 VARIANTS = {name: Variant(*row) for family in FAMILIES for name, row in family.VARIANTS.items()}
 
 

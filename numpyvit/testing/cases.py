@@ -6,7 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from ..core import Layer
+from ..backend import array_module
+from ..core import FORGET, Buffer, Layer
 from ..layers import (
     GELU,
     QKV,
@@ -15,8 +16,11 @@ from ..layers import (
     Block,
     Bottleneck,
     Conv2d,
+    DecoderLayer,
     Dropout,
     DropPath,
+    EncoderLayer,
+    FeedForward,
     FrozenBatchNorm2d,
     GELUTanh,
     GroupNorm,
@@ -27,8 +31,11 @@ from ..layers import (
     MapHead,
     MaxPool2d,
     Mlp,
+    MultiheadAttention,
     PatchEmbed,
     PatchMerging,
+    PreNormDecoderLayer,
+    PreNormEncoderLayer,
     Recompute,
     ReLU,
     Softmax,
@@ -85,6 +92,49 @@ def _normalized(*args, **options):
 _TOKENS, _MAP, _CHANNELS_FIRST = (3, 5, 8), (3, 4, 6, 8), (3, 4, 7, 6)
 
 
+class _Parts(Layer):
+    """A layer of several inputs, each some of the tokens of one array: (B, Σ lengths, D)."""
+
+    def __init__(self, layer, lengths, **masks):
+        self.layer, self._edges, self._masks = layer, np.cumsum(lengths)[:-1].tolist(), masks
+        self.masks = [Buffer(mask) for mask in masks.values()]
+
+    def forward(self, x, tape=FORGET):
+        masks = {name: buffer.data for name, buffer in zip(self._masks, self.masks)}
+        return self.layer.forward(*array_module(x).split(x, self._edges, axis=1), tape=tape, **masks)
+
+    def backward(self, dy, tape):
+        return array_module(dy).concatenate(self.layer.backward(dy, tape), axis=1)
+
+
+class _Encodes(Layer):
+    """An encoder layer on tokens and their positions."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def forward(self, x, pos, tape=FORGET):
+        return self.layer.forward((x, pos, None), tape)[0]
+
+    def backward(self, dy, tape):
+        return self.layer.backward((dy, 0), tape)
+
+
+_NOT_BEHIND = np.triu(np.ones((3, 5), bool), 2)
+
+
+def _attends(dropout=0.0, **masks):
+    return lambda **made: _Parts(MultiheadAttention(8, 2, dropout, **made), (3, 5, 5), **masks)
+
+
+def _encodes(kind, dropout=0.0):
+    return lambda **made: _Parts(_Encodes(kind(8, 2, 12, dropout, **made)), (5, 5))
+
+
+def _decodes(kind, dropout=0.0, **masks):
+    return lambda **made: _Parts(kind(8, 2, 12, dropout, **made), (3, 3, 5, 5), **masks)
+
+
 def _swin_block(name, shape=_MAP, dropout=False, **options):
     build = partial(SwinBlock, 8, shape[1:3], 2, **{"window_size": 2, **options})
     return Case(f"SwinBlock {name}".strip(), build, shape, dropout=dropout)
@@ -116,6 +166,17 @@ LAYERS = [
     Case("Block with LayerScale", partial(Block, 8, 2, drop_path=0.3, init_values=1e-5), _TOKENS, dropout=True),
     Case("Attention with qk-norm", partial(Attention, 8, 2, True, qk_norm=True), _TOKENS),
     Case("Recompute of a Block", _checkpointed_block, _TOKENS, dropout=True),
+    Case("FeedForward", partial(FeedForward, 8, 12, 0.2), _TOKENS, dropout=True),
+    Case("MultiheadAttention", _attends(), (3, 13, 8)),
+    Case("MultiheadAttention with a mask", _attends(attn_mask=_NOT_BEHIND), (3, 13, 8)),
+    Case("MultiheadAttention with added scores", _attends(attn_mask=_NOT_BEHIND * 0.7), (3, 13, 8)),
+    Case("MultiheadAttention with dropout", _attends(0.3), (3, 13, 8), dropout=True),
+    Case("EncoderLayer", _encodes(EncoderLayer), (3, 10, 8)),
+    Case("EncoderLayer with dropout", _encodes(EncoderLayer, 0.2), (3, 10, 8), dropout=True),
+    Case("PreNormEncoderLayer", _encodes(PreNormEncoderLayer, 0.2), (3, 10, 8), dropout=True),
+    Case("DecoderLayer", _decodes(DecoderLayer, query_mask=_NOT_BEHIND[:, :3]), (3, 16, 8)),
+    Case("DecoderLayer with dropout", _decodes(DecoderLayer, 0.2), (3, 16, 8), dropout=True),
+    Case("PreNormDecoderLayer", _decodes(PreNormDecoderLayer, 0.2), (3, 16, 8), dropout=True),
     Case("PatchEmbed", partial(PatchEmbed, 8, 4, 3, 6), (2, 3, 8, 8)),
     Case("PatchEmbed 6x8 by 2x4", partial(PatchEmbed, (6, 8), (2, 4), 2, 6), (2, 2, 6, 8)),
     Case("PatchEmbed with norm", partial(PatchEmbed, 8, 4, 1, 6, norm_layer=LayerNorm), (2, 1, 8, 8)),

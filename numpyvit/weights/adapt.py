@@ -38,10 +38,11 @@ def put_weights(model: Layer, arrays: dict, notes: dict, origin: str, path: str 
     """
     own = {name: array.data for name, array in (*model.named_parameters(), *model.saved_buffers())}
     heads = tuple(f"{layer}." for layer in model.class_layers)
-    dropped = _drop_heads(arrays, heads, model.num_classes)
+    dropped = _drop_heads(arrays, heads, model.num_classes and model.num_classes + model.other_classes)
     if dropped and model.num_classes:
         warnings.warn(
-            f"{path}: the head for {dropped} classes was dropped; that for {model.num_classes} is new and untrained",
+            f"{path}: the head for {dropped - model.other_classes} classes was dropped; that for "
+            f"{model.num_classes} is new and untrained",
             Notice,
             stacklevel=4,
         )
@@ -104,10 +105,10 @@ def imagenet_classes() -> list[str]:
     return importlib.resources.files("numpyvit.data").joinpath("imagenet_classes.txt").read_text().splitlines()
 
 
-def _drop_heads(arrays, heads, num_classes):
-    """Take out heads for another number of classes; returns that number, or 0 where they fit."""
+def _drop_heads(arrays, heads, rows):
+    """Take out heads with another number of rows; returns that number, or 0 where they fit."""
     weight = arrays.get(f"{heads[0]}weight")
-    if weight is None or weight.ndim != 2 or (num_classes and weight.shape[0] == num_classes):
+    if weight is None or weight.ndim != 2 or (rows and weight.shape[0] == rows):
         return 0
     for name in [name for name in arrays if name.startswith(heads)]:
         del arrays[name]

@@ -7,19 +7,21 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..files.budget import Budget
-from . import resnet, swin
+from . import detr, resnet, swin
 
 _UNUSED = ("pooler.", "mask_token", "num_batches_tracked")  # parts of published files that no classifier has
 
 
 def to_timm(arrays, budget=None):
-    """-> ({timm's name: array}, origin), origin one of "timm", "torchvision", "huggingface", "google", "swin".
+    """-> ({timm's name: array}, origin), origin one of "timm", "torchvision", "huggingface", "google", "swin", "detr".
 
     budget: what the arrays that are made may take (see budget.py). `arrays` is emptied, so that what is stacked to a
     new array can be freed. Errors: CheckpointError for arrays that cannot be what their names say.
     """
     budget = budget or Budget()
     arrays = {name.removeprefix("module."): arrays.pop(name) for name in list(arrays)}
+    if detr.is_detr(arrays):
+        return detr.to_official(arrays), "detr"
     if swin.is_swin(arrays):
         return swin.to_timm(arrays), "swin"
     if resnet.is_huggingface(arrays):
