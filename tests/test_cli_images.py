@@ -175,14 +175,14 @@ def test_a_folder_without_images_is_an_error(predict, tmp_path):
 
 def test_results_come_before_the_last_image_is_read(trained, tmp_path, monkeypatch, capsys):
     """So that memory does not grow with the number of images, and one need not wait."""
-    from numpyvit.cli import predict
+    from numpyvit.training import Classification
 
     folder = fill(tmp_path / "many", 50, dark="dark")
     ahead = []
 
-    def read(model, path, read=predict.prepare_image):
+    def read(task, model, path, read=Classification.read):
         ahead.append(len(ahead) - capsys_lines())
-        return read(model, path)
+        return read(task, model, path)
 
     printed = []
 
@@ -190,7 +190,7 @@ def test_results_come_before_the_last_image_is_read(trained, tmp_path, monkeypat
         printed.extend(capsys.readouterr().out.splitlines())
         return len(printed)
 
-    monkeypatch.setattr(predict, "prepare_image", read)
+    monkeypatch.setattr(Classification, "read", read)
     assert numpyvit("predict", "--checkpoint", trained, folder, "--json") == 0
     assert len(ahead) == 50 and max(ahead) < 16
 

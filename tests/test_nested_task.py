@@ -146,7 +146,7 @@ def test_each_step_draws_noise_of_its_own(tmp_path):
     seen = []
 
     class Seeing(ToyDetection):
-        def batch(self, inputs, labels, rng, threads=None):
+        def batch(self, model, inputs, labels, rng, threads=None):
             seen.append(rng.random())
             return inputs, labels
 
@@ -306,12 +306,12 @@ def test_a_task_can_be_copied_and_pickled(kind, again, rng):
     twin = again(task)
     images, labels = rng.standard_normal((4, 1, 8, 8)).astype(np.float32), np.arange(4)
     outputs = tuple(rng.standard_normal((2, 4, 10)).astype(np.float32))
-    values = [t.loss(outputs, t.batch(images, labels, rng)[1])[0] for t in (task, twin)]
+    values = [t.loss(outputs, t.batch(None, images, labels, rng)[1])[0] for t in (task, twin)]
     assert values[0] == values[1] and task.config() == twin.config()
 
 
 def test_the_plain_task_measures_nothing_but_asks_for_a_loss():
     task = Task()
-    assert task.score(None, None) == {} and task.summary({}, 1) == {} and task.batch(1, 2, None) == (1, 2)
+    assert task.score(None, None) == {} and task.summary({}, 1) == {} and task.batch(None, 1, 2, None) == (1, 2)
     with pytest.raises(NotImplementedError):
         task.loss(None, None)

@@ -77,4 +77,4 @@ def test_a_config_of_another_version_that_lacks_a_setting_is_one_line(tmp_path, 
 
 
 def test_every_set_that_is_known_by_name_has_a_recipe():
-    assert set(RECIPES) == {"digits", *data.SOURCES}
+    assert set(RECIPES) == {"digits", "shapes", *data.SOURCES}

@@ -52,7 +52,7 @@ def test_distillation_is_the_published_loss_with_the_teachers_logits_of_the_same
     labels = digits[0].labels[:32]
     task = Distillation(teacher, kind, alpha=0.3, label_smoothing=0.1)
     outputs = student.forward(images, nv.Tape(student))
-    loss, gradient = task.loss(outputs, task.batch(images, labels, rng)[1])
+    loss, gradient = task.loss(outputs, task.batch(model, images, labels, rng)[1])
     if kind == "hard":
         expected = nv.losses.hard_distillation(outputs, labels, teacher(images), 0.3, 0.1)
     else:
@@ -96,7 +96,7 @@ def test_a_task_of_ones_own_needs_no_line_elsewhere(digits):
     class Parity(Classification):
         """Even or odd, by two of the outputs."""
 
-        def batch(self, inputs, labels, rng, threads=None):
+        def batch(self, model, inputs, labels, rng, threads=None):
             return inputs, labels % 2
 
         def summary(self, sums, count):

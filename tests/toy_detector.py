@@ -101,7 +101,7 @@ class ToyDetection(Task):
     curves = {"loss": ("loss",), "parts": ("ce", "bbox"), "median error": ("median_error", "hit")}
     shares = ("hit",)
 
-    def batch(self, inputs, labels, rng, threads=None):
+    def batch(self, model, inputs, labels, rng, threads=None):
         images = inputs[0]
         return (*inputs, 0.1 * rng.standard_normal((len(images), 8, 8)).astype(images.dtype)), labels
 

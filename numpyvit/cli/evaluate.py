@@ -1,4 +1,4 @@
-"""`numpyvit evaluate`: loss and accuracy of a checkpoint."""
+"""`numpyvit evaluate`: loss and score of a checkpoint."""
 
 import sys
 
@@ -12,7 +12,8 @@ def add(verbs):
         verbs,
         "evaluate",
         run,
-        "Loss, top-1 and top-5 accuracy of a checkpoint. Classes are matched by name, ImageNet's by WordNet id too.",
+        "Loss, top-1 and top-5 accuracy of a checkpoint, or a detector's average precision. Classes are matched by "
+        "name, ImageNet's by WordNet id too.",
         "examples:\n  numpyvit evaluate --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n"
         "  numpyvit evaluate --data imagenet/val --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n",
     )
@@ -54,10 +55,10 @@ def run(args):
 def _load(args, data, model):
     """The set to look at. A folder that is typed is taken as it is; without one, it is the test set of its training."""
     from ..data import load_test
+    from ..training.evaluation import known_classes
     from ..training.parts import load_parts
 
-    in_chans, *img_size = model.input_shape
-    options = {"img_size": tuple(img_size), "in_chans": in_chans}
+    options = {"img_size": model.data_size, "in_chans": model.input_shape[0]}
     if args.data is None:
         return load_parts(data, args.data_dir, **options)[2]
-    return load_test(data, args.data_dir, **options)
+    return load_test(data, args.data_dir, classes=known_classes(model), **options)

@@ -1,14 +1,15 @@
-"""`numpyvit predict`: the most probable classes of images, each printed as soon as it is known."""
+"""`numpyvit predict`: what a model finds in images, each printed as soon as it is known."""
 
 import csv
 import itertools
 import json
 import os
+import pathlib
 import sys
 
 from ..errors import ConfigError, DataError
 from .arguments import add_checkpoint, add_verb, count
-from .checkpoint import as_input_of, load_model, prepare_image
+from .checkpoint import load_model
 
 _BATCH = 8  # images in memory at a time: enough for all threads, few enough to see results at once
 
@@ -18,38 +19,56 @@ def add(verbs):
         verbs,
         "predict",
         run,
-        "The most probable classes of images, with probabilities. Files that cannot be read are reported at the end.",
+        "The most probable classes of images, with probabilities, or a detector's boxes with classes and scores, drawn "
+        "into the images. Files that cannot be read are reported at the end.",
         "examples:\n  numpyvit predict seven.png --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n"
-        "  numpyvit predict photos/ --csv --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n",
+        "  numpyvit predict photos/ --csv --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n"
+        "  numpyvit predict cells.jpg --checkpoint runs/cells-detr_mini_160 --out drawn\n",
     )
     verb.add_argument(
         "images", nargs="+", metavar="IMAGE|FOLDER", help="image files, and folders with such at any depth"
     )
     add_checkpoint(verb)
-    verb.add_argument("--top", type=count, default=5, metavar="N", help="how many classes to show (default: 5)")
+    verb.add_argument(
+        "--top",
+        type=count,
+        metavar="N",
+        help="how many results to show (default: 5 classes, all boxes of a score of .5)",
+    )
+    verb.add_argument(
+        "--out",
+        metavar="DIR",
+        help="where images with boxes drawn into them go (default: predictions/; nowhere with --json or --csv)",
+    )
     form = verb.add_mutually_exclusive_group()
     form.add_argument(
-        "--json", action="store_const", const=_json, dest="form", help="a JSON object a line for each image"
+        "--json", action="store_const", const=_Json, dest="form", help="a JSON object a line for each image"
     )
     form.add_argument(
-        "--csv", action="store_const", const=_csv, dest="form", help="comma-separated, a row for each class"
+        "--csv", action="store_const", const=_Csv, dest="form", help="comma-separated, a row for each result"
     )
-    verb.set_defaults(form=_text)
+    verb.set_defaults(form=_Text)
     return verb
 
 
 def run(args):
+    from ..training.task import task_for
+
     model, _ = load_model(args)
     if model.num_classes == 0:
         raise ConfigError(f"{args.checkpoint}: the model has no classes to predict, only features")
-    if args.form is _csv:
-        print("image,rank,class,index,probability")
+    task, show = task_for(model), args.form()
+    out = args.out or ("predictions" if args.form is _Text else None)
     unreadable, shown = [], 0
-    images = _read(model, _files(args.images), unreadable)
+    images = _read(task, model, _files(args.images), unreadable)
     while batch := list(itertools.islice(images, _BATCH)):
-        for path, classes in _predict(model, batch, args):
-            args.form(path, classes)
-            shown += 1
+        paths, read = zip(*batch)
+        found = task.predict(model, list(read), threads=args.threads, top=args.top or task.top)
+        for path, image, results in zip(paths, read, found):
+            show(task, path, results)
+            if out is not None:
+                _draw(task, model, image, results, path, out)
+        shown += len(batch)
         sys.stdout.flush()
     if not unreadable and not shown:
         raise DataError(f"{', '.join(args.images)}: no images in there; name image files or folders that hold some")
@@ -75,46 +94,51 @@ def _files(names):
                     yield os.path.join(folder, file)
 
 
-def _read(model, paths, unreadable):
-    """(path, image as the model takes it) one by one; the errors of the others go into `unreadable`."""
+def _read(task, model, paths, unreadable):
+    """(path, image as the task takes it) one by one; the errors of the others go into `unreadable`."""
     for path in paths:
         try:
-            yield path, prepare_image(model, path)[1]
+            yield path, task.read(model, path)
         except DataError as error:
             unreadable.append(error)
 
 
-def _predict(model, batch, args):
-    """-> (path, the most probable classes as dicts) for each (path, image)."""
-    import numpy as np
-
-    from ..backend import to_host
-    from ..functional import softmax
-    from ..models import class_names
-    from ..training.inference import infer
-
-    paths, images = zip(*batch)
-    probabilities = softmax(to_host(infer(model, as_input_of(model, np.stack(images)), args.threads)))
-    names = class_names(model)
-    for path, p in zip(paths, probabilities):
-        best = np.argsort(-p)[: args.top].tolist()
-        yield path, [{"class": names[k], "index": k, "probability": float(p[k])} for k in best]
+def _draw(task, model, image, results, path, out):
+    """The results in their image, as out/NAME.png, where the task draws any."""
+    file = pathlib.Path(out, pathlib.Path(path).stem + ".png")
+    if task.draws_results:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        task.draw_result(model, image, results, file)
 
 
 # ---- how a result is shown ------------------------------------------------------------------------------------------
 
 
-def _text(path, classes):
-    print(path)
-    for found in classes:
-        print(f"  {found['probability']:7.2%}  {found['class']}")
+class _Text:
+    def __call__(self, task, path, results):
+        print(path)
+        for result in results:
+            print(f"  {task.show_result(result)}")
 
 
-def _json(path, classes):
-    print(json.dumps({"image": path, "classes": classes}))
+class _Json:
+    def __call__(self, task, path, results):
+        print(json.dumps({"image": path, task.results: results}))
 
 
-def _csv(path, classes):
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    for rank, found in enumerate(classes, 1):
-        rows.writerow([path, rank, found["class"], found["index"], f"{found['probability']:.6g}"])
+class _Csv:
+    """A row for each result; the columns are those of the first, and the next lines keep to them."""
+
+    def __init__(self):
+        self.rows, self.columns = csv.writer(sys.stdout, lineterminator="\n"), None
+
+    def __call__(self, task, path, results):
+        if self.columns is None:
+            self.columns = task.columns
+            self.rows.writerow(["image", "rank", *self.columns])
+        for rank, result in enumerate(results, 1):
+            self.rows.writerow([path, rank, *(_cell(result[name]) for name in self.columns)])
+
+
+def _cell(value):
+    return f"{value:.6g}" if isinstance(value, float) else value

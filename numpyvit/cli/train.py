@@ -14,7 +14,9 @@ from .streams import tolerant_stdout
 _TRAIN_EXAMPLES = """examples:
   numpyvit train                                             the digits inside the package, half a minute
   numpyvit train --data mnist --data-dir ~/mnist --epochs 5
-  numpyvit train --data images/ --epochs 50                images/train/<class>/*.png, images/val/<class>/*.png
+  numpyvit train --data images/ --epochs 50                  images/train/<class>/*.png, images/val/<class>/*.png
+  numpyvit train --data shapes                               drawn shapes, to be found with their boxes
+  numpyvit train --data cells/ --epochs 100                  a folder in Pascal VOC's or COCO's form: boxes are learned
   numpyvit train --resume --out runs/digits-vit_micro_patch2_8
 """
 
@@ -25,7 +27,8 @@ def add(verbs):
     option(
         "--data",
         metavar="NAME|FOLDER",
-        help="digits (default), mnist, fashion-mnist, cifar10, cifar100, or a folder. Of a folder's train/, val/ and "
+        help="digits (default), mnist, fashion-mnist, cifar10, cifar100, shapes, or a folder, with one for each class "
+        "or in the form of Pascal VOC or COCO. Of a folder's train/, val/ and "
         "test/, val/ is for validation and test/ for the test; with train/ and one of them, that is for the test, and "
         "a part of train/ is held out for validation",
     )
@@ -70,7 +73,7 @@ def run(args):
 
 
 def _train(args):
-    from ..data import Preprocessing
+    from ..data import Preprocessing, prepared_for
     from ..models import create_model
     from ..training.fit import fit
     from ..training.parts import load_parts
@@ -97,7 +100,7 @@ def _train(args):
     nothing = dict.fromkeys(("data_dir", "pretrained", "preparation", "teacher", "distillation"))
     settings = {**nothing, **vars(recipe), **stored, **typed}
     options |= {
-        "img_size": list(train_set.image_shape[1:]),
+        "img_size": train_set.img_size,
         "in_chans": train_set.image_shape[0],
         "num_classes": len(train_set.classes),
     }
@@ -114,8 +117,8 @@ def _train(args):
         settings["preparation"] = model.preprocessing.as_dict()  # images are prepared as those of the weights were
     if settings["preparation"]:
         preprocessing = Preprocessing.of(settings["preparation"])
-        train_set, test_set = (part.prepared(preprocessing) for part in (train_set, test_set))
-        val_set = val_set.prepared(preprocessing) if val_set is not None else None
+        train_set, test_set = (prepared_for(part, preprocessing) for part in (train_set, test_set))
+        val_set = prepared_for(val_set, preprocessing) if val_set is not None else None
     config = {key: settings.pop(key) for key in ("data", *nothing)}
     task = _distillation(config, settings, args.device)
     say = print if not args.quiet else lambda text: None
@@ -208,7 +211,7 @@ def _typed_settings(args, stored, out):
     if args.img_size and not folder:
         raise ConfigError(f"--img-size is for folders of images; those of {typed['data']} have a size of their own")
     if args.img_size:
-        typed["options"]["img_size"] = [args.img_size, args.img_size]
+        typed["options"]["img_size"] = _data_size(typed["data"], args.img_size)
     if stored:
         options = {**stored.get("options", {}), **typed["options"]}
         free = free_on_resume(Settings(**{name: stored[name] for name in KINDS}))
@@ -216,8 +219,16 @@ def _typed_settings(args, stored, out):
     elif folder:
         own = VARIANTS[typed["model"]].options if typed["model"] in VARIANTS else {}
         size = own.get("img_size", 224)
-        typed["options"] = {"img_size": [size, size], "in_chans": own.get("in_chans", 3), **typed["options"]}
+        common = {"img_size": _data_size(typed["data"], size), "in_chans": own.get("in_chans", 3)}
+        typed["options"] = {**common, **typed["options"]}
     return typed
+
+
+def _data_size(data, side):
+    """The img_size of a folder's images: a square, or the shorter side of those with boxes, which keep their shape."""
+    from ..data import has_boxes
+
+    return side if has_boxes(data) else [side, side]
 
 
 def _new_run(out, data, model):

@@ -18,6 +18,11 @@ class LabeledImages:
 
     kind = "classification"
 
+    @property
+    def img_size(self):
+        """[height, width], the img_size of a model for it."""
+        return list(self.image_shape[1:])
+
     def __len__(self):
         return len(self.labels)
 

@@ -37,14 +37,15 @@ def load(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True,
     return _load_named(name, data_dir, allow_download)
 
 
-def load_test(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True, skip_bad=False):
+def load_test(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True, skip_bad=False, classes=None):
     """-> the set to evaluate on: the test part of a set by name, or a folder as it is.
 
     Of a folder, all of val/ (or test/) is taken, else all of its own class folders, however few images they hold and
-    whatever the classes are called; see load_test_folder and load_test_detection. Options and errors: as load's.
+    whatever the classes are called; see load_test_folder and load_test_detection. classes: of a folder with boxes, see
+    load_detection; None: its own. Other options and errors: as load's.
     """
     if has_boxes(name):
-        return load_test_detection(name, img_size=img_size, in_chans=in_chans, skip_bad=skip_bad)
+        return load_test_detection(name, img_size=img_size, in_chans=in_chans, classes=classes, skip_bad=skip_bad)
     if _is_folder(name):
         return load_test_folder(name, img_size or (224, 224), in_chans, skip_bad=skip_bad)
     return _load_named(name, data_dir, allow_download)[1]

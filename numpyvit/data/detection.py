@@ -11,9 +11,10 @@ from .augment import normalize
 class DetectionDataset:
     """Images of one size or many, each with any number of boxes.
 
-    source: where images and targets come from: len(source), source.image(i) -> (C, H, W) uint8, source.target(i), and
-    source.image_shape, the (C, H, W) into which every image fits. classes: names, by label. mean, std: of each channel,
-    of pixels in 0..1. name: that `load` knows the whole set by; a part of it has none.
+    source: where images and targets come from: len(source), source.image(i) -> (C, H, W) uint8, source.target(i),
+    source.image_shape, the (C, H, W) into which every image fits, and source.img_size, what they were resized to.
+    classes: names, by label. mean, std: of each channel, of pixels in 0..1. name: that `load` knows the whole set by; a
+    part of it has none.
     `DetectionDataset.from_arrays` makes a set of your own arrays.
     """
 
@@ -52,6 +53,12 @@ class DetectionDataset:
     @property
     def image_shape(self):
         return self.source.image_shape
+
+    @property
+    def img_size(self):
+        """The img_size of a model for it: [height, width], or the length of the shorter side."""
+        size = self.source.img_size
+        return size if isinstance(size, int) else list(size)
 
     def batch(self, indices):
         """-> images (B, C, H, W) uint8, mask (B, H, W).
@@ -114,6 +121,10 @@ class _Arrays:
     @property
     def image_shape(self):
         return tuple(max(sides) for sides in zip(*(image.shape for image in self.images)))
+
+    @property
+    def img_size(self):
+        return self.image_shape[1:]
 
     def image(self, i):
         return self.images[i]

@@ -116,7 +116,7 @@ class _Files:
     """Images read from files when asked for, and kept while they fit into 512 MiB."""
 
     def __init__(self, checked, img_size, in_chans):
-        self._checked, self._in_chans = checked, in_chans
+        self._checked, self._in_chans, self.img_size = checked, in_chans, img_size
         self._sizes = [fitted_size(one.target["size"], img_size) for one in checked]
         self.image_shape = (in_chans, *map(max, zip(*self._sizes)))
         self._cache, self._free = {}, _CACHE_BYTES

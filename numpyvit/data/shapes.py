@@ -35,7 +35,7 @@ class _Drawn:
     """Images that follow from a seed and their number; those that fit into 256 MiB are kept once they are drawn."""
 
     def __init__(self, count, size, seed):
-        self.count, self.image_shape, self.seed = count, (3, *size), seed
+        self.count, self.image_shape, self.img_size, self.seed = count, (3, *size), size, seed
         self._cache = {}
 
     def __len__(self):

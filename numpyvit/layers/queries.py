@@ -25,6 +25,7 @@ class LearnedQueries(Layer):
     """
 
     transparent = True
+    takes_denoising = False
 
     def __init__(self, dim: int, num_queries: int, num_classes: int, *, dtype: str = "float32", seed=0):
         made = dict(dtype=dtype, seed=make_rng(seed))
@@ -97,6 +98,10 @@ class AnchorQueries(Layer):
             layer.weight.data[...] = xavier_uniform(rng, layer.weight.data.shape, dtype)
         self.class_embed, self.bbox_embed = _heads(dim, num_classes, **made)
         self.bbox_embed.layers[-1].weight.data[...] = self.bbox_embed.layers[-1].bias.data[...] = 0
+
+    @property
+    def takes_denoising(self):
+        return self.label_embed is not None
 
     def forward(self, memory, pos, decoder, tape=FORGET, mask=None, every_layer=False, denoising=None):
         """As LearnedQueries; with more groups also "groups", with denoising queries also "denoising"."""

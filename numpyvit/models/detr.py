@@ -75,7 +75,7 @@ class DETR(Model):
     aux_loss:    whether a pass on a tape also gives the boxes of the earlier decoder layers.
     dilation:    DC5: the last stage of a ResNet keeps the resolution, with dilated kernels.
     queries:     what the decoder starts from, called as queries(dim, num_queries, num_classes, dtype=…, seed=…).
-    img_size:    (height, width) that the model is made for; it takes all sizes.
+    img_size:    what data is loaded with, (height, width) or the length of the shorter side; it takes all sizes.
 
     x: images (B, C, H, W), or (images, mask) with mask (B, H, W) True at the padding of smaller images.
     -> {"pred_logits": (B, Q, K+1), "pred_boxes": (B, Q, 4)}, boxes as center x, y, width and height in 0..1 of the
@@ -84,6 +84,7 @@ class DETR(Model):
     Names, options and initial values are those of the official code.
     """
 
+    kind = "detection"
     class_layers = ("class_embed", "label_embed")
     other_classes = 1
     count_parameters = staticmethod(count_parameters)
@@ -116,7 +117,7 @@ class DETR(Model):
             raise ConfigError("num_classes, num_queries and dec_layers must be at least 1, and enc_layers at least 0")
         made = dict(dtype=as_dtype(dtype), seed=make_rng(seed))
         self.num_classes, self.num_queries, self.aux_loss = num_classes, num_queries, aux_loss
-        self.img_size, self.in_chans = pair(img_size, "img_size"), in_chans
+        self.img_size, self._data_size, self.in_chans = pair(img_size, "img_size"), img_size, in_chans
         body = make_body(backbone, in_chans, dilation, **made)
         self.backbone = [Backbone(body), _POSITIONS[position_embedding](hidden_dim, **made)]
         self.input_proj = Conv2d(body.num_features, hidden_dim, 1, **made)
@@ -172,6 +173,15 @@ class DETR(Model):
                 f"{self.path}: got a mask of shape {mask.shape} and type {mask.dtype}, expected bool of shape "
                 f"{(len(images), *images.shape[2:])}, True at padding"
             )
+
+    @property
+    def takes_denoising(self) -> bool:
+        """Whether forward takes denoising queries as third input."""
+        return self.queries.takes_denoising
+
+    @property
+    def data_size(self) -> int | tuple[int, int]:
+        return self._data_size
 
     @property
     def image_weight(self) -> str:

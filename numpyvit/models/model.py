@@ -12,6 +12,7 @@ class Model(Layer):
     """A layer that takes images.
 
     pretrained_cfg: how images are prepared for it, under timm's names, and "classes", the names of its classes or None.
+    kind:           what it is for: "classification" or "detection", as of data sets.
     image_weight:   the name of the weight that meets the images, (D, C, …).
     class_layers:   the names of the layers with a row for each class.
     other_classes:  how many rows those have beyond, such as a detector's "no object".
@@ -19,6 +20,7 @@ class Model(Layer):
     `input_shape` and `takes` are those of `patch_embed`; a model without one answers itself.
     """
 
+    kind = "classification"
     image_weight = "patch_embed.proj.weight"
     class_layers = ("head", "head_dist")
     other_classes = 0
@@ -27,6 +29,11 @@ class Model(Layer):
     def input_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images that it was made for."""
         return self.patch_embed.input_shape
+
+    @property
+    def data_size(self) -> int | tuple[int, int]:
+        """The img_size that data for it is loaded with: (height, width), or the length of the shorter side."""
+        return self.input_shape[1:]
 
     def takes(self, image_shape: tuple[int, int, int]) -> bool:
         """Whether it takes images of shape (C, H, W)."""

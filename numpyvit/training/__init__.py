@@ -2,7 +2,7 @@
 
 import importlib
 
-_HOMES = {"Classification": "classification", "Distillation": "distillation", "Task": "task"}
+_HOMES = {"Classification": "classification", "Detection": "detection", "Distillation": "distillation", "Task": "task"}
 
 
 def __getattr__(name):

@@ -1,9 +1,16 @@
 """From the setting `augment` to functions."""
 
-from ..data import random_affine, random_crop, random_flip
+from ..data import random_affine, random_box_crop, random_box_flip, random_box_scale, random_crop, random_flip
 from ..errors import ConfigError
 
-_FUNCTIONS = {"affine": lambda options: random_affine(**options), "crop": random_crop, "flip": random_flip}
+_FUNCTIONS = {
+    "affine": lambda options: random_affine(**options),
+    "crop": random_crop,
+    "flip": random_flip,
+    "box_flip": lambda options: random_box_flip(**options),
+    "box_scale": lambda options: random_box_scale(*options),
+    "box_crop": random_box_crop,
+}
 
 
 def augmentation(spec):

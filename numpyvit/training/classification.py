@@ -9,6 +9,7 @@ from .. import losses
 from ..backend import to_host, to_module
 from ..data.loader import Loader
 from ..errors import ConfigError, InputError
+from ..functional import softmax
 from ..metrics import accuracy, class_figures, label_ranks, top_k
 from ..models import class_names
 from ..weights.adapt import Notice
@@ -27,6 +28,7 @@ class Classification(Task):
     best = ("accuracy", True)
     curves = {"loss": ("loss",), "accuracy": ("accuracy",)}
     shares = ("accuracy", "top5_accuracy")
+    results, columns, top = "classes", ("class", "index", "probability"), 5
 
     def __init__(self, label_smoothing: float = 0.0, class_weights=None):
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
@@ -79,6 +81,20 @@ class Classification(Task):
             figures = class_figures(dataset.labels, ranks, np.concatenate(predicted))
             scores["per_class"] = _named(figures, dataset.classes, outputs, class_names(model))
         return scores
+
+    def read(self, model, path):
+        return model.preprocessing.read(path, model.input_shape)
+
+    def predict(self, model, images, *, threads=None, top=None):
+        x = to_module(model.preprocessing.normalize(np.stack(images)), module_and_dtype(model)[0])
+        names, probabilities = class_names(model), softmax(to_host(infer(model, x, threads)))
+        return [
+            [{"class": names[k], "index": k, "probability": float(p[k])} for k in np.argsort(-p)[:top].tolist()]
+            for p in probabilities
+        ]
+
+    def show_result(self, result):
+        return f"{result['probability']:7.2%}  {result['class']}"
 
     def report(self, model, figures):
         top5 = f", top-5 {figures['top5_accuracy']:.2%}" if model.num_classes > 5 else ""

@@ -49,7 +49,7 @@ class Distillation(Classification):
                 f"({', '.join(map(str, dataset.classes[:5]))}, …); take a teacher of the same classes in the same order"
             )
 
-    def batch(self, inputs, labels, rng, threads=None):
+    def batch(self, model, inputs, labels, rng, threads=None):
         """-> inputs, (labels, the teacher's logits)."""
         return inputs, (labels, infer(self.teacher, inputs, threads))
 

@@ -104,7 +104,8 @@ class Trainer:
         start = time.perf_counter()
         self.optimizer.lr = self.rate(self.steps)
         rng = np.random.default_rng((self.settings.seed, self.steps, 0, 3))
-        x, targets = self.task.batch(to_device(inputs, self.xp), to_device(labels, self.xp), rng, self.threads)
+        inputs, labels = to_device(inputs, self.xp), to_device(labels, self.xp)
+        x, targets = self.task.batch(self.model, inputs, labels, rng, self.threads)
         try:
             loss = self.step(x, targets)
         except NonFiniteError as error:

@@ -15,6 +15,9 @@ def load_parts(name, data_dir=None, **options):
     """
     from .. import data
 
+    if data.has_boxes(name):
+        parts = data.load_detection(name, **options)
+        return parts["train"], parts["val"], parts["test"]
     train, second = data.load(name, data_dir, **options)
     folder = pathlib.Path(name)
     if train.name == "folder" and all((folder / part).is_dir() for part in ("train", "val", "test")):

@@ -8,6 +8,7 @@ in shares of the run.
 import math
 from dataclasses import replace
 
+from ..data import has_boxes
 from .settings import Settings
 
 PHOTOS = replace(Settings(), augment={"crop": 4, "flip": 0.5})
@@ -18,6 +19,16 @@ MNIST = replace(
     lr=3e-3,
     ema_decay=0.999,
     augment={"affine": {"degrees": 8, "shift": 1, "scale": 0.1}},
+)
+BOXES = replace(
+    Settings(),
+    epochs=60,
+    batch_size=16,
+    lr=5e-4,
+    weight_decay=1e-4,
+    clip_norm=0.1,
+    ema_decay=0.998,
+    augment={"box_flip": {"horizontal": 0.5}, "box_scale": [0.8, 1.25]},
 )
 RECIPES = {
     "digits": replace(
@@ -33,13 +44,19 @@ RECIPES = {
     "fashion-mnist": replace(MNIST, epochs=10, augment={"crop": 2, "flip": 0.5}),
     "cifar10": PHOTOS,
     "cifar100": PHOTOS,
+    "shapes": replace(BOXES, epochs=30, batch_size=32, lr=1e-3),
 }
-BY_KIND = {"classification": PHOTOS}  # for sets of other names, by their `kind`; Settings() for a kind not named here
+BY_KIND = {
+    "classification": PHOTOS,
+    "detection": BOXES,
+}  # for sets of other names, by their `kind`; Settings() for a kind not named here
 _MODELS = {
     "digits": "vit_micro_patch2_8",
     "mnist": "vit_micro_patch4_28",
     "fashion-mnist": "vit_micro_patch4_28",
+    "shapes": "detr_micro_64",
 }
+_MODELS_BY_KIND = {"classification": "vit_micro_patch4_32", "detection": "detr_mini_160"}
 
 # for weights that are trained already: the head learns at the full rate, lower blocks slower and slower (BEiT's way)
 _FINE_TUNING = {"lr": 1e-3, "layer_decay": 0.75}
@@ -72,8 +89,8 @@ def _by_size(images, batch_size=None, most=PHOTOS):
 
 
 def default_model(data):
-    """The preset that suits a data set."""
-    return _MODELS.get(data, "vit_micro_patch4_32")
+    """The preset that suits a data set or a folder."""
+    return _MODELS.get(data) or _MODELS_BY_KIND["detection" if has_boxes(data) else "classification"]
 
 
 def is_folder(data):

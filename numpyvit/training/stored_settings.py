@@ -32,7 +32,10 @@ _OF_A_RUN = {
     "preparation": Kind(lambda value: value is None or isinstance(value, dict), "an object or null"),
 }
 _OPTIONS = {
-    "img_size": Kind(lambda value: is_list(value, COUNT.allows) and len(value) == 2, "a list of height and width"),
+    "img_size": Kind(
+        lambda value: COUNT.allows(value) or (is_list(value, COUNT.allows) and len(value) == 2),
+        "a list of height and width, or the shorter side",
+    ),
     "in_chans": COUNT,
     "num_classes": COUNT,
     "drop_rate": SHARE,
@@ -44,7 +47,14 @@ _PREPARATION = {
     "crop_pct": FACTOR,
     "interpolation": one_of("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "squash"),
 }
-_AUGMENT = {"affine": OBJECT, "crop": NATURAL, "flip": SHARE}
+_AUGMENT = {
+    "affine": OBJECT,
+    "crop": NATURAL,
+    "flip": SHARE,
+    "box_flip": OBJECT,
+    "box_scale": NUMBERS,
+    "box_crop": SHARE,
+}
 _AFFINE = {"degrees": RATE, "shift": RATE, "scale": SHARE}
 
 

@@ -11,7 +11,10 @@ from ..core import Layer
 from ..errors import ConfigError
 from .settings import Settings
 
-TASKS = {"classification": "Classification"}  # by a set's `kind`: the task that it is for, a name in numpyvit.training
+# by the `kind` of a set or a model: the task that it is for, a name in numpyvit.training
+TASKS = {"classification": "Classification", "detection": "Detection"}
+
+Result = dict[str, Any]  # one thing that a model found in an image, for people and for JSON
 
 
 class Task:
@@ -24,11 +27,17 @@ class Task:
             it is the one with the lower loss, then the first.
     curves: {title of a panel: its figures}. A run's records hold these of `evaluate`, as val_loss and so on.
     shares: figures in 0..1, shown in percent.
+    results, columns: what JSON calls the results for an image, and the keys of each.
+    top, draws_results: how many of them are shown if nothing else is said, and whether draw_result draws them.
     """
 
     best: tuple[str, bool] = ("loss", False)
     curves: Mapping[str, tuple[str, ...]] = {"loss": ("loss",)}
     shares: tuple[str, ...] = ()
+    results: str = "results"
+    columns: tuple[str, ...] = ()
+    top: int | None = None
+    draws_results: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Task":
@@ -42,7 +51,7 @@ class Task:
     def check(self, model: Layer, dataset) -> None:
         """Called before the first step. Errors: ConfigError where the two do not suit the task."""
 
-    def batch(self, inputs, labels, rng: np.random.Generator, threads: int | None = None) -> tuple[Any, Any]:
+    def batch(self, model, inputs, labels, rng: np.random.Generator, threads: int | None = None) -> tuple[Any, Any]:
         """-> what the model is given and what its outputs are compared with, from a batch of the loader.
 
         rng: a NumPy generator that follows from the seed and the number of the step.
@@ -89,6 +98,24 @@ class Task:
 
     def draw(self, model: Layer, dataset, path) -> None:
         """Draw what the model makes of some images to `path`, a PNG; called after an epoch. Nothing by default."""
+
+    # -- images of one's own, for `numpyvit predict`
+
+    def read(self, model: Layer, path) -> Any:
+        """An image file as `predict` takes it. Errors: DataError."""
+        raise NotImplementedError
+
+    def predict(self, model: Layer, images: list, *, threads: int | None = None, top: int | None = None) -> list:
+        """[what the model finds in it, a list of results, for each of the images]. top: no more results an image."""
+        raise NotImplementedError
+
+    def show_result(self, result: Result) -> str:
+        """A result as a line of text."""
+        raise NotImplementedError
+
+    def draw_result(self, model: Layer, image: Any, results: list[Result], path) -> None:
+        """Draw the results into their image, a PNG."""
+        raise NotImplementedError
 
 
 def number_figures(figures: Mapping) -> dict:
