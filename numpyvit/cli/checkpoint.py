@@ -1,6 +1,7 @@
 """From a checkpoint and an image on the command line to a model and its input."""
 
 import argparse
+import os
 
 from ..errors import CheckpointError, NumpyvitError
 
@@ -10,6 +11,7 @@ def load_model(args, **overrides):
     from ..weights.adapt import put_weights
     from ..weights.checkpoint import read_checkpoint
 
+    args.checkpoint = _file(args.checkpoint)
     arrays, notes, origin = read_checkpoint(args.checkpoint)
     recipe = notes.get("recipe", {})
     no_recipe = CheckpointError(f"{args.checkpoint}: its recipe does not name a model; save the file again")
@@ -29,6 +31,11 @@ def load_model(args, **overrides):
     model = _create(name, options, overrides, arrays, args.checkpoint)
     put_weights(model, arrays, notes, origin, args.checkpoint)
     return model.to(args.device), notes
+
+
+def _file(checkpoint):
+    """The file of weights; of a run directory it is that of the best ones."""
+    return os.path.join(checkpoint, "best.safetensors") if os.path.isdir(checkpoint) else checkpoint
 
 
 def load_teacher(path, device):

@@ -23,6 +23,7 @@ def draw_curves(
     record holds is left out. shares: figures in 0..1, shown in percent. best: the epoch to mark.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
     drawn = {title: lines for title, names in panels.items() if (lines := _lines(records, names))}
     width = 6.4 * len(drawn)
@@ -31,7 +32,7 @@ def draw_curves(
     for axes, (title, lines) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items()):
         _draw_panel(axes, title, lines, [record["epoch"] for record in records], best)
         if set(panels[title]) <= set(shares):
-            axes.yaxis.set_major_formatter("{x:.0%}")
+            axes.yaxis.set_major_formatter(PercentFormatter(1))  # with as many decimals as the range needs
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)
     write_atomically(path, buffer.getvalue())
