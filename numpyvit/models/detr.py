@@ -25,8 +25,6 @@ from ..layers import (
 from ..layers.patches import pair
 from . import resnet
 
-_POSITIONS = {"sine": SinePosition, "learned": LearnedPosition}
-
 
 class DETR(Layer):
     """Images through a backbone and an encoder; a decoder's queries then each give class logits and one box.
@@ -35,7 +33,7 @@ class DETR(Layer):
     num_queries: Q, the most boxes that an image can have.
     backbone:    "resnet18", "resnet34", "resnet50", "resnet101", or the widths of convolutions of stride 2.
     hidden_dim, nheads, enc_layers, dec_layers, dim_feedforward, dropout, pre_norm: of the transformer.
-    position_embedding: "sine" or "learned".
+    position_embedding: "sine" or "learned"; temperature: the longest wave of the sines over the shortest.
     aux_loss:    whether a pass on a tape also gives the boxes of the earlier decoder layers.
     dilation:    DC5: the last stage of a ResNet keeps the resolution, with dilated kernels.
     queries:     what the decoder starts from, called as queries(dim, num_queries, num_classes, dtype=…, seed=…).
@@ -64,6 +62,7 @@ class DETR(Layer):
         dim_feedforward: int = 2048,
         dropout: float = 0.1,
         position_embedding: str = "sine",
+        temperature: float = 10000.0,
         pre_norm: bool = False,
         aux_loss: bool = True,
         dilation: bool = False,
@@ -71,7 +70,7 @@ class DETR(Layer):
         dtype: str = "float32",
         seed=0,
     ):
-        if position_embedding not in _POSITIONS:
+        if position_embedding not in ("sine", "learned"):
             raise ConfigError(f"position_embedding must be 'sine' or 'learned', got {position_embedding!r}")
         if min(num_classes, num_queries, dec_layers) < 1 or enc_layers < 0:
             raise ConfigError("num_classes, num_queries and dec_layers must be at least 1, and enc_layers at least 0")
@@ -79,7 +78,9 @@ class DETR(Layer):
         self.num_classes, self.num_queries, self.aux_loss = num_classes, num_queries, aux_loss
         self.img_size, self.in_chans = pair(img_size, "img_size"), in_chans
         body = make_body(backbone, in_chans, dilation, **made)
-        self.backbone = [Backbone(body), _POSITIONS[position_embedding](hidden_dim, **made)]
+        learned = position_embedding == "learned"
+        position = LearnedPosition(hidden_dim, **made) if learned else SinePosition(hidden_dim, temperature, **made)
+        self.backbone = [Backbone(body), position]
         self.input_proj = Conv2d(body.num_features, hidden_dim, 1, **made)
         self.transformer = Transformer(
             hidden_dim, nheads, enc_layers, dec_layers, dim_feedforward, dropout, pre_norm, **made
@@ -250,7 +251,7 @@ def preparation(in_chans, preset):
     return {"mean": mean, "std": std, "interpolation": "bilinear", "crop_pct": 1.0, "classes": None}
 
 
-_SMALL = dict(num_classes=20, enc_layers=2, dec_layers=3, nheads=4, dropout=0.0)
+_SMALL = dict(num_classes=20, temperature=20.0, enc_layers=2, dec_layers=3, nheads=4, dropout=0.0)
 
 # name: class and options. The first three are the official ones; the small ones, to be trained from nothing, our own.
 VARIANTS = {
