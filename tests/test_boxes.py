@@ -1,5 +1,8 @@
 """Boxes: their overlaps and the gradients of these, also where boxes have no area."""
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
 
@@ -105,3 +108,12 @@ def test_other_array_modules_agree(rng, xp):
     there = F.generalized_iou_backward(*map(xp.asarray, (dy, a, b)))
     np.testing.assert_allclose(to_host(there), F.generalized_iou_backward(dy, a, b), rtol=1e-12)
     np.testing.assert_allclose(to_host(F.generalized_iou(xp.asarray(a), xp.asarray(b))), F.generalized_iou(a, b))
+
+
+def test_the_page_runs_as_printed():
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "giou.md").read_text()
+    blocks, names = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S), {}
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "giou.md", "exec"), names)
+    assert np.round(names["gradient"], 2).tolist() == [0.47, -1.26, 1.4, -0.76]  # as the text says

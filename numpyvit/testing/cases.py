@@ -124,6 +124,7 @@ class _Detects(Layer):
 
     def __init__(self, detector):
         self.detector = detector
+        self.set_paths()
 
     def forward(self, x, tape=FORGET):
         out = self.detector.forward(x, tape)
