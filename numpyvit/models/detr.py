@@ -41,7 +41,8 @@ class DETR(Layer):
 
     x: images (B, C, H, W), or (images, mask) with mask (B, H, W) True at the padding of smaller images.
     -> {"pred_logits": (B, Q, K+1), "pred_boxes": (B, Q, 4)}, boxes as center x, y, width and height in 0..1 of the
-    padded image; on a tape also "aux_outputs", a list of L − 1 of the same. backward takes such a dict of gradients.
+    image without its padding; on a tape also "aux_outputs", a list of L − 1 of the same. backward takes such a dict of
+    gradients.
     Names, options and initial values are those of the official code.
     """
 
