@@ -1,5 +1,8 @@
 """Boxes: their overlaps and the gradients of these, also where boxes have no area."""
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
 
@@ -100,8 +103,27 @@ def test_equal_boxes_have_the_gradient_between_larger_and_smaller():
     np.testing.assert_allclose(gradient, 0, atol=1e-12)  # growing and shrinking lose alike
 
 
+def test_where_two_sides_are_equal_the_gradient_is_the_mean_of_both_slopes():
+    a, b, eps = np.array([0.2, 0.2, 0.6, 0.6]), np.array([0.2, 0.3, 0.8, 0.6]), 1e-7
+    gradient, here = F.generalized_iou_backward(np.array(1.0), a, b), F.generalized_iou(a, b)
+    for i in range(4):
+        step = eps * np.eye(4)[i]
+        slopes = (F.generalized_iou(a + step, b) - here) / eps, (here - F.generalized_iou(a - step, b)) / eps
+        np.testing.assert_allclose(gradient[i], np.mean(slopes), atol=1e-5)
+        assert (abs(slopes[0] - slopes[1]) > 0.1) == (i in (0, 3))
+
+
 def test_other_array_modules_agree(rng, xp):
     a, b, dy = boxes(rng, 7), boxes(rng, 7), rng.standard_normal(7)
     there = F.generalized_iou_backward(*map(xp.asarray, (dy, a, b)))
     np.testing.assert_allclose(to_host(there), F.generalized_iou_backward(dy, a, b), rtol=1e-12)
     np.testing.assert_allclose(to_host(F.generalized_iou(xp.asarray(a), xp.asarray(b))), F.generalized_iou(a, b))
+
+
+def test_the_page_runs_as_printed():
+    page = (pathlib.Path(__file__).parents[1] / "docs" / "giou.md").read_text()
+    blocks, names = re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S), {}
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "giou.md", "exec"), names)
+    assert np.round(names["gradient"], 2).tolist() == [0.47, -1.26, 1.4, -0.76]  # as the text says

@@ -128,7 +128,7 @@ def test_loss_of_a_batch_does_not_depend_on_threads_or_shards():
 
 
 def test_what_does_not_suit_is_said():
-    with pytest.raises(ConfigError, match="has boxes, which a VisionTransformer does not find; take a detector"):
+    with pytest.raises(ConfigError, match="has boxes, which a NarrowVisionTransformer does not find; take a detector"):
         nv.fit(nv.create_model("vit_micro_patch4_32", img_size=64), shapes(), None, progress=False)
     with pytest.raises(ConfigError, match="create it with num_classes=5"):
         nv.fit(detector(num_classes=2), shapes(), None, progress=False)

@@ -59,10 +59,12 @@ class LearnedQueries(Layer):
 class AnchorQueries(Layer):
     """Queries that are boxes, moved by every decoder layer   (DAB-DETR, Liu et al. 2022, arXiv:2201.12329).
 
-        posₗ = ref_point_head(sines of σ(uₗ)),   yₗ = norm(layerₗ(…, posₗ)),   uₗ₊₁ = uₗ + bbox_embed(yₗ),
-        boxₗ = σ(uₗ₊₁),   u₀ = refpoint_embed.
+        posₗ = ref_point_head(sines of σ(uₗ)),   xₗ₊₁ = layerₗ(xₗ + posₗ, posₗ),   yₗ = norm xₗ₊₁,
+        uₗ₊₁ = uₗ + bbox_embed(yₗ),   boxₗ = σ(uₗ₊₁),   u₀ = refpoint_embed.
 
     Backward goes through all of it, the sines included:   duₗ = duₗ₊₁ + dσ(uₗ) · σ(uₗ)(1 − σ(uₗ)).
+    Other than in the paper a layer's input holds the position: a query that knows where it is learns sooner by how much
+    it is off. Waves are of temperature 20, as there.
 
     groups:    so many times Q queries in training, that do not see each other; each finds every box (Group-DETR, Chen
                et al. 2022, arXiv:2207.13085). Without a tape only the first group is there.
@@ -71,6 +73,7 @@ class AnchorQueries(Layer):
     """
 
     transparent = True
+    temperature = 20.0
 
     def __init__(
         self,
@@ -111,9 +114,9 @@ class AnchorQueries(Layer):
         query_mask = _apart(parts, copies, xp)
         for layer in decoder.layers:
             box = F.sigmoid(u)
-            sines = F.sine_features(box * (2 * math.pi), x.shape[-1] // 2)  # (B, queries, 4, D/2)
+            sines = F.sine_features(box * (2 * math.pi), x.shape[-1] // 2, self.temperature)  # (B, queries, 4, D/2)
             query_pos = self.ref_point_head.forward(sines.reshape(*x.shape[:2], -1), tape)
-            x = layer.forward(x, query_pos, key, memory, tape, mask, query_mask)
+            x = layer.forward(x + query_pos, query_pos, key, memory, tape, mask, query_mask)
             y = decoder.norm.forward(x, tape)
             u = u + self.bbox_embed.forward(y, tape)
             tape.push(self, box)
@@ -142,8 +145,8 @@ class AnchorQueries(Layer):
             dy = self.bbox_embed.backward(du, tape) + (dfound.pop() if dfound else 0)
             dx, dquery_pos, dkey_here, dvalue_here = layer.backward(dx + decoder.norm.backward(dy, tape), tape)
             dkey, dvalue = dkey + dkey_here, dvalue + dvalue_here
-            dsines = self.ref_point_head.backward(dquery_pos, tape).reshape(*box.shape, -1)
-            dbox = F.sine_features_backward(dsines, box * (2 * math.pi)) * (2 * math.pi)
+            dsines = self.ref_point_head.backward(dquery_pos + dx, tape).reshape(*box.shape, -1)
+            dbox = F.sine_features_backward(dsines, box * (2 * math.pi), self.temperature) * (2 * math.pi)
             du = du + F.sigmoid_backward(dbox, box)
         self._start_backward(dx, du, known, tape)
         return dkey + dvalue, dkey

@@ -9,25 +9,21 @@ from functools import partial
 import numpy as np
 
 from ..backend import array_module, to_module
-from ..core import FORGET, Layer, as_dtype, make_rng
+from ..core import FORGET, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError, ShapeError
 from ..layers import (
     AnchorQueries,
     Conv2d,
-    GroupNorm,
     LearnedPosition,
     LearnedQueries,
-    ReLU,
     Sequence,
     SinePosition,
     Transformer,
 )
 from ..layers.patches import pair
-from . import resnet
+from .backbone import Backbone, count_body, make_body
 from .model import IMAGENET, Model
-
-_POSITIONS = {"sine": SinePosition, "learned": LearnedPosition}
 
 
 def count_parameters(
@@ -53,13 +49,7 @@ def count_parameters(
     queries = num_queries * D  # or boxes, a perceptron, and labels
     if groups is not None:
         queries = 4 * groups * num_queries + 3 * D * D + 2 * D + denoising * K * D
-    if isinstance(backbone, str):
-        _, options, _ = resnet.VARIANTS[backbone]
-        channels, body = 512 * options["block"].expansion, resnet.count_parameters(**options, num_classes=0)
-        body += (in_chans - 3) * 64 * 49
-    else:
-        channels = backbone[-1]
-        body = sum(9 * a * b + 2 * b for a, b in zip((in_chans, *backbone), backbone))
+    channels, body = count_body(backbone, in_chans)
     learned = 50 * D * (position_embedding == "learned")
     return body + (channels + 1) * D + learned + encoder + decoder + heads + queries
 
@@ -71,7 +61,7 @@ class DETR(Model):
     num_queries: Q, the most boxes that an image can have.
     backbone:    "resnet18", "resnet34", "resnet50", "resnet101", or the widths of convolutions of stride 2.
     hidden_dim, nheads, enc_layers, dec_layers, dim_feedforward, dropout, pre_norm: of the transformer.
-    position_embedding: "sine" or "learned".
+    position_embedding: "sine" or "learned"; temperature: the longest wave of the sines over the shortest.
     aux_loss:    whether a pass on a tape also gives the boxes of the earlier decoder layers.
     dilation:    DC5: the last stage of a ResNet keeps the resolution, with dilated kernels.
     queries:     what the decoder starts from, called as queries(dim, num_queries, num_classes, dtype=…, seed=…).
@@ -104,6 +94,7 @@ class DETR(Model):
         dim_feedforward: int = 2048,
         dropout: float = 0.1,
         position_embedding: str = "sine",
+        temperature: float = 10000.0,
         pre_norm: bool = False,
         aux_loss: bool = True,
         dilation: bool = False,
@@ -111,7 +102,7 @@ class DETR(Model):
         dtype: str = "float32",
         seed=0,
     ):
-        if position_embedding not in _POSITIONS:
+        if position_embedding not in ("sine", "learned"):
             raise ConfigError(f"position_embedding must be 'sine' or 'learned', got {position_embedding!r}")
         if min(num_classes, num_queries, dec_layers) < 1 or enc_layers < 0:
             raise ConfigError("num_classes, num_queries and dec_layers must be at least 1, and enc_layers at least 0")
@@ -119,7 +110,9 @@ class DETR(Model):
         self.num_classes, self.num_queries, self.aux_loss = num_classes, num_queries, aux_loss
         self.img_size, self._data_size, self.in_chans = pair(img_size, "img_size"), img_size, in_chans
         body = make_body(backbone, in_chans, dilation, **made)
-        self.backbone = [Backbone(body), _POSITIONS[position_embedding](hidden_dim, **made)]
+        learned = position_embedding == "learned"
+        position = LearnedPosition(hidden_dim, **made) if learned else SinePosition(hidden_dim, temperature, **made)
+        self.backbone = [Backbone(body), position]
         self.input_proj = Conv2d(body.num_features, hidden_dim, 1, **made)
         self.transformer = Transformer(
             hidden_dim, nheads, enc_layers, dec_layers, dim_feedforward, dropout, pre_norm, **made
@@ -214,48 +207,6 @@ class AnchorDETR(DETR):
         super().__init__(*args, queries=partial(AnchorQueries, groups=groups, denoising=denoising), **options)
 
 
-class Backbone(Layer):
-    """The last map of a classifier or of convolutions: (B, C, H, W) -> (B, C', h, w)."""
-
-    def __init__(self, body):
-        self.body = body
-
-    def forward(self, x, tape=FORGET):
-        return self.body.features(x, tape)
-
-    def backward(self, dy, tape):
-        return self.body.features_backward(dy, tape)
-
-
-class ConvStem(Sequence):
-    """Convolutions of stride 2, each with GroupNorm and ReLU: a light backbone, to be trained from nothing."""
-
-    image_weight = "0.weight"
-
-    def __init__(self, widths: tuple[int, ...], in_chans: int = 3, *, dtype: str = "float32", seed=0):
-        layers, rng = [], make_rng(seed)
-        for before, width in zip((in_chans, *widths), widths):
-            layers += [Conv2d(before, width, 3, 2, 1, bias=False, dtype=dtype, seed=rng)]
-            layers += [GroupNorm(8, width, dtype=dtype), ReLU()]
-        super().__init__(layers)
-        self.num_features = widths[-1]
-
-    features, features_backward = Sequence.forward, Sequence.backward
-
-
-def make_body(backbone, in_chans, dilation, **made):
-    """A ResNet by its name, with stem and first stage frozen as in the official code, or a ConvStem of some widths."""
-    if not isinstance(backbone, str):
-        return ConvStem(tuple(backbone), in_chans, **made)
-    if backbone not in resnet.VARIANTS:
-        raise ConfigError(
-            f"backbone must be one of {', '.join(resnet.VARIANTS)}, or widths of convolutions, got {backbone!r}"
-        )
-    kind, options, _ = resnet.VARIANTS[backbone]
-    dilated = dict(replace_stride_with_dilation=(False, False, dilation))
-    return kind(**options, **dilated, num_classes=0, in_chans=in_chans, **made).freeze("conv1*", "layer1*")
-
-
 def resize_mask(mask, size):
     """A mask (B, H, W) at another size, each place the value of its nearest pixel above and left: (B, h, w)."""
     xp = array_module(mask)
@@ -265,7 +216,7 @@ def resize_mask(mask, size):
 
 _WHOLE = Preprocessing(IMAGENET.mean, IMAGENET.std, "bilinear")
 _SMALL_IMAGES = Preprocessing(interpolation="bilinear")
-_SMALL = dict(num_classes=20, enc_layers=2, dec_layers=3, nheads=4, dropout=0.0)
+_SMALL = dict(num_classes=20, temperature=20.0, enc_layers=2, dec_layers=3, nheads=4, dropout=0.0)
 
 # name: class, options and preprocessing. The first three are the official ones; the small ones are our own, to be
 # trained from nothing.

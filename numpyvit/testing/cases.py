@@ -45,7 +45,7 @@ from ..layers import (
     Tanh,
     WindowAttention,
 )
-from ..models import ModernVisionTransformer, ResNet, SwinTransformer, VisionTransformer
+from ..models import DETR, AnchorDETR, ModernVisionTransformer, ResNet, SwinTransformer, VisionTransformer
 from . import randomize
 
 
@@ -118,6 +118,21 @@ class _Encodes(Layer):
 
     def backward(self, dy, tape):
         return self.layer.backward((dy, 0), tape)
+
+
+class _Detects(Layer):
+    """A detector whose logits and boxes stand side by side in one array (B, Q, K+5)."""
+
+    def __init__(self, detector):
+        self.detector = detector
+        self.set_paths()
+
+    def forward(self, x, tape=FORGET):
+        out = self.detector.forward(x, tape)
+        return array_module(x).concatenate([out["pred_logits"], out["pred_boxes"]], axis=-1)
+
+    def backward(self, dy, tape):
+        return self.detector.backward({"pred_logits": dy[..., :-4], "pred_boxes": dy[..., -4:]}, tape)
 
 
 _NOT_BEHIND = np.triu(np.ones((3, 5), bool), 2)
@@ -268,6 +283,13 @@ def _resnet(name, block, depths, **options):
     return Case(f"ResNet {name}", _normalized(build), (2, 2, 25, 33), 1e-6)
 
 
+def _detr(name, kind=DETR, dropout=False, shape=(3, 2, 12, 16), **options):
+    sizes = dict(in_chans=2, hidden_dim=8, nheads=2, enc_layers=1, dec_layers=2, dim_feedforward=12, aux_loss=False)
+    options = dict(sizes, dropout=0.2 * dropout, **options)
+    build = partial(kind, 3, 4, (8, 8), **options)
+    return Case(f"{kind.__name__} {name}".strip(), lambda **made: _Detects(build(**made)), shape, 1e-6, dropout)
+
+
 MODELS = [
     _vit(""),
     _vit("distilled", distilled=True),
@@ -313,4 +335,10 @@ MODELS = [
     _resnet("of Bottlenecks", Bottleneck, (2, 1, 1, 1)),
     _resnet("DC5", Bottleneck, (1, 1, 1, 2), replace_stride_with_dilation=(False, False, True)),
     _resnet("with GroupNorm", BasicBlock, (1, 1, 1, 1), norm_layer=partial(GroupNorm, 2)),
+    _detr(""),
+    _detr("pre_norm", pre_norm=True),
+    _detr("learned positions", position_embedding="learned"),
+    _detr("dropout", dropout=True),
+    _detr("", AnchorDETR),
+    _detr("dropout and pre_norm", AnchorDETR, dropout=True, pre_norm=True, denoising=False),
 ]
