@@ -1,5 +1,6 @@
 """What README shows is what is there, and what it tells to type works as printed."""
 
+import json
 import pathlib
 import re
 import shlex
@@ -49,12 +50,19 @@ def test_its_table_names_every_part_of_the_package():
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A folder with the files that the commands speak of: images of two classes, photographs, published weights."""
+    """A folder with what the commands speak of: images of two classes and with boxes, photographs, published weights."""
     folder, rng = tmp_path_factory.mktemp("readme"), np.random.default_rng(0)
     paths = [f"images/{part}/{kind}/{i}.png" for part in ("train", "val") for kind in "ab" for i in range(12)]
     for path in [*paths, "photo.png", "photos/1.png", "cat.jpg"]:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / path)
+    (folder / "cells").mkdir()
+    described = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / "cells" / f"{i}.png")
+        described["images"].append({"id": i, "file_name": f"{i}.png", "width": 40, "height": 40})
+        described["annotations"].append({"id": i, "image_id": i, "category_id": 1, "bbox": [i, 5, 10, 20]})
+    (folder / "cells" / "annotations.json").write_text(json.dumps(described))
     np.savez(folder / "vit_tiny_patch16_224.npz", **nv.create_model("vit_tiny_patch16_224").state_dict())
     return folder
 

@@ -1,0 +1,26 @@
+"""The pages in docs/ run as printed."""
+
+import pathlib
+import re
+
+import pytest
+
+PAGES = sorted((pathlib.Path(__file__).parents[1] / "docs").glob("*.md"))
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(page):
+    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.name)
+def test_its_programs_run_one_after_another(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in blocks(page):
+        exec(compile(block, page.name, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_readme_leads_to_it(page):
+    assert f"docs/{page.name}" in README
