@@ -50,7 +50,7 @@ def test_its_table_names_every_part_of_the_package():
 
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory):
-    """A folder with what the commands speak of: images of two classes and with boxes, photographs, published weights."""
+    """A folder with what the commands speak of: images of classes and with boxes, photographs, published weights."""
     folder, rng = tmp_path_factory.mktemp("readme"), np.random.default_rng(0)
     paths = [f"images/{part}/{kind}/{i}.png" for part in ("train", "val") for kind in "ab" for i in range(12)]
     for path in [*paths, "photo.png", "photos/1.png", "cat.jpg"]:
