@@ -6,8 +6,10 @@ import re
 import numpy as np
 
 from ..errors import CheckpointError
+from ..files.budget import Budget
 from ..functional.resample import bicubic, resize
 from ..layers import WindowAttention
+from .renaming import renamed, stacked
 
 _TABLE = "relative_position_bias_table"
 _UNUSED = ("relative_position_index", "attn_mask", "mask_token", "pooler.")  # derived, or in no classifier
@@ -44,26 +46,23 @@ def is_swin(arrays: dict) -> bool:
     return any(re.search(rf"(layers\.\d+\.blocks|features)\.\d+\..*{_TABLE}$", name) for name in arrays)
 
 
-def to_timm(arrays: dict) -> dict:
+def to_timm(arrays: dict, budget: Budget | None = None) -> dict:
     """{timm's name: array} of a Swin Transformer's weights.
 
     Microsoft and Hugging Face merge patches at the end of a stage, timm at the beginning of the next. Hugging Face has
-    query, key and value apart.
+    query, key and value apart. budget: what stacking them may take. `arrays` is emptied.
     """
     result, parts = {}, {}
-    for name, array in arrays.items():
+    for name in list(arrays):
+        array, name = arrays.pop(name), renamed(name, _NAMES)
         if any(part in name for part in _UNUSED):
             continue
-        for pattern, replacement in _NAMES:
-            name = re.sub(pattern, replacement, name)
         if match := re.fullmatch(r"(.*\.attn)\.([qkv])\.(weight|bias)", name):
-            parts.setdefault(f"{match[1]}.qkv.{match[3]}", {})[match[2]] = array
+            parts[match[1], match[3], match[2]] = array
         else:
             result[name] = array
-    for name, three in parts.items():
-        if three.keys() != {*"qkv"}:
-            raise CheckpointError(f"{name}: there is only {', '.join(three)} of query, key and value")
-        result[name] = np.concatenate([three[part] for part in "qkv"])
+    whole = stacked(parts, budget or Budget())
+    result |= {f"{layer}.qkv.{kind}": array for (layer, kind), array in whole.items()}
     if "layers.0.downsample.reduction.weight" in result:
         result = {re.sub(r"^layers\.(\d+)\.downsample", _next_stage, name): array for name, array in result.items()}
     return result
