@@ -11,6 +11,7 @@ the generator handed in.
 import numpy as np
 
 from ..errors import ConfigError
+from ..functional import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
 from .detection import own_sizes, pad
 
 _OF_EACH_BOX = ("labels", "boxes", "area", "iscrowd", "difficult")  # keys of a target
@@ -92,13 +93,14 @@ def seen_through(target, window, size, kept: float = _KEPT) -> dict:
     size: (height, width) of the image in the same pixels. Boxes of which less than the share `kept` lies in the window
     are dropped. "size" and "area" become those of the part that is seen.
     """
-    left, top, right, bottom = np.asarray(window, float) / np.tile(size[::-1], 2)
-    origin, sides = np.array([left, top]), np.array([right - left, bottom - top])
+    window = np.asarray(window, float) / np.tile(size[::-1], 2)
+    origin, sides = window[:2], window[2:] - window[:2]
     boxes = np.asarray(target["boxes"], np.float64)
-    low, high = (np.clip((boxes[:, :2] + sign * boxes[:, 2:] / 2 - origin) / sides, 0, 1) for sign in (-1, 1))
+    seen = np.clip((box_cxcywh_to_xyxy(boxes) - np.tile(origin, 2)) / np.tile(sides, 2), 0, 1)
+    low, high = seen[:, :2], seen[:, 2:]
     share = ((high - low) * sides).prod(1) / np.maximum(boxes[:, 2:].prod(1), 1e-12)
     some = (share >= kept) & (high > low).all(1)
-    boxes = np.concatenate([(low + high) / 2, high - low], axis=1).astype(np.float32)
+    boxes = box_xyxy_to_cxcywh(seen).astype(np.float32)
     height, width = target["size"]
     result = {**target, "boxes": boxes, "size": (max(1, round(height * sides[1])), max(1, round(width * sides[0])))}
     if "area" in target:

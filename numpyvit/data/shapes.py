@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import ConfigError
+from ..functional import box_xyxy_to_cxcywh
 from .detection import DetectionDataset
 
 PARTS = {"train": 2000, "val": 500, "test": 500}  # images
@@ -47,8 +48,7 @@ class _Drawn:
     def target(self, i):
         _, labels, boxes = self._drawn(i)
         height, width = size = self.image_shape[1:]
-        centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        places = np.concatenate([centers, sides], axis=1) / (width, height, width, height)
+        places = box_xyxy_to_cxcywh(boxes) / (width, height, width, height)
         return {"labels": labels, "boxes": places.astype(np.float32), "image_id": int(i), "size": size}
 
     def _drawn(self, i):

@@ -5,6 +5,7 @@ import importlib.util
 import numpy as np
 
 from ..errors import InputError, ShapeError
+from ..functional import box_cxcywh_to_xyxy
 from .coco import Boxes, coco_figures
 
 _OF_EACH_BOX = ("scores", "labels", "boxes", "area", "iscrowd")  # keys of predictions and targets that the score reads
@@ -57,9 +58,7 @@ def to_pixels(boxes, size):
 
     size: (height, width) of the image.
     """
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    center, half = boxes[:, :2], boxes[:, 2:] / 2
-    return np.concatenate([center - half, center + half], axis=1) * np.tile(size[::-1], 2)
+    return box_cxcywh_to_xyxy(np.asarray(boxes, np.float64).reshape(-1, 4)) * np.tile(size[::-1], 2)
 
 
 def _found(prediction, image):
