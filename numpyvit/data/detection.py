@@ -34,7 +34,7 @@ class DetectionDataset:
         """
         classes = tuple(classes)
         if len(images) != len(targets) or not len(images):
-            raise ShapeError(f"{len(images)} images and {len(targets)} targets, expected equally many, at least one")
+            raise ShapeError(f"{len(images)} images and {len(targets)} targets, expected as many, at least one")
         for i, image in enumerate(images):
             _check_image(i, image, len(images[0]))
         targets = [_checked(i, *pair, len(classes)) for i, pair in enumerate(zip(images, targets))]

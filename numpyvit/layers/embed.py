@@ -9,9 +9,9 @@ import numpy as np
 
 from ..backend import array_module, to_host, to_module
 from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
-from ..errors import ConfigError
 from ..functional.resample import WAYS, resize_backward, resize_pos_embed
 from .activations import Identity
+from .checks import check_counts
 from .dropout import Dropout
 from .init import trunc_normal
 from .norm import LayerNorm
@@ -46,8 +46,7 @@ class Embed(Layer):
         dtype: str = "float32",
         seed=0,
     ):
-        if not isinstance(reg_tokens, (int, np.integer)) or reg_tokens < 0:
-            raise ConfigError(f"reg_tokens must be an int of at least 0, got {reg_tokens!r}")
+        check_counts(0, reg_tokens=reg_tokens)
         dtype, rng = as_dtype(dtype), make_rng(seed)
 
         def tokens(count, std):

@@ -6,8 +6,6 @@ Shapes: B batch, H×W rows and columns of tokens, C channels, n windows a map, N
 import math
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from .. import functional as F
 from ..backend import Array, array_module, to_module
 from ..core import FORGET, Buffer, Layer, Parameter, Seed, as_dtype, make_rng
@@ -137,7 +135,7 @@ class SwinBlock(Layer):
     ):
         dtype, rng, norm_layer = as_dtype(dtype), make_rng(seed), norm_layer or swin_norm
         self.dim, self.input_resolution, self.pad_first = dim, pair(input_resolution, "input_resolution"), pad_first
-        self.window_size, self.shift_size = pair(window_size, "window_size"), _shift(shift_size)
+        self.window_size, self.shift_size = pair(window_size, "window_size"), pair(shift_size, "shift_size", least=0)
         if not always_partition:
             self._fit_windows()
         self.norm1 = norm_layer(dim, dtype=dtype)
@@ -271,13 +269,6 @@ class MapHead(Layer):
 def swin_norm(dim: int, *, dtype: str = "float32") -> LayerNorm:
     """Swin's LayerNorm, whose ε is PyTorch's 1e-5."""
     return LayerNorm(dim, 1e-5, dtype=dtype)
-
-
-def _shift(size):
-    both = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(both) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 0 for side in both):
-        raise ConfigError(f"shift_size must be an int of at least 0 or (rows, columns), got {size!r}")
-    return both
 
 
 def _check_map(layer, x, width):

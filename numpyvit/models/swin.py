@@ -11,13 +11,12 @@ import numpy as np
 
 from ..core import FORGET, Layer, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
-from ..errors import ConfigError
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
 from ..layers.window import swin_norm
 from ..weights.swin import fit_windows
+from .checks import check_patch, check_sizes, places
 from .model import IMAGENET, Model
 from .swin_sizes import coarser, count_parameters, stage_sizes
-from .vit import check_patch, check_sizes
 
 
 class SwinTransformer(Model):
@@ -155,10 +154,7 @@ class SwinTransformer(Model):
 
         norm: put the last one through the norm. -> list of (B, width, rows, columns), as timm has them.
         """
-        stages = len(self.layers)
-        wanted = range(stages) if indices is None else [i + stages if i < 0 else i for i in indices]
-        if not all(0 <= i < stages for i in wanted):
-            raise ConfigError(f"indices must name stages 0..{stages - 1}, got {list(indices)}")
+        wanted = places(indices, len(self.layers), "stages")
         found = self.layers.outputs(self._embed(x, FORGET))
         if norm:
             found[-1] = self.norm(found[-1])

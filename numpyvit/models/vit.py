@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..layers import AverageHead, Block, ClassHead, DistilledHead, Embed, LayerNorm, PatchEmbed, Sequence
 from ..layers.activations import GELU
 from ..weights.adapt import fit_pos_embed
+from .checks import check_patch, check_sizes, places
 from .model import Model
 from .vit_sizes import BASE, HUGE, LARGE, SMALL, TINY, count_parameters, sizes
 
@@ -120,10 +121,7 @@ class VisionTransformer(Model):
 
         norm: put each through the final norm. -> list of (B, T+N, D).
         """
-        depth = len(self.blocks)
-        wanted = range(depth) if indices is None else [i + depth if i < 0 else i for i in indices]
-        if not all(0 <= i < depth for i in wanted):
-            raise ConfigError(f"indices must name blocks 0..{depth - 1}, got {list(indices)}")
+        wanted = places(indices, len(self.blocks), "blocks")
         found = self.blocks.outputs(self.embed(x))
         return [self.classifier.normalized(found[i]) if norm else found[i] for i in wanted]
 
@@ -164,25 +162,6 @@ class VisionTransformer(Model):
         self.blocks.set_recompute(enable)
 
     count_parameters = staticmethod(count_parameters)
-
-
-def check_sizes(num_classes: int, *, hidden: float, **sizes: int) -> None:
-    """Errors: ConfigError where a size is not an int of at least 1, or num_classes is negative."""
-    for name, value in sizes.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ConfigError(f"{name} must be an int of at least 1, got {value!r}")
-    if not isinstance(num_classes, (int, np.integer)) or num_classes < 0:
-        raise ConfigError(f"num_classes must be an int of at least 0, got {num_classes!r}")
-    if not hidden >= 1:
-        raise ConfigError(f"mlp_ratio must leave at least one hidden unit, got {hidden} of them")
-
-
-def check_patch(patch, grid):
-    """Errors: ConfigError where (row, column), counted from 0, lies outside the grid of patches."""
-    if len(patch) != 2 or not all(0 <= place < side for place, side in zip(patch, grid)):
-        rows, columns = grid
-        raise ConfigError(f"patch {tuple(patch)} lies outside the grid of {rows} rows and {columns} columns")
-    return tuple(patch)
 
 
 class NarrowVisionTransformer(VisionTransformer):

@@ -52,7 +52,7 @@ def draw_boxes(
 
     for name, values in (("found", found), ("true", true), ("sizes", sizes)):
         if not len(images) or (values is not None and len(values) != len(images)):
-            raise ShapeError(f"{len(images)} images and {len(values or ())} {name}; expected equally many, at least one")
+            raise ShapeError(f"{len(images)} images and {len(values or ())} {name}; expected as many, at least one")
     tiles = [
         with_boxes(image, classes, f, t, size, least, tile_size)
         for image, f, t, size in zip(images, *(values or [None] * len(images) for values in (found, true, sizes)))
