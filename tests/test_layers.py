@@ -37,6 +37,12 @@ def same_shape(y, fill):
 
 
 @pytest.mark.parametrize("case", ALL)
+def test_a_dtype_that_layers_cannot_have_is_an_error(case):
+    with pytest.raises(ConfigError, match="dtype must be 'float32' or 'float64', got 'float16'"):
+        case.build(dtype="float16", seed=0)
+
+
+@pytest.mark.parametrize("case", ALL)
 def test_backward_agrees_with_differences(case):
     errors = gradcheck(case.layer("float64"), case.x("float64"), seed=0 if case.dropout else None, rtol=case.rtol)
     assert "input 0" in errors

@@ -95,6 +95,7 @@ class MaxPool2d(Layer):
         dtype: str = "float32",
         seed=0,
     ):
+        super().__init__(dtype=dtype, seed=seed)
         self.kernel_size, self.padding = pair(kernel_size, "kernel_size"), pair(padding, "padding", least=0)
         self.stride = pair(kernel_size if stride is None else stride, "stride")
         if any(2 * p > k for p, k in zip(self.padding, self.kernel_size)):

@@ -235,6 +235,7 @@ class SwinStage(Layer):
     def __init__(
         self, downsample: PatchMerging | None, blocks: Iterable[SwinBlock], *, dtype: str = "float32", seed: Seed = 0
     ):
+        super().__init__(dtype=dtype, seed=seed)
         self.downsample, self.blocks = downsample or Identity(), Sequence(blocks)
 
     def forward(self, x, tape=FORGET):
