@@ -77,7 +77,7 @@ class FlatWeights:
 
     def __setstate__(self, state):
         vars(self).update(state)
-        self._move_in()  # a copied view is a view no longer
+        self._move_in()  # a copy of a view is not a view
 
     def current(self) -> Array:
         """All weights as one array, parameters that were replaced taken in first."""

@@ -122,7 +122,7 @@ def _folders(name, data_dir):
 def load_digits():
     """Optical recognition of handwritten digits: 1,797 images of 8×8, 80% for training, by a fixed shuffle.
 
-    Source: E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, doi:10.24432/C50P49, licence CC BY 4.0;
+    Source: E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, doi:10.24432/C50P49, license CC BY 4.0;
     the copy that scikit-learn ships.
     """
     with importlib.resources.files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:

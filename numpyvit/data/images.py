@@ -141,7 +141,7 @@ def _orientation(image):
 
     try:
         found = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF data makes Pillow raise nearly everything; the pixels are there all the same
+    except Exception:  # damaged EXIF data makes Pillow raise nearly everything; the pixels can still be read
         return 1
     return found if found in _UPRIGHT else 1
 

@@ -163,7 +163,7 @@ def _idx_files(*rows):
 
 
 _DIGITS = tuple("0123456789")
-_GREY = {"mean": (0.1307,), "std": (0.3081,)}
+_GRAY = {"mean": (0.1307,), "std": (0.3081,)}
 
 SOURCES = {
     "mnist": IdxSource(
@@ -179,7 +179,7 @@ SOURCES = {
         ),
         classes=_DIGITS,
         torchvision="MNIST/raw",
-        **_GREY,
+        **_GRAY,
     ),
     "fashion-mnist": IdxSource(
         mirrors=(

@@ -1,4 +1,4 @@
-"""Functions of single numbers, Softmax and Identity."""
+"""Elementwise activations, Softmax and Identity."""
 
 from .. import functional as F
 from ..backend import array_module

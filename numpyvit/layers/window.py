@@ -107,8 +107,8 @@ class SwinBlock(Layer):
     what came round from the other side. Windows that do not divide the map are padded with zeros behind norm1.
 
     input_resolution: (rows, columns) of the map that windows and mask are made for; maps of other sizes are taken.
-    window_size:      int or (rows, columns). Along an axis that is no longer the window shrinks to it, unshifted,
-                      unless always_partition.
+    window_size:      int or (rows, columns). Along an axis where the map is not longer than the window, the window
+                      shrinks to the map and is not shifted, unless always_partition.
     pad_first:        pad before the shift, and rather than shrink the window, as torchvision does; else as timm does.
     """
 

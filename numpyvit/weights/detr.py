@@ -1,4 +1,4 @@
-"""DETR's weights as its own code and Hugging Face name them, brought to the names of its code."""
+"""DETR's weights as its own code and Hugging Face name them, translated to the names of its code."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The names that each library gives to a ViT's weights, brought to timm's."""
+"""The names that each library gives to a ViT's weights, translated to timm's."""
 
 import math
 import re

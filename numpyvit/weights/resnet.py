@@ -1,4 +1,4 @@
-"""ResNet's weights as Hugging Face names them, brought to torchvision's names."""
+"""ResNet's weights as Hugging Face names them, translated to torchvision's names."""
 
 from .renaming import renamed
 

@@ -1,4 +1,4 @@
-"""Swin's weights as Microsoft, timm, torchvision and Hugging Face name them, brought to timm's names and sizes."""
+"""Swin's weights as Microsoft, timm, torchvision and Hugging Face name them, translated to timm's names and sizes."""
 
 import math
 import re
