@@ -1,5 +1,6 @@
 """Images with boxes as somebody's files describe them, checked and brought into the form of a set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Checked:
     target: dict
 
 
-def check(annotated, classes):
+def check(annotated: Sequence[Annotated], classes: Sequence[str]) -> tuple[list[Checked], list[str], list[str]]:
     """-> [Checked, …], what is wrong with other images [str, …], the boxes that are left out [str, …].
 
     Boxes are clipped to the image. Left out are those without area, outside the image, and of other classes.

@@ -8,17 +8,20 @@ labels. A change returns new arrays and dicts.
 the generator handed in.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from ..errors import ConfigError
 from ..functional import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
+from .augment import Augmentation
 from .detection import own_sizes, pad
 
 _OF_EACH_BOX = ("labels", "boxes", "area", "iscrowd", "difficult")  # keys of a target
 _KEPT = 0.25  # the least share of a box's area that must be left
 
 
-def random_box_flip(horizontal: float = 0.5, vertical: float = 0.0):
+def random_box_flip(horizontal: float = 0.5, vertical: float = 0.0) -> Augmentation:
     """Mirror each image left to right, and top to bottom, with these probabilities."""
 
     def flip(inputs, targets, rng):
@@ -35,7 +38,7 @@ def random_box_flip(horizontal: float = 0.5, vertical: float = 0.0):
     return flip
 
 
-def random_box_crop(smallest: float = 0.5, p: float = 0.5, kept: float = _KEPT):
+def random_box_crop(smallest: float = 0.5, p: float = 0.5, kept: float = _KEPT) -> Augmentation:
     """Cut each image, with probability p, to a rectangle whose sides are `smallest` to 1 of its own.
 
     kept: boxes are dropped of which less than this share of the area lies in the rectangle. An image that is cut is
@@ -60,7 +63,7 @@ def random_box_crop(smallest: float = 0.5, p: float = 0.5, kept: float = _KEPT):
     return crop
 
 
-def random_box_scale(low: float = 0.5, high: float = 1.5, kept: float = _KEPT):
+def random_box_scale(low: float = 0.5, high: float = 1.5, kept: float = _KEPT) -> Augmentation:
     """Resize each image by a factor between low and high; of one that grows a random part of the old size is kept.
 
     One that shrinks is padded, so the batch keeps its shape. kept: as random_box_crop's.
@@ -87,7 +90,7 @@ def random_box_scale(low: float = 0.5, high: float = 1.5, kept: float = _KEPT):
     return scale
 
 
-def seen_through(target, window, size, kept: float = _KEPT) -> dict:
+def seen_through(target: Mapping, window: Sequence[float], size: Sequence[int], kept: float = _KEPT) -> dict:
     """The target of the part of an image that lies in a window. window: left, top, right, bottom, in pixels.
 
     size: (height, width) of the image in the same pixels. Boxes of which less than the share `kept` lies in the window

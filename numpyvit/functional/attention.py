@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..backend import Array, array_module, transposed
 from ..kernels import accelerated
 from .linear import matmul
@@ -35,7 +37,7 @@ def attention_backward(
     return matmul(ds, k) * scale, matmul(transposed(ds), q) * scale, dv, ds
 
 
-def mask_bias(mask: Array, dtype) -> Array:
+def mask_bias(mask: Array, dtype: np.dtype) -> Array:
     """A mask, True where attention is not allowed, as a bias of −1e9 on these scores; floating masks stay as they are.
 
     Finite, so that a query that may attend to no key attends to all alike instead of becoming NaN.

@@ -88,7 +88,7 @@ class WindowAttention(Layer):
             tape.add(self.relative_position_bias_table, dtable)
         return self.qkv.backward(F.join_heads([part.reshape(-1, *part.shape[-3:]) for part in gradients]), tape)
 
-    def own_multiply_adds(self, y, x, *others) -> int:
+    def own_multiply_adds(self, y: Array, x: Array, *others: Array) -> int:
         """Of q kᵀ and p v, for each pair of a query and a key of a window."""
         windows, N, _ = x.shape
         return 2 * windows * N * N * self.proj.weight.data.shape[1]

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ..core import FORGET, Layer, as_dtype, make_rng
+from ..backend import Array
+from ..core import FORGET, Layer, Seed, Tape, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import AverageHead, Block, ClassHead, DistilledHead, Embed, LayerNorm, PatchEmbed, Sequence
@@ -61,7 +62,7 @@ class VisionTransformer(Model):
         embed: Callable[..., Embed] = Embed,
         block: Callable[..., Block] = Block,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         check_sizes(
             num_classes,
@@ -112,11 +113,11 @@ class VisionTransformer(Model):
         dy = self.blocks.backward(dy, tape)
         return self.embed.backward(dy, tape) if tape.reaches(self.embed) else None
 
-    def forward_features(self, x):
+    def forward_features(self, x: Array) -> Array:
         """The tokens after the last block and the norm, as timm returns them: (B, T+N, D)."""
         return self.classifier.normalized(self.features(x))
 
-    def forward_intermediates(self, x, indices: Iterable[int] | None = None, norm: bool = False) -> list:
+    def forward_intermediates(self, x: Array, indices: Iterable[int] | None = None, norm: bool = False) -> list[Array]:
         """The tokens after each block, or after those in `indices` (negative ones count from the end).
 
         norm: put each through the final norm. -> list of (B, T+N, D).
@@ -126,10 +127,12 @@ class VisionTransformer(Model):
         return [self.classifier.normalized(found[i]) if norm else found[i] for i in wanted]
 
     @property
-    def attention_layers(self):
+    def attention_layers(self) -> list[Layer]:
         return [block.attn for block in self.blocks]
 
-    def attention_on_grid(self, tape, image_size, patch=None):
+    def attention_on_grid(
+        self, tape: Tape, image_size: tuple[int, int], patch: tuple[int, int] | None = None
+    ) -> list[Array]:
         """What a pass on a tape with record_all looked at, block by block: [(B, H, rows, columns), …], 1 an even share.
 
         The class token's attention to the patches, or that of patch=(row, column); without a class token, the mean over
@@ -173,7 +176,7 @@ class NarrowVisionTransformer(VisionTransformer):
     at 95% instead of 76%.
     """
 
-    def __init__(self, *args, seed=0, **options) -> None:
+    def __init__(self, *args, seed: Seed = 0, **options) -> None:
         super().__init__(*args, seed=seed, **options)
         for block in self.blocks:
             for _, parameter in block.named_parameters():

@@ -3,6 +3,8 @@
 import math
 import re
 
+import numpy as np
+
 from ..errors import CheckpointError
 from ..files.budget import Budget
 from . import detr, resnet, swin
@@ -11,7 +13,7 @@ from .renaming import renamed, stacked
 _UNUSED = ("pooler.", "mask_token", "num_batches_tracked")  # parts of published files that no classifier has
 
 
-def to_timm(arrays, budget=None):
+def to_timm(arrays: dict[str, np.ndarray], budget: Budget | None = None) -> tuple[dict[str, np.ndarray], str]:
     """-> ({timm's name: array}, origin), origin one of "timm", "torchvision", "huggingface", "google", "swin", "detr".
 
     budget: what the arrays that are made may take (see budget.py). `arrays` is emptied, so that what is stacked to a

@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 
+from ..core import Layer
 from ..errors import CheckpointError
 from ..files.budget import Budget
 from ..functional.resample import bicubic, resize
@@ -72,7 +73,7 @@ def _next_stage(match):
     return f"layers.{int(match[1]) + 1}.downsample"
 
 
-def fit_windows(model, arrays: dict) -> None:
+def fit_windows(model: Layer, arrays: dict) -> None:
     """Resize the tables of relative position bias to the model's windows: bicubic, as Microsoft's code does."""
     for path, layer in model.named_layers():
         name = f"{path}.{_TABLE}"
