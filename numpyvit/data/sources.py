@@ -1,5 +1,6 @@
 """The sets that are fetched by name: where their files come from, what they hold, and how they become arrays."""
 
+import pathlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ class IdxSource:
     std: tuple
     torchvision: str
 
-    def load(self, folders, allow_download):
+    def load(self, folders: list[pathlib.Path], allow_download: bool) -> tuple[Dataset, Dataset]:
         arrays = [self._array(folders, allow_download, *file) for file in self.files]
         return self._dataset(*arrays[:2]), self._dataset(*arrays[2:])
 
@@ -79,7 +80,7 @@ class CifarSource:
     std: tuple
     torchvision: str
 
-    def load(self, folders, allow_download):
+    def load(self, folders: list[pathlib.Path], allow_download: bool) -> tuple[Dataset, Dataset]:
         contents = self._find(folders)
         if contents is None:
             wanted = f"{self.archive.name} (or {self.binary_archive}, or the files inside)"

@@ -1,6 +1,8 @@
 """Boxes on images: what a detector found, solid, with class and score; what is true, dashed."""
 
 import io
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -29,13 +31,13 @@ _WHITE = (255, 255, 255)
 
 
 def draw_boxes(
-    images,
-    path,
-    classes,
+    images: Sequence[np.ndarray],
+    path: str | os.PathLike,
+    classes: Sequence[str],
     *,
-    found=None,
-    true=None,
-    sizes=None,
+    found: Sequence[Mapping] | None = None,
+    true: Sequence[Mapping] | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
     least: float = 0.5,
     title: str = "",
     tile_size: int = 480,
@@ -75,7 +77,15 @@ def draw_boxes(
     write_atomically(path, buffer.getvalue())
 
 
-def with_boxes(image, classes, found=None, true=None, size=None, least: float = 0.5, tile_size: int = 480):
+def with_boxes(
+    image: np.ndarray,
+    classes: Sequence[str],
+    found: Mapping | None = None,
+    true: Mapping | None = None,
+    size: tuple[int, int] | None = None,
+    least: float = 0.5,
+    tile_size: int = 480,
+):
     """One image with its boxes, as a Pillow image whose longer side is tile_size. Arguments: see draw_boxes.
 
     A box's color says its class; where found boxes are given too, true ones are white and have no tags.

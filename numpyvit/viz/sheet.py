@@ -120,7 +120,7 @@ def _lightened(image):
     return _DARKEST + (1 - _DARKEST) * np.clip((gray - low) / max(float(high - low), 1e-6), 0, 1)[..., None]
 
 
-def column_count(count, aspect):
+def column_count(count: int, aspect: float) -> int:
     """How many tiles stand in a row: few places left empty, and a sheet one and a half times as wide as high."""
 
     def cost(columns):
