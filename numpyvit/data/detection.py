@@ -67,10 +67,10 @@ class DetectionDataset:
         return f"DetectionDataset({len(self):,} images of up to {shape}, {len(self.classes)} classes: {names})"
 
     @property
-    def image_shape(self) -> tuple[int, int, int]:
+    def image_shape(self):
         return self.source.image_shape
 
-    def batch(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def batch(self, indices):
         """-> images (B, C, H, W) uint8, mask (B, H, W).
 
         Images smaller than the batch's largest height and width are padded at the right and the bottom, where the mask
