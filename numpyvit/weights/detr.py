@@ -45,17 +45,15 @@ def is_detr(arrays: dict) -> bool:
 def to_official(arrays: dict, budget: Budget | None = None) -> dict:
     """{official name: array}. Hugging Face has the projections of queries, keys and values apart: they are stacked.
 
-    budget: what stacking may take. `arrays` is emptied. Errors: CheckpointError where one of the three is missing, or
-    their shapes differ.
+    budget: what stacking may take. Errors: CheckpointError where one of the three is missing, or their shapes differ.
     """
     result, parts = {}, {}
-    for name in list(arrays):
-        array, name = arrays.pop(name), renamed(name, _NAMES)
+    for name, array in arrays.items():
+        name = renamed(name, _NAMES)
         if name.endswith(_UNUSED):
             continue
         if match := re.fullmatch(r"(.*_attn)\.([qkv])_proj\.(weight|bias)", name):
-            parts[match[1], match[3], match[2]] = array
+            parts[f"{match[1]}.in_proj_{match[3]}", match[2]] = array
         else:
             result[name] = array
-    whole = stacked(parts, budget or Budget())
-    return result | {f"{layer}.in_proj_{kind}": array for (layer, kind), array in whole.items()}
+    return result | stacked(parts, budget or Budget())

@@ -97,10 +97,10 @@ def _from_huggingface(arrays, budget):
     for name in list(arrays):
         array, name = arrays.pop(name), re.sub(r"^(vit|deit)\.", "", name)
         if match := pattern.fullmatch(name):
-            parts[f"block {match[1]}", match[3], match[2][0]] = array
+            parts[f"blocks.{match[1]}.attn.qkv.{match[3]}", match[2][0]] = array
         else:
             rest[name] = array
-    return {**_by_first_rule(rest, _HUGGINGFACE), **_packed(parts, budget)}
+    return {**_by_first_rule(rest, _HUGGINGFACE), **stacked(parts, budget, _block)}
 
 
 def _from_google(arrays, budget):
@@ -112,14 +112,15 @@ def _from_google(arrays, budget):
         new = re.sub(r"/(scale|kernel)$", ".weight", new).replace("/bias", ".bias")
         if match := re.fullmatch(r"blocks\.(\d+)\.attn\.(query|key|value)\.(weight|bias)", new):
             leading = 1 if match[3] == "weight" else 0  # (D, H, D/H) -> (D, D) and (H, D/H) -> (D)
-            parts[f"block {match[1]}", match[3], match[2][0]] = _joined(name, array, leading, array.ndim, budget).T
+            joined = _joined(name, array, leading, array.ndim, budget)
+            parts[f"blocks.{match[1]}.attn.qkv.{match[3]}", match[2][0]] = joined.T
         elif new.endswith("attn.proj.weight"):
             result[new] = _joined(name, array, 0, array.ndim - 1, budget).T  # (H, D/H, D) -> (D, D)
         elif name == "embedding/kernel":
             result[new] = _of_rank(4, name, array).transpose(3, 2, 0, 1)
         else:
             result[new] = array.T if name.endswith("kernel") else array
-    return {**result, **_packed(parts, budget)}
+    return {**result, **stacked(parts, budget, _block)}
 
 
 def _joined(name, array, start, stop, budget):
@@ -155,7 +156,6 @@ _GOOGLE = [
 ]
 
 
-def _packed(parts, budget):
-    """{("block 0", "weight" or "bias", part): array} -> {timm's name of qkv: array}."""
-    whole = stacked(parts, budget)
-    return {f"blocks.{block.removeprefix('block ')}.attn.qkv.{kind}": array for (block, kind), array in whole.items()}
+def _block(name):
+    """What errors call the block of a weight: blocks.1.attn.qkv.weight -> block 1."""
+    return f"block {name.split('.')[1]}"

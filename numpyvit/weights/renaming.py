@@ -19,21 +19,26 @@ def renamed(name: str, rules: Sequence[Rule]) -> str:
     return name
 
 
-def stacked(parts: dict[tuple[str, str, str], np.ndarray], budget: Budget) -> dict[tuple[str, str], np.ndarray]:
-    """{(layer, "weight" or "bias", "q", "k" or "v"): array} -> {(layer, kind): the three as one}, emptying `parts`.
+def stacked(
+    parts: dict[tuple[str, str], np.ndarray], budget: Budget, called: Callable[[str], str] = str
+) -> dict[str, np.ndarray]:
+    """{(name of the whole, "q", "k" or "v"): array} -> {name: the three as one}, emptying `parts` name by name.
 
-    Errors: CheckpointError naming a layer that lacks one of the three, or where they do not fit together.
+    called: what a whole is called in errors, its name by default.
+    Errors: CheckpointError for a whole that lacks one of the three, or where their shapes differ.
     """
     result = {}
-    for layer, kind in dict.fromkeys((layer, kind) for layer, kind, _ in parts):
-        for part, long in _LONG.items():
-            if (layer, kind, part) not in parts:
-                raise CheckpointError(f"{layer} lacks its {long} {kind}")
-        three = [parts.pop((layer, kind, part)) for part in _LONG]
-        rank = 2 if kind == "weight" else 1
-        if any(array.ndim != rank or array.shape[1:] != three[0].shape[1:] for array in three):
+    for name in dict.fromkeys(name for name, _ in parts):
+        kind, held = name.rpartition(".")[2], [part for part in _LONG if (name, part) in parts]
+        missing = [long for part, long in _LONG.items() if part not in held]
+        if missing:
+            only = f"there is only {', '.join(held)} of query, key and value"
+            raise CheckpointError(f"{called(name)} lacks its {' and '.join(missing)} {kind}: {only}")
+        three = [parts.pop((name, part)) for part in _LONG]
+        shape, rank = three[0].shape, 2 if kind.endswith("weight") else 1
+        if any(array.ndim != rank or array.shape != shape for array in three):
             shapes = ", ".join(str(array.shape) for array in three)
-            raise CheckpointError(f"{layer}: query, key and value {kind} have shapes {shapes}, which differ")
-        shape = (sum(map(len, three)), *three[0].shape[1:])
-        result[layer, kind] = np.concatenate(three, out=budget.empty(shape, np.result_type(*three)))
+            raise CheckpointError(f"{called(name)}: query, key and value {kind} have shapes {shapes}, which differ")
+        whole = budget.empty((3 * shape[0], *shape[1:]), np.result_type(*three))
+        result[name] = np.concatenate(three, out=whole)
     return result

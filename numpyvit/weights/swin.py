@@ -51,19 +51,18 @@ def to_timm(arrays: dict, budget: Budget | None = None) -> dict:
     """{timm's name: array} of a Swin Transformer's weights.
 
     Microsoft and Hugging Face merge patches at the end of a stage, timm at the beginning of the next. Hugging Face has
-    query, key and value apart. budget: what stacking them may take. `arrays` is emptied.
+    query, key and value apart. budget: what stacking them may take.
     """
     result, parts = {}, {}
-    for name in list(arrays):
-        array, name = arrays.pop(name), renamed(name, _NAMES)
+    for name, array in arrays.items():
+        name = renamed(name, _NAMES)
         if any(part in name for part in _UNUSED):
             continue
         if match := re.fullmatch(r"(.*\.attn)\.([qkv])\.(weight|bias)", name):
-            parts[match[1], match[3], match[2]] = array
+            parts[f"{match[1]}.qkv.{match[3]}", match[2]] = array
         else:
             result[name] = array
-    whole = stacked(parts, budget or Budget())
-    result |= {f"{layer}.qkv.{kind}": array for (layer, kind), array in whole.items()}
+    result |= stacked(parts, budget or Budget())
     if "layers.0.downsample.reduction.weight" in result:
         result = {re.sub(r"^layers\.(\d+)\.downsample", _next_stage, name): array for name, array in result.items()}
     return result
