@@ -61,6 +61,6 @@ class Interrupted(KeyboardInterrupt):
     It is a KeyboardInterrupt, so that a program's or a notebook's `except Exception` does not swallow it.
     """
 
-    def __init__(self, message, signum=signal.SIGINT):
+    def __init__(self, message: str, signum: int = signal.SIGINT):
         super().__init__(message)
         self.exit_code = 128 + signum  # by which shells know such an end

@@ -14,6 +14,14 @@ from numpyvit.training import shards
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
+
+
+def tiny(**options):
+    """A ViT of two narrow blocks for images of 1×8×8 pixels and three classes."""
+    return nv.VisionTransformer(**{**TINY, **options})
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(1234)

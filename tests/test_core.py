@@ -2,18 +2,13 @@ import copy
 
 import numpy as np
 import pytest
+from conftest import tiny
 
 import numpyvit as nv
 from numpyvit.core import Layout, observing
 from numpyvit.errors import CheckpointError, ConfigError, ShapeError, TapeError
 from numpyvit.layers import Block, Dropout, Linear, Mlp
 from numpyvit.testing import gradcheck
-
-TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
-
-
-def tiny(**options):
-    return nv.VisionTransformer(**{**TINY, **options})
 
 
 def test_pop_by_the_wrong_layer_names_both():

@@ -36,6 +36,17 @@ def same_shape(y, fill):
     return tuple(fill(part) for part in y) if isinstance(y, tuple) else fill(y)
 
 
+def waves(y):
+    """A gradient for y in which no two neighbors are alike."""
+    return np.cos(np.arange(1.0, y.size + 1)).reshape(y.shape)
+
+
+@pytest.mark.parametrize("case", ALL)
+def test_a_dtype_that_layers_cannot_have_is_an_error(case):
+    with pytest.raises(ConfigError, match="dtype must be 'float32' or 'float64', got 'float16'"):
+        case.build(dtype="float16", seed=0)
+
+
 @pytest.mark.parametrize("case", ALL)
 def test_backward_agrees_with_differences(case):
     errors = gradcheck(case.layer("float64"), case.x("float64"), seed=0 if case.dropout else None, rtol=case.rtol)
@@ -44,17 +55,19 @@ def test_backward_agrees_with_differences(case):
 
 @pytest.mark.parametrize("case", ALL)
 def test_gradients_of_two_passes_add_up(case):
+    """Two forwards, then their backwards in reverse: each pass has its own dx, and what parameters get is the sum."""
     layer, x = case.layer("float64"), case.x("float64")
-    tape = nv.Tape(layer)
-    for _ in range(2):
-        y = layer.forward(x, tape)
-        layer.backward(same_shape(y, np.ones_like), tape)
-    twice = {name: g.copy() for name, g in tape.gradients().items()}
-    tape.zero()
-    y = layer.forward(x, tape)
-    layer.backward(same_shape(y, np.ones_like), tape)
+    inputs, tape = (x, 0.5 * x[::-1]), nv.Tape(layer)
+    outputs = [layer.forward(x, tape) for x in inputs]
+    dx = [layer.backward(same_shape(y, waves), tape) for y in reversed(outputs)]
+    alone = [nv.Tape(layer), nv.Tape(layer)]
+    for x, found, own in zip(inputs, reversed(dx), alone):
+        expected = layer.backward(same_shape(layer.forward(x, own), waves), own)
+        assert np.abs(expected).max() > 0
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
     for name, gradient in tape.gradients().items():
-        np.testing.assert_allclose(twice[name], 2 * gradient, rtol=1e-12, atol=1e-14)
+        both = sum(own.gradients()[name] for own in alone)
+        np.testing.assert_allclose(gradient, both, rtol=1e-12, atol=1e-13)
 
 
 @pytest.mark.parametrize("case", ALL)
@@ -139,11 +152,17 @@ def test_no_gradient_is_worked_out_for_a_frozen_parameter(rng, build):
 
 
 @pytest.mark.parametrize("case", ALL)
-def test_an_input_that_is_not_contiguous_gives_the_same(case):
+def test_arrays_that_are_not_contiguous_give_the_same(case):
     layer, x = case.layer(), case.x()
-    wide = np.repeat(x, 2, axis=-1)
-    for view in (wide[..., ::2], np.asfortranarray(x)):
-        np.testing.assert_allclose(layer(view), layer(x), rtol=1e-5, atol=1e-6)
+    tape = nv.Tape(layer)
+    y = layer.forward(x, tape)
+    dy = same_shape(y, lambda part: waves(part).astype(part.dtype))
+    dx = layer.backward(dy, tape)
+    for view in (np.repeat(x, 2, axis=-1)[..., ::2], np.asfortranarray(x)):
+        found = layer.forward(view, tape)
+        np.testing.assert_allclose(first(found), first(y), rtol=1e-5, atol=1e-6)
+        found = layer.backward(same_shape(dy, np.asfortranarray), tape)
+        np.testing.assert_allclose(found, dx, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", ALL)

@@ -2,6 +2,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from conftest import TINY, tiny
 
 import numpyvit as nv
 from numpyvit.errors import ConfigError, InputError, ShapeError
@@ -26,11 +27,6 @@ PUBLISHED = {
     "deit_base_distilled_patch16_224": 87_338_192,
     "deit_base_distilled_patch16_384": 87_630_032,
 }
-TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
-
-
-def tiny(**options):
-    return nv.VisionTransformer(**{**TINY, **options})
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

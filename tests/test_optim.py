@@ -377,3 +377,12 @@ def test_a_frozen_parameter_has_no_gradient():
     assert tape.gradient(layer.fc2.weight).shape == layer.fc2.weight.data.shape
     with pytest.raises(TapeError, match=r"Parameter\(8, 4\) frozen has no gradient"):
         tape.gradient(layer.fc1.weight)
+
+
+def test_unfreezing_between_steps_is_an_error():
+    layer = Mlp(4, 8).freeze("fc1*")
+    optimizer, tape = optim.AdamW(layer), nv.Tape(layer)
+    optimizer.step(tape)
+    layer.unfreeze("fc1*")
+    with pytest.raises(ConfigError, match="frozen or unfrozen"):
+        optimizer.step(tape)

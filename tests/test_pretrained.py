@@ -1,6 +1,7 @@
 """Weight files of other libraries: containers, names, and models that differ from the file."""
 
 import pathlib
+import re
 import struct
 import tracemalloc
 import zipfile
@@ -12,11 +13,13 @@ from scipy import ndimage
 
 import numpyvit as nv
 from numpyvit.errors import CheckpointError
+from numpyvit.files.budget import Budget, TooLarge
 from numpyvit.functional import resample
 from numpyvit.testing import randomize
 from numpyvit.weights.adapt import Notice, fold_channels, load_pretrained
 from numpyvit.weights.checkpoint import read_checkpoint, save_checkpoint
 from numpyvit.weights.containers import read_container
+from numpyvit.weights.names import to_timm
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -196,6 +199,29 @@ def test_a_block_without_its_key_is_named(tmp_path):
     np.savez(tmp_path / "w.npz", **state)
     with pytest.raises(CheckpointError, match="block 1 lacks its key weight"):
         nv.load_checkpoint(tmp_path / "w.npz")
+
+
+HUGGING_FACES = {
+    "swin": ("swin.encoder.layers.0.blocks.0.attention.self.", "{}.weight", "layers.0.blocks.0.attn"),
+    "detr": ("model.encoder.layers.0.self_attn.", "{}_proj.weight", "transformer.encoder.layers.0.self_attn"),
+}
+
+
+@pytest.mark.parametrize("family", HUGGING_FACES)
+def test_queries_keys_and_values_that_lie_apart_must_fit_together(family):
+    layer, part, named = HUGGING_FACES[family]
+    q, k, v = (layer + part.format(name if family == "swin" else name[0]) for name in ("query", "key", "value"))
+    marks = {"swin": [layer + "relative_position_bias_table"]}
+    marks["detr"] = ["class_labels_classifier.weight", "bbox_predictor.layers.0.weight"]
+    whole = dict.fromkeys([q, k, v, *marks[family]], np.ones((4, 4), np.float32))
+    (packed,) = (array for name, array in to_timm({**whole})[0].items() if name.startswith(named) and len(array) == 12)
+    assert packed.shape == (12, 4)
+    with pytest.raises(CheckpointError, match=rf"{re.escape(named)}.* lacks its key .*only q, v"):
+        to_timm({name: array for name, array in whole.items() if name != k})
+    with pytest.raises(CheckpointError, match=rf"{re.escape(named)}.* \(4, 4\), \(4, 3\), \(4, 4\), which differ"):
+        to_timm({**whole, k: np.ones((4, 3), np.float32)})
+    with pytest.raises(TooLarge):
+        to_timm({**whole}, Budget(100))
 
 
 # ---- models that differ from the file -------------------------------------------------------------------------------

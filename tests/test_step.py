@@ -10,20 +10,16 @@ from functools import partial
 
 import numpy as np
 import pytest
+from conftest import TINY, tiny
 
 import numpyvit as nv
 from numpyvit import optim
+from numpyvit.core import observing_calls
 from numpyvit.errors import ConfigError, InputError, NonFiniteError, NumpyvitError
 from numpyvit.testing import stand_in
 from numpyvit.training import nested, shards
 
 pytestmark = pytest.mark.usefixtures("little_work_is_shared")
-
-TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
-
-
-def tiny(**options):
-    return nv.VisionTransformer(**{**TINY, **options})
 
 
 def test_a_tiny_batch_is_one_shard_and_a_larger_one_several():
@@ -102,21 +98,25 @@ def test_each_size_of_batch_works(rng):
 def test_nothing_in_a_float32_step_is_float64(batch):
     model = tiny(drop_rate=0.2, attn_drop_rate=0.1, drop_path_rate=0.3)
     optimizer, ema = optim.AdamW(model), optim.EMA(model)
-    seen = []
+    seen, tapes = [], set()
 
     def loss(logits, targets):
         value, gradient = nv.losses.cross_entropy(logits, targets, 0.1)
-        for tape in step._tapes:
+        for tape in tapes:
             seen.extend(a for _, residuals in tape.residuals() for a in residuals if isinstance(a, np.ndarray))
         seen.extend([value, gradient, logits])
         return value, gradient
 
+    def look(name, layer, inputs, output):
+        tapes.update(value for value in inputs if isinstance(value, nv.Tape))
+
     step = nv.TrainStep(model, optimizer, loss=loss, clip_norm=1.0)
-    step(*batch)
+    with observing_calls(model, look):
+        step(*batch)
     ema.update()
-    seen += [tape.flat for tape in step._tapes] + optimizer._moments + [ema.shadow, optimizer.weights.flat]
+    seen += [tape.flat for tape in tapes] + [*optimizer.state_dict().values(), ema.shadow, optimizer.weights.flat]
     seen += [p.data for _, p in model.named_parameters()]
-    assert len(seen) > 50
+    assert len(tapes) > 1 and len(seen) > 50
     assert {a.dtype for a in seen if a.dtype.kind == "f"} == {np.dtype("float32")}
 
 
@@ -164,19 +164,19 @@ _POISONED = """
 import sys, zlib
 import numpy as np
 import numpyvit as nv
-from numpyvit.kernels.cpu import gelu
 model = nv.VisionTransformer(28, 7, 1, 10, 32, 3, 4, drop_rate=0.1, drop_path_rate=0.1)
 step = nv.TrainStep(model, nv.optim.AdamW(model), threads=2)
-rng = np.random.default_rng(0)
+rng, tapes = np.random.default_rng(0), set()
+def look(name, layer, inputs, output):
+    tapes.update(value for value in inputs if isinstance(value, nv.Tape))
 for batch in (64, 64, 30, 64):
-    step(rng.standard_normal((batch, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, batch))
-    if "poison" in sys.argv:  # what the next step must not read: old gradients, residuals, scratch
-        for tape in step._tapes:
+    with nv.core.observing_calls(model, look):
+        step(rng.standard_normal((batch, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, batch))
+    if "poison" in sys.argv:  # what the next step must not read: old gradients, residuals, a kernel's scratch
+        for tape in tapes:
             tape.flat.fill(np.nan)
             tape.push(model, np.nan)
-        for scratch in step.workers.map(lambda _: getattr(gelu._scratch, "rows", None), range(8)):
-            if scratch is not None:
-                scratch[3:] = np.nan  # the first three rows are constants
+        step.workers.map(lambda _: nv.functional.gelu_with_slope(np.full(100_000, np.nan, np.float32)), range(8))
 x = rng.standard_normal((1, 1, 28, 28), dtype=np.float32)
 logits = nv.infer(model, x)
 print(zlib.crc32(logits), [zlib.crc32(np.ascontiguousarray(a)) for a in model.state_dict().values()])

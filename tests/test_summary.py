@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
+from conftest import TINY
 
 import numpyvit as nv
 from numpyvit import cli
 from numpyvit.errors import ConfigError, ShapeError
 from numpyvit.layers import Block, Linear, Sequence
 from numpyvit.testing.cases import LAYERS, MODELS
-
-TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
 
 
 def vit_by_hand(N, prefix, D, depth, patch_values, outputs):

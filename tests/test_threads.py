@@ -11,15 +11,18 @@ import threading
 
 import numpy as np
 import pytest
+import threadpoolctl
 from conftest import call_in_threads
 
 import numpyvit as nv
 from numpyvit.backend import blas_threads, shared_workers
 
+LIBRARIES = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+
 
 def blas_limits():
-    """How many threads each BLAS takes that the package controls."""
-    return [library.get_num_threads() for library in nv.backend.threads._blas_libraries()]
+    """How many threads each BLAS takes."""
+    return [library.get_num_threads() for library in LIBRARIES]
 
 
 pytestmark = [

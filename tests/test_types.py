@@ -28,3 +28,15 @@ def test_every_hint_names_types_that_exist(name):
             function = getattr(function, "fget", None) or getattr(function, "__func__", function)
             if inspect.isfunction(function):
                 typing.get_type_hints(function)
+
+
+@pytest.mark.parametrize("folder", ["files", "backend", "kernels", "functional", "core", "metrics", "optim", "weights"])
+def test_public_functions_have_hints_for_all_they_take(folder):
+    for name in MODULES:
+        if name.split(".")[1] != folder:
+            continue
+        for function in vars(importlib.import_module(name)).values():
+            public = inspect.isfunction(function) and function.__module__ == name and function.__name__[0] != "_"
+            parameters = inspect.signature(function).parameters.values() if public else ()
+            bare = [p.name for p in parameters if p.annotation is p.empty and p.kind is not p.VAR_KEYWORD]
+            assert not bare, f"{name}.{function.__name__}: {', '.join(bare)}"

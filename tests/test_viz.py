@@ -51,9 +51,9 @@ def test_equal_and_tiny_values_still_have_an_axis(tmp_path):
 
 
 def test_the_best_epoch_is_marked(tmp_path):
-    grey = (102, 102, 102)
+    gray = (102, 102, 102)
     plain, marked = drawn(tmp_path, records(5)), drawn(tmp_path, records(5), best=3)
-    assert all(count(after, grey) > count(before, grey) + 50 for before, after in zip(plain, marked))
+    assert all(count(after, gray) > count(before, gray) + 50 for before, after in zip(plain, marked))
 
 
 def test_a_panel_holds_the_figures_it_names_and_one_without_any_is_left_out(tmp_path):

@@ -23,4 +23,4 @@ def tune_process() -> None:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
         mallopt(_M_MMAP_THRESHOLD, 1 << 30)
         mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
-        mallopt(_M_ARENA_MAX, 1)  # threads' own heaps would go back to the system all the same
+        mallopt(_M_ARENA_MAX, 1)  # or each thread's own heap would still be returned

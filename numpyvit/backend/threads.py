@@ -58,7 +58,7 @@ class Workers:
             self._start()
 
     def _run(self, job, count):
-        """The job on so many threads at once, this one among them."""
+        """Run the job on `count` threads at once, this one among them."""
         run = [contextvars.copy_context().run for _ in range(count - 1)]  # the chosen kernels are chosen there too
         futures, own_error = [self._pool.submit(there, _inside.run, job) for there in run], None
         try:
@@ -118,7 +118,7 @@ def _set_num_threads(library, threads):
     clear = getattr(library, "clear_controlling_thread", lambda force: None)
     clear(force=True)
     library.set_num_threads(threads)
-    clear(force=True)  # nor does this thread keep others from setting theirs
+    clear(force=True)  # and let other threads set theirs
 
 
 class _BlasThreads:
@@ -177,7 +177,7 @@ blas_threads = _BlasThreads()
 
 
 def shared_workers(threads: int | None = None) -> Workers:
-    """The workers of so many threads, the same at each call; None: as many as processors that this process may use.
+    """The workers for a number of threads, the same object at each call; None: one for each processor that may be used.
 
     A thread just started takes some milliseconds to reach a processor of its own.
     Errors: ConfigError where threads is not an int above 0.

@@ -16,20 +16,22 @@ class Layout:
     """
 
     def __init__(self, model: Layer):
-        named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.trainable]
+        every = list(model.named_parameters())
+        named = [(name, parameter) for name, parameter in every if parameter.trainable]
         named.sort(key=lambda item: not item[1].decay)  # a stable sort: the model's order within each part
         self.names = [name for name, _ in named]
         self.parameters = [parameter for _, parameter in named]
+        self.frozen = [parameter for _, parameter in every if not parameter.trainable]
         self.sizes = [parameter.data.size for parameter in self.parameters]
         self.size = sum(self.sizes)
         self.decayed = sum(size for size, parameter in zip(self.sizes, self.parameters) if parameter.decay)
-        every = [parameter.data for _, parameter in model.named_parameters()]
-        if len({(type(data), data.dtype) for data in every}) > 1:
+        arrays = [parameter.data for _, parameter in every]
+        if len({(type(data), data.dtype) for data in arrays}) > 1:
             raise ConfigError(
-                f"parameters must share one dtype and device, found {sorted({str(data.dtype) for data in every})}; "
+                f"parameters must share one dtype and device, found {sorted({str(data.dtype) for data in arrays})}; "
                 "use model.astype('float32') and model.to('cpu')"
             )
-        first = every[0] if every else np.empty(0, np.float32)
+        first = arrays[0] if arrays else np.empty(0, np.float32)
         self._example = array_module(first).empty(0, dtype=first.dtype)  # tells dtype and device
 
     def __eq__(self, other):
@@ -75,7 +77,7 @@ class FlatWeights:
 
     def __setstate__(self, state):
         vars(self).update(state)
-        self._move_in()  # a copied view is a view no longer
+        self._move_in()  # a copy of a view is not a view
 
     def current(self) -> Array:
         """All weights as one array, parameters that were replaced taken in first."""
@@ -84,8 +86,8 @@ class FlatWeights:
 
     def check_trainable(self) -> None:
         """Errors: ConfigError where parameters were frozen or unfrozen since."""
-        trainable = {parameter for _, parameter in self.model.named_parameters() if parameter.trainable}
-        if trainable != set(self.layout.parameters):
+        trained, frozen = self.layout.parameters, self.layout.frozen
+        if not all(p.trainable for p in trained) or any(p.trainable for p in frozen):
             raise ConfigError(
                 "parameters were frozen or unfrozen since the optimizer or moving average was made; make a new one"
             )

@@ -1,4 +1,4 @@
-"""What a layer is, and the tape that one pass writes on.
+"""What a layer is.
 
 A layer holds parameters only. `forward(x, tape)` pushes onto the tape what `backward(dy, tape)` will pop; the tape
 also holds the gradients and the random stream. So one model can run on several threads at once (a tape each), a layer
@@ -126,7 +126,7 @@ class Layer:
         """(dotted name, Buffer) pairs, each buffer once."""
         return self._named(Buffer)
 
-    def saved_buffers(self):
+    def saved_buffers(self) -> Iterator[tuple[str, Buffer]]:
         """Those of named_buffers that a checkpoint holds."""
         return ((name, buffer) for name, buffer in self.named_buffers() if buffer.saved)
 
@@ -215,7 +215,7 @@ class Layer:
         """How many numbers the parameters hold, frozen ones included."""
         return sum(parameter.data.size for _, parameter in self.named_parameters())
 
-    def own_multiply_adds(self, y, *inputs) -> int:
+    def own_multiply_adds(self, y: Array, *inputs: Array) -> int:
         """How many multiplications with an addition its own matrix products take from `inputs` to y.
 
         What the layers inside compute is theirs. 0 for a layer without a product of its own, such as a norm.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from ..backend import Array
 from .layer import Buffer, Layer, Parameter
 from .tape import FORGET
 
@@ -28,7 +29,7 @@ class Recompute(Layer):
     def transparent(self) -> bool:
         return self.layer.transparent
 
-    def own_multiply_adds(self, y, *inputs) -> int:
+    def own_multiply_adds(self, y: Array, *inputs: Array) -> int:
         return self.layer.own_multiply_adds(y, *inputs)
 
     def forward(self, x, tape=FORGET, *first):

@@ -1,10 +1,12 @@
 """Images with boxes as somebody's files describe them, checked and brought into the form of a set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ..functional import box_xyxy_to_cxcywh
 from .images import is_turned, look_at
 
 _REASONS = ("has no four finite numbers as its box", "has no area", "lies outside the image")  # why one is left out
@@ -32,7 +34,7 @@ class Checked:
     target: dict
 
 
-def check(annotated, classes):
+def check(annotated: Sequence[Annotated], classes: Sequence[str]) -> tuple[list[Checked], list[str], list[str]]:
     """-> [Checked, …], what is wrong with other images [str, …], the boxes that are left out [str, …].
 
     Boxes are clipped to the image. Left out are those without area, outside the image, and of other classes.
@@ -83,14 +85,13 @@ def _target(one, size, labels):
         reasons.append(f"box {i + 1} {reason} ({', '.join(f'{value:g}' for value in one.boxes[i])})")
     kept = finite & ~outside & ~unknown
     boxes = boxes[kept]
-    centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
     target = {
         "labels": np.array([labels[name] for name, keep in zip(one.names, kept) if keep], np.int64),
-        "boxes": (np.concatenate([centers, sides], axis=1) / edges).astype(np.float32),
+        "boxes": (box_xyxy_to_cxcywh(boxes) / edges).astype(np.float32),
         "image_id": one.image_id,
         "size": size,
     }
     target |= {name: values[kept] for name, values in one.more.items()}
     if "area" in target:
-        target["area"] = np.where(target["area"] > 0, target["area"], sides.prod(1))
+        target["area"] = np.where(target["area"] > 0, target["area"], (boxes[:, 2:] - boxes[:, :2]).prod(1))
     return target, reasons

@@ -7,10 +7,14 @@ change returns new arrays.
 handed in.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 
+Augmentation = Callable[..., tuple]  # (inputs, targets, rng) -> (inputs, targets)
 
-def random_crop(padding):
+
+def random_crop(padding: int) -> Augmentation:
     """Pad each side with zeros by `padding` pixels and cut the old size out at a random place, one an image."""
 
     def crop(images, targets, rng):
@@ -24,7 +28,7 @@ def random_crop(padding):
     return crop
 
 
-def random_flip(p=0.5):
+def random_flip(p: float = 0.5) -> Augmentation:
     """Mirror each image left to right with probability p."""
 
     def flip(images, targets, rng):
@@ -36,7 +40,7 @@ def random_flip(p=0.5):
     return flip
 
 
-def random_affine(degrees=0.0, shift=0.0, scale=0.0):
+def random_affine(degrees: float = 0.0, shift: float = 0.0, scale: float = 0.0) -> Augmentation:
     """Rotate by up to ±degrees, move by up to ±shift pixels and scale by up to 1 ± scale, with bilinear sampling.
 
     Each output pixel (y, x), measured from the center, takes its value from the input at
@@ -58,7 +62,7 @@ def random_affine(degrees=0.0, shift=0.0, scale=0.0):
     return affine
 
 
-def sample_bilinear(images, y, x):
+def sample_bilinear(images: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """images (B, C, H, W) at the places y, x (B, h, w) -> (B, C, h, w) of the same dtype; outside is 0."""
     H, W = images.shape[2:]
     batch = np.arange(len(images))[:, None, None]
@@ -73,7 +77,9 @@ def sample_bilinear(images, y, x):
     return mixed.astype(images.dtype).transpose(0, 3, 1, 2)
 
 
-def normalize(images, mean, std, dtype=np.float32):
+def normalize(
+    images: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype: np.dtype | type = np.float32
+) -> np.ndarray:
     """(x/255 − mean)/std a channel: (B, C, H, W) uint8 -> floating point."""
     mean, std = (np.asarray(values, np.float64)[:, None, None] for values in (mean, std))
     result = images * (1 / (255 * std)).astype(dtype)

@@ -8,16 +8,20 @@ labels. A change returns new arrays and dicts.
 the generator handed in.
 """
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from ..errors import ConfigError
+from ..functional import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
+from .augment import Augmentation
 from .detection import own_sizes, pad
 
 _OF_EACH_BOX = ("labels", "boxes", "area", "iscrowd", "difficult")  # keys of a target
 _KEPT = 0.25  # the least share of a box's area that must be left
 
 
-def random_box_flip(horizontal: float = 0.5, vertical: float = 0.0):
+def random_box_flip(horizontal: float = 0.5, vertical: float = 0.0) -> Augmentation:
     """Mirror each image left to right, and top to bottom, with these probabilities."""
 
     def flip(inputs, targets, rng):
@@ -34,7 +38,7 @@ def random_box_flip(horizontal: float = 0.5, vertical: float = 0.0):
     return flip
 
 
-def random_box_crop(smallest: float = 0.5, p: float = 0.5, kept: float = _KEPT):
+def random_box_crop(smallest: float = 0.5, p: float = 0.5, kept: float = _KEPT) -> Augmentation:
     """Cut each image, with probability p, to a rectangle whose sides are `smallest` to 1 of its own.
 
     kept: boxes are dropped of which less than this share of the area lies in the rectangle. An image that is cut is
@@ -59,7 +63,7 @@ def random_box_crop(smallest: float = 0.5, p: float = 0.5, kept: float = _KEPT):
     return crop
 
 
-def random_box_scale(low: float = 0.5, high: float = 1.5, kept: float = _KEPT):
+def random_box_scale(low: float = 0.5, high: float = 1.5, kept: float = _KEPT) -> Augmentation:
     """Resize each image by a factor between low and high; of one that grows a random part of the old size is kept.
 
     One that shrinks is padded, so the batch keeps its shape. kept: as random_box_crop's.
@@ -86,19 +90,20 @@ def random_box_scale(low: float = 0.5, high: float = 1.5, kept: float = _KEPT):
     return scale
 
 
-def seen_through(target, window, size, kept: float = _KEPT) -> dict:
+def seen_through(target: Mapping, window: Sequence[float], size: Sequence[int], kept: float = _KEPT) -> dict:
     """The target of the part of an image that lies in a window. window: left, top, right, bottom, in pixels.
 
     size: (height, width) of the image in the same pixels. Boxes of which less than the share `kept` lies in the window
     are dropped. "size" and "area" become those of the part that is seen.
     """
-    left, top, right, bottom = np.asarray(window, float) / np.tile(size[::-1], 2)
-    origin, sides = np.array([left, top]), np.array([right - left, bottom - top])
+    window = np.asarray(window, float) / np.tile(size[::-1], 2)
+    origin, sides = window[:2], window[2:] - window[:2]
     boxes = np.asarray(target["boxes"], np.float64)
-    low, high = (np.clip((boxes[:, :2] + sign * boxes[:, 2:] / 2 - origin) / sides, 0, 1) for sign in (-1, 1))
+    seen = np.clip((box_cxcywh_to_xyxy(boxes) - np.tile(origin, 2)) / np.tile(sides, 2), 0, 1)
+    low, high = seen[:, :2], seen[:, 2:]
     share = ((high - low) * sides).prod(1) / np.maximum(boxes[:, 2:].prod(1), 1e-12)
     some = (share >= kept) & (high > low).all(1)
-    boxes = np.concatenate([(low + high) / 2, high - low], axis=1).astype(np.float32)
+    boxes = box_xyxy_to_cxcywh(seen).astype(np.float32)
     height, width = target["size"]
     result = {**target, "boxes": boxes, "size": (max(1, round(height * sides[1])), max(1, round(width * sides[0])))}
     if "area" in target:

@@ -8,6 +8,7 @@ import functools
 import json
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -21,11 +22,11 @@ _PARTS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 _OFFICIAL = "instances_"
 
 
-def is_coco(folder):
+def is_coco(folder: str | Path) -> bool:
     return bool(_found(Path(folder)))
 
 
-def coco_parts(folder):
+def coco_parts(folder: str | Path) -> dict[str, Callable]:
     """{"train": reader, …} for each part, or {"all": reader}; readers as of voc_parts."""
     return {part: functools.partial(_read, *files) for part, files in _found(Path(folder)).items()}
 

@@ -1,6 +1,8 @@
 """A set of images in memory."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -32,11 +34,11 @@ class LabeledImages:
         names = ", ".join(map(str, self.classes[:3])) + (", …" if len(self.classes) > 3 else "")
         return f"{type(self).__name__}({len(self):,} images of {shape}, {len(self.classes)} classes: {names})"
 
-    def targets(self, indices) -> np.ndarray:
+    def targets(self, indices: np.ndarray) -> np.ndarray:
         """(B,) int64, the labels."""
         return self.labels[indices].astype(np.int64, copy=False)
 
-    def prepare(self, inputs: np.ndarray, dtype) -> np.ndarray:
+    def prepare(self, inputs: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
         """(B, C, H, W) uint8 of `batch`, augmented or not -> normalized, of `dtype`."""
         return normalize(inputs, self.mean, self.std, dtype)
 
@@ -68,7 +70,14 @@ class Dataset(LabeledImages):
             raise ConfigError(f"std must be above 0, got {self.std!r}")
 
     @classmethod
-    def from_arrays(cls, images, labels, classes=None, mean=None, std=None):
+    def from_arrays(
+        cls,
+        images: np.ndarray,
+        labels: np.ndarray,
+        classes: Sequence | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Self:
         """A set from images (N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels, and labels (N,).
 
         images: uint8, or floating point in 0..1, which is rounded to steps of 1/255. classes: names; default "0", "1",
@@ -88,14 +97,14 @@ class Dataset(LabeledImages):
         return cls(images, labels, tuple(classes), tuple(mean), tuple(std))
 
     @property
-    def image_shape(self):
+    def image_shape(self) -> tuple[int, int, int]:
         return self.images.shape[1:]
 
-    def batch(self, indices):
+    def batch(self, indices: np.ndarray) -> np.ndarray:
         """(B, C, H, W) uint8."""
         return self.images[indices]
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray) -> "Dataset":
         """The same set with these images only."""
         return Dataset(self.images[indices], self.labels[indices], self.classes, self.mean, self.std)
 

@@ -4,12 +4,13 @@ import difflib
 import importlib.resources
 import os
 import pathlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .dataset import Dataset
+from .dataset import Dataset, LabeledImages
 from .detection import DetectionDataset
 from .detection_folder import is_detection_folder, load_detection_folder, load_test_detection_folder
 from .folder import FolderDataset, load_folder, load_test_folder
@@ -21,7 +22,15 @@ from .sources import SOURCES
 _DETR_SIDE = 800  # pixels of the shorter side
 
 
-def load(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True, skip_bad=False):
+def load(
+    name: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    img_size: int | tuple[int, int] | None = None,
+    in_chans: int = 3,
+    allow_download: bool = True,
+    skip_bad: bool = False,
+) -> tuple[LabeledImages, LabeledImages] | tuple[DetectionDataset, DetectionDataset]:
     """-> (training set, test set) by the name of a set or the path of a folder `train/<class>/*.png`.
 
     "shapes" and folders in the form of Pascal VOC or COCO are sets of images with boxes, see load_detection.
@@ -51,12 +60,19 @@ def load_test(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=
     return _load_named(name, data_dir, allow_download)[1]
 
 
-def has_boxes(name) -> bool:
+def has_boxes(name: str | os.PathLike) -> bool:
     """Whether `load` takes a name for a set of images with boxes: "shapes", a folder in Pascal VOC's or COCO's form."""
     return name == "shapes" or (_is_folder(name) and is_detection_folder(name))
 
 
-def load_detection(name, *, img_size=None, in_chans: int = 3, classes=None, skip_bad: bool = False) -> dict:
+def load_detection(
+    name: str | os.PathLike,
+    *,
+    img_size: int | tuple[int, int] | None = None,
+    in_chans: int = 3,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+) -> dict[str, DetectionDataset | None]:
     """{"train": set, "val": set or None, "test": set} of "shapes" or of a folder, see load_detection_folder.
 
     img_size: of shapes, (height, width) of an image, default 64×64; of a folder by default 800 pixels, as DETR has it.
@@ -67,7 +83,12 @@ def load_detection(name, *, img_size=None, in_chans: int = 3, classes=None, skip
 
 
 def load_test_detection(
-    name, *, img_size=None, in_chans: int = 3, classes=None, skip_bad: bool = False
+    name: str | os.PathLike,
+    *,
+    img_size: int | tuple[int, int] | None = None,
+    in_chans: int = 3,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
 ) -> DetectionDataset:
     """The set to evaluate on, of those that load_detection knows; see load_test_detection_folder."""
     if name == "shapes":
@@ -99,7 +120,9 @@ def _load_named(name, data_dir, allow_download):
     )
 
 
-def prepared_for(dataset, preprocessing: Preprocessing):
+def prepared_for(
+    dataset: LabeledImages | DetectionDataset, preprocessing: Preprocessing
+) -> LabeledImages | DetectionDataset:
     """The same set, its images prepared in another way: files read and normalized so, arrays normalized."""
     if isinstance(dataset, FolderDataset):
         return dataset.prepared(preprocessing)
@@ -120,10 +143,10 @@ def _folders(name, data_dir):
     return [root / part for part in inner if is_folder(root / part)] + [root]
 
 
-def load_digits():
+def load_digits() -> tuple[Dataset, Dataset]:
     """Optical recognition of handwritten digits: 1,797 images of 8×8, 80% for training, by a fixed shuffle.
 
-    Source: E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, doi:10.24432/C50P49, licence CC BY 4.0;
+    Source: E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998, doi:10.24432/C50P49, license CC BY 4.0;
     the copy that scikit-learn ships.
     """
     with importlib.resources.files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:

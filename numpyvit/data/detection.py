@@ -1,6 +1,8 @@
 """A set of images with boxes: what a detector is trained on."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -20,13 +22,28 @@ class DetectionDataset:
 
     kind = "detection"
 
-    def __init__(self, source, classes, mean, std, name: str | None = None, rows=None):
+    def __init__(
+        self,
+        source,
+        classes: Sequence[str],
+        mean: Sequence[float],
+        std: Sequence[float],
+        name: str | None = None,
+        rows: np.ndarray | None = None,
+    ):
         self.source, self.classes, self.name = source, tuple(classes), name
         self.mean, self.std = tuple(mean), tuple(std)
         self._rows = np.arange(len(source)) if rows is None else rows
 
     @classmethod
-    def from_arrays(cls, images, targets, classes, mean=None, std=None):
+    def from_arrays(
+        cls,
+        images: Sequence[np.ndarray],
+        targets: Sequence[Mapping],
+        classes: Sequence[str],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> Self:
         """A set from images, a list of (C, H, W) uint8 arrays or one of (N, C, H, W), and a target for each.
 
         targets: [{"labels": (n,) integers, "boxes": (n, 4) center x, center y, width, height in 0..1}, …]; what else
@@ -35,7 +52,7 @@ class DetectionDataset:
         """
         classes = tuple(classes)
         if len(images) != len(targets) or not len(images):
-            raise ShapeError(f"{len(images)} images and {len(targets)} targets, expected as many, and one at least")
+            raise ShapeError(f"{len(images)} images and {len(targets)} targets, expected as many, at least one")
         for i, image in enumerate(images):
             _check_image(i, image, len(images[0]))
         targets = [_checked(i, *pair, len(classes)) for i, pair in enumerate(zip(images, targets))]
@@ -68,30 +85,32 @@ class DetectionDataset:
         """
         return pad([self.source.image(i) for i in self._rows[indices]])
 
-    def targets(self, indices) -> list:
+    def targets(self, indices: np.ndarray) -> list[dict]:
         """A dict for each image. "labels": (n,) int64. "boxes": (n, 4) float32, center x, center y, width and height,
         in 0..1 of the image without its padding. "size": (height, width) of the original image in pixels. "image_id".
         Where known also "area" (n,) in square pixels of the original image, "iscrowd" and "difficult" (n,) bool.
         """
         return [dict(self.source.target(i)) for i in self._rows[indices]]
 
-    def prepare(self, inputs, dtype=np.float32):
+    def prepare(
+        self, inputs: tuple[np.ndarray, np.ndarray], dtype: np.dtype | type = np.float32
+    ) -> tuple[np.ndarray, np.ndarray]:
         """What a model is given: (normalized images with 0 at the padding, mask)."""
         images, mask = inputs
         images = normalize(images, self.mean, self.std, dtype)
         images *= ~mask[:, None]
         return images, mask
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray) -> "DetectionDataset":
         """The same set with these images only; images that are kept in memory are shared with it."""
         return DetectionDataset(self.source, self.classes, self.mean, self.std, rows=self._rows[indices])
 
-    def normalized_by(self, mean, std):
+    def normalized_by(self, mean: Sequence[float], std: Sequence[float]) -> "DetectionDataset":
         """The same set with another mean and std, such as those that a model was trained with."""
         return DetectionDataset(self.source, self.classes, mean, std, self.name, self._rows)
 
 
-def pad(images):
+def pad(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """-> (B, C, H, W) with zeros at the right and the bottom of smaller images, mask (B, H, W) True there."""
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     padded = np.zeros((len(images), images[0].shape[0], height, width), images[0].dtype)
@@ -102,7 +121,7 @@ def pad(images):
     return padded, mask
 
 
-def own_sizes(mask):
+def own_sizes(mask: np.ndarray) -> np.ndarray:
     """(B, 2): height and width of each image without its padding."""
     return np.stack([(~mask[:, :, 0]).sum(1), (~mask[:, 0]).sum(1)], axis=1)
 

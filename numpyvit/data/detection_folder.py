@@ -1,6 +1,8 @@
 """Folders of images with boxes, in the form of Pascal VOC or COCO."""
 
+import os
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,12 +18,19 @@ _NAMED = 20  # faults in a message
 _LONGER = 5 / 3  # the longest that the longer side becomes, in shorter sides: DETR's 1333 for 800
 
 
-def is_detection_folder(folder):
+def is_detection_folder(folder: str | os.PathLike) -> bool:
     """Whether a folder has the form of Pascal VOC's or COCO's."""
     return is_voc(folder) or is_coco(folder)
 
 
-def load_detection_folder(folder, img_size=800, in_chans: int = 3, *, classes=None, skip_bad: bool = False) -> dict:
+def load_detection_folder(
+    folder: str | os.PathLike,
+    img_size: int | tuple[int, int] = 800,
+    in_chans: int = 3,
+    *,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
+) -> dict[str, DetectionDataset | None]:
     """{"train": set, "val": set or None, "test": set} of a folder in Pascal VOC's or COCO's form; see voc.py, coco.py.
 
     img_size: (height, width) that all images are resized to; or the length of the shorter side, where the longer one
@@ -45,7 +54,12 @@ def load_detection_folder(folder, img_size=800, in_chans: int = 3, *, classes=No
 
 
 def load_test_detection_folder(
-    folder, img_size=800, in_chans: int = 3, *, classes=None, skip_bad: bool = False
+    folder: str | os.PathLike,
+    img_size: int | tuple[int, int] = 800,
+    in_chans: int = 3,
+    *,
+    classes: Sequence[str] | None = None,
+    skip_bad: bool = False,
 ) -> DetectionDataset:
     """A folder to evaluate on: its test part, else its validation part, else what load_detection_folder holds out of
     the training part; where there are no parts, the whole. Options and errors: as load_detection_folder's.
@@ -138,7 +152,7 @@ class _Files:
         return image
 
 
-def fitted_size(size, img_size):
+def fitted_size(size: tuple[int, int], img_size: int | tuple[int, int]) -> tuple[int, int]:
     """The (height, width) that an image of (height, width) is resized to; see load_detection_folder."""
     if np.shape(img_size) not in ((), (2,)) or np.asarray(img_size).dtype.kind not in "iu" or np.min(img_size) < 1:
         raise ConfigError(f"img_size must be the shorter side or (height, width) in pixels, got {img_size!r}")

@@ -8,6 +8,7 @@ import pathlib
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 
 from ..errors import DataError
 from .sources import Published
@@ -21,7 +22,14 @@ _BLOCK = 1 << 16
 _SLOWEST = 1 << 10  # bytes a second
 
 
-def download(file: Published, mirrors, folder, *, opener=None, patience=20.0):
+def download(
+    file: Published,
+    mirrors: Sequence[str],
+    folder: pathlib.Path,
+    *,
+    opener: urllib.request.OpenerDirector | None = None,
+    patience: float = 20.0,
+) -> pathlib.Path:
     """Fetch a Published file from the first of `mirrors` (base addresses) that has it, into `folder`. Returns its path.
 
     What comes is written to `<name>.part`, where the next mirror or the next call goes on; the file appears when its
@@ -146,7 +154,7 @@ class _RefuseOthers(urllib.request.BaseHandler):
         raise urllib.error.URLError(f"only https is used, not {request.type} ({request.full_url})")
 
 
-def https_only(transport=None):
+def https_only(transport: urllib.request.BaseHandler | None = None) -> urllib.request.OpenerDirector:
     """An opener of urllib that knows https and nothing else, wherever an address comes from: a mirror or a redirect.
 
     transport: what sends https requests; default urllib's HTTPSHandler, which checks the server's certificate.

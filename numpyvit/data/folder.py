@@ -1,7 +1,9 @@
 """Folders of images, with one folder for each class."""
 
+import os
 import pathlib
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,18 +25,26 @@ class FolderDataset(LabeledImages):
 
     name = "folder"  # by which training chooses its settings
 
-    def __init__(self, paths, labels, classes, img_size, in_chans: int, preprocessing: Preprocessing | None = None):
+    def __init__(
+        self,
+        paths: Sequence[pathlib.Path],
+        labels: np.ndarray,
+        classes: Sequence[str],
+        img_size: tuple[int, int],
+        in_chans: int,
+        preprocessing: Preprocessing | None = None,
+    ):
         self.paths, self.labels, self.classes = paths, np.asarray(labels, np.int64), classes
         self.image_shape = (in_chans, *img_size)
         self.preprocessing = (preprocessing or Preprocessing()).for_channels(in_chans)
         self._cache = {}
 
     @property
-    def mean(self):
+    def mean(self) -> tuple[float, ...]:
         return self.preprocessing.mean
 
     @property
-    def std(self):
+    def std(self) -> tuple[float, ...]:
         return self.preprocessing.std
 
     def prepared(self, preprocessing: Preprocessing) -> "FolderDataset":
@@ -42,13 +52,13 @@ class FolderDataset(LabeledImages):
         in_chans, *img_size = self.image_shape
         return FolderDataset(self.paths, self.labels, self.classes, img_size, in_chans, preprocessing)
 
-    def take(self, indices):
+    def take(self, indices: np.ndarray) -> "FolderDataset":
         """The same set with these images only."""
         in_chans, *img_size = self.image_shape
         paths = [self.paths[i] for i in indices]
         return FolderDataset(paths, self.labels[indices], self.classes, img_size, in_chans, self.preprocessing)
 
-    def batch(self, indices):
+    def batch(self, indices: np.ndarray) -> np.ndarray:
         """(B, C, H, W) uint8."""
         return np.stack([self._image(int(i)) for i in indices])
 
@@ -60,12 +70,14 @@ class FolderDataset(LabeledImages):
             self._cache[i] = image
         return image
 
-    def find_broken(self):
+    def find_broken(self) -> dict[int, str]:
         """{index: what is wrong} of the images that cannot be read, by a look at each file; see images.find_broken."""
         return find_broken(self.paths)
 
 
-def load_folder(folder, img_size, in_chans, *, skip_bad=False):
+def load_folder(
+    folder: str | os.PathLike, img_size: tuple[int, int], in_chans: int, *, skip_bad: bool = False
+) -> tuple[FolderDataset, FolderDataset]:
     """-> (training set, test set) of `folder/train/<class>/*` and `folder/val/<class>/*` (or test/).
 
     Without val/ or test/, every fifth image of each class is held out; without train/, the classes are looked for
@@ -89,7 +101,9 @@ def load_folder(folder, img_size, in_chans, *, skip_bad=False):
     return whole.take(np.flatnonzero(~test)), whole.take(np.flatnonzero(test))
 
 
-def load_test_folder(folder, img_size, in_chans, *, skip_bad=False):
+def load_test_folder(
+    folder: str | os.PathLike, img_size: tuple[int, int], in_chans: int, *, skip_bad: bool = False
+) -> FolderDataset:
     """A folder to evaluate on, as it is: the whole of its val/ (or test/), else of its own class folders.
 
     Where there is a train/ but no val/ or test/, what load_folder holds out of train/. Errors: as load_folder's.
@@ -102,7 +116,7 @@ def load_test_folder(folder, img_size, in_chans, *, skip_bad=False):
     return test
 
 
-def find_classes(root):
+def find_classes(root: pathlib.Path) -> tuple[tuple[str, ...], list[pathlib.Path], np.ndarray]:
     """-> (class names, paths, labels) of `root/<class>/*`, sorted by class and path; hidden files are left out.
 
     Errors: DataError for a folder without images, or one that cannot be listed.
@@ -120,7 +134,7 @@ def find_classes(root):
     return tuple(found), [path for paths in found.values() for path in paths], labels
 
 
-def image_files(folder):
+def image_files(folder: str | os.PathLike) -> list[pathlib.Path]:
     """The image files in a folder and in the folders within, links to folders left out."""
     found, folders = [], [folder]
     while folders:

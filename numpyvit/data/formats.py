@@ -10,6 +10,7 @@ import pathlib
 import struct
 import tarfile
 import zlib
+from collections.abc import Collection
 
 import numpy as np
 
@@ -21,7 +22,7 @@ _PIECE = 1 << 13  # bytes of a gzip file at a time; zlib copies what is left of 
 _MOST_RATIO, _MOST_FREE = 8, 64 << 20  # MNIST's files unpack to 5 times their size
 
 
-def read_bytes(path):
+def read_bytes(path: str | os.PathLike) -> bytes | bytearray:
     """The content of a file as bytes or a bytearray, unpacked where it is gzipped; gzip's own checksum finds damage.
 
     Errors: DataError for a file that cannot be read, is damaged, or unpacks to more than 8 times its size and 64 MiB.
@@ -57,7 +58,7 @@ def _unzip(file, limit):
     return content
 
 
-def read_archive(path, names):
+def read_archive(path: str | os.PathLike, names: Collection[str]) -> dict[str, bytes]:
     """{base name: content} of the wanted members of a .tar or .tar.gz. Nothing is unpacked to disk."""
     try:
         return {name: bytes(content) for name, content in _plain_members(read_bytes(path)) if name in names}
@@ -96,7 +97,7 @@ def _plain_members(data):
         place += -(-size // _BLOCK) * _BLOCK
 
 
-def check_md5(source, data, md5):
+def check_md5(source: object, data: bytes | bytearray, md5: str) -> None:
     """Errors: DataError where the content of an official file differs from the published one."""
     if hashlib.md5(data).hexdigest() != md5:
         raise DataError(f"{source}: the content differs from the published file (checksum); fetch it again")
@@ -105,7 +106,7 @@ def check_md5(source, data, md5):
 _IDX_DTYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 
 
-def parse_idx(data, source):
+def parse_idx(data: bytes | bytearray, source: object) -> np.ndarray:
     """An IDX file (MNIST's form) as an array: 0, 0, type, dimensions, each length as a big-endian uint32, values."""
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _IDX_DTYPES or data[3] > 8:
         raise DataError(
@@ -122,7 +123,7 @@ def parse_idx(data, source):
     return np.frombuffer(data, dtype, offset=start).reshape(shape)
 
 
-def parse_cifar_binary(data, source, label_bytes):
+def parse_cifar_binary(data: bytes, source: object, label_bytes: int) -> tuple[np.ndarray, np.ndarray]:
     """CIFAR's binary form: rows of `label_bytes` labels (the last counts) and 3·32·32 pixels."""
     row = label_bytes + 3072
     if not data or len(data) % row:
@@ -131,7 +132,7 @@ def parse_cifar_binary(data, source, label_bytes):
     return rows[:, label_bytes:].reshape(-1, 3, 32, 32), rows[:, label_bytes - 1]
 
 
-def parse_cifar_python(data, source):
+def parse_cifar_python(data: bytes, source: object) -> tuple[np.ndarray, np.ndarray]:
     """CIFAR's Python form, a pickle that is read without executing anything: 'data' and 'labels' or 'fine_labels'."""
     batch = _plain_pickle(data, source)
     labels = batch.get("fine_labels", batch.get("labels"))
@@ -150,7 +151,7 @@ def parse_cifar_python(data, source):
     return images.reshape(-1, 3, 32, 32), np.array(labels)
 
 
-def parse_cifar_names(data, source):
+def parse_cifar_names(data: bytes, source: object) -> list[str]:
     """The class names of CIFAR's batches.meta or meta."""
     meta = _plain_pickle(data, source)
     names = meta.get("fine_label_names", meta.get("label_names"))

@@ -2,6 +2,8 @@
 
 import contextlib
 import math
+import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -30,7 +32,14 @@ _ADVICE = "; remove or replace it"
 _CHECKERS = 8  # threads; they mostly wait for a disk or a network
 
 
-def read_image(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", upright=True):
+def read_image(
+    path: str | os.PathLike,
+    img_size: tuple[int, int],
+    in_chans: int,
+    crop_pct: float = 1.0,
+    interpolation: str = "bicubic",
+    upright: bool = True,
+) -> np.ndarray:
     """An image file as (C, H, W) uint8: upright, in gray or RGB, its shorter side resized, the center cropped.
 
     crop_pct: the share of the resized image's shorter side that the crop keeps. Sizes and rounding are those of
@@ -62,12 +71,12 @@ def read_image(path, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", 
     return pixels.reshape(height, width, in_chans).transpose(2, 0, 1)
 
 
-def find_broken(paths):
+def find_broken(paths: Sequence[str | os.PathLike]) -> dict[int, str]:
     """{index: what is wrong} of the image files that cannot be read; see look_at."""
     return {index: look for index, look in enumerate(look_at(paths)) if isinstance(look, str)}
 
 
-def look_at(paths):
+def look_at(paths: Sequence[str | os.PathLike]) -> list[tuple[int, int] | str]:
     """[(height, width) of the stored pixels, or what is wrong with the file, …]. Most are not decoded for it.
 
     PNG and JPEG files are trusted whose header can be read and that end as a whole file does; others are decoded.
@@ -79,7 +88,7 @@ def look_at(paths):
         return list(tqdm(looks, "checking images", len(paths), leave=False, unit="", delay=2, disable=None))
 
 
-def is_turned(path):
+def is_turned(path: str | os.PathLike) -> bool:
     """Whether EXIF says that height and width change places when the image is set upright."""
     with _opened(path) as image:
         return _orientation(image) >= 5
@@ -141,7 +150,7 @@ def _orientation(image):
 
     try:
         found = image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged EXIF data makes Pillow raise nearly everything; the pixels are there all the same
+    except Exception:  # damaged EXIF data makes Pillow raise nearly everything; the pixels can still be read
         return 1
     return found if found in _UPRIGHT else 1
 

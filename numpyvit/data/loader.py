@@ -1,11 +1,13 @@
 """Batches of a set: shuffled from the seed, augmented, normalized, the next one prepared while this one trains."""
 
 import itertools
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
 from ..errors import ConfigError
+from .augment import Augmentation
 
 
 class Loader:
@@ -20,7 +22,16 @@ class Loader:
     with a dict for each image.
     """
 
-    def __init__(self, dataset, batch_size, *, shuffle=False, augment=(), seed=0, dtype=np.float32):
+    def __init__(
+        self,
+        dataset,
+        batch_size: int,
+        *,
+        shuffle: bool = False,
+        augment: Iterable[Augmentation] = (),
+        seed: int = 0,
+        dtype: np.dtype | type = np.float32,
+    ):
         if not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
             raise ConfigError(f"batch_size must be an int of at least 1, got {batch_size!r}")
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
@@ -33,7 +44,7 @@ class Loader:
         order = "shuffled" if self.shuffle else "in order"
         return f"Loader({self.dataset!r}, {len(self):,} batches of {self.batch_size} an epoch, {order})"
 
-    def epoch(self, epoch=0, first=0):
+    def epoch(self, epoch: int = 0, first: int = 0) -> Iterator[tuple]:
         """The batches of an epoch from number `first` on, each prepared one ahead on a thread."""
         order = np.arange(len(self.dataset))
         if self.shuffle:

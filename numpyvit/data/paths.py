@@ -3,12 +3,14 @@
 import contextlib
 import os
 import stat
+from collections.abc import Iterator
+from typing import BinaryIO
 
 from ..errors import DataError
 
 
 @contextlib.contextmanager
-def naming(path):
+def naming(path: str | os.PathLike) -> Iterator[None]:
     """An OSError in the block becomes a DataError about `path`, in one line."""
     try:
         yield
@@ -20,7 +22,7 @@ def naming(path):
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def open_file(path):
+def open_file(path: str | os.PathLike) -> BinaryIO:
     """A file opened for reading bytes. Errors: DataError for a missing or unreadable file, a folder, pipe or device.
 
     Opening a pipe would wait until somebody writes into it, so what lies there is looked at first.
@@ -32,12 +34,12 @@ def open_file(path):
         return open(path, "rb")
 
 
-def is_file(path):
+def is_file(path: str | os.PathLike) -> bool:
     """Whether a regular file lies there. Errors: DataError where the folder's permissions hide it."""
     return stat.S_ISREG(_mode(path))
 
 
-def is_folder(path):
+def is_folder(path: str | os.PathLike) -> bool:
     """Whether a folder lies there. Errors: DataError where the permissions of the folder above hide it."""
     return stat.S_ISDIR(_mode(path))
 
@@ -51,7 +53,7 @@ def _mode(path):
         return 0
 
 
-def listing(folder):
+def listing(folder: str | os.PathLike) -> list[os.DirEntry]:
     """What lies in a folder, as os.DirEntry by name; hidden files and folders are left out.
 
     Errors: DataError where it cannot be listed.

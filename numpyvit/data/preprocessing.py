@@ -62,7 +62,7 @@ class Preprocessing:
         channels, height, width = image_shape
         return read_image(path, (height, width), channels, self.crop_pct, self.interpolation)
 
-    def normalize(self, pixels: np.ndarray, dtype=np.float32) -> np.ndarray:
+    def normalize(self, pixels: np.ndarray, dtype: np.dtype | type = np.float32) -> np.ndarray:
         """uint8 (..., C, H, W) -> (pixels / 255 − mean) / std."""
         return normalize(pixels, self.mean, self.std, dtype)
 

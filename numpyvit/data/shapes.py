@@ -3,6 +3,7 @@
 import numpy as np
 
 from ..errors import ConfigError
+from ..functional import box_xyxy_to_cxcywh
 from .detection import DetectionDataset
 
 PARTS = {"train": 2000, "val": 500, "test": 500}  # images
@@ -20,7 +21,7 @@ _SMALLEST = 16  # pixels: on a smaller image shapes cannot be told apart
 _CACHE_BYTES = 1 << 28
 
 
-def load_shapes(size=(64, 64), seed: int = 0) -> dict:
+def load_shapes(size: tuple[int, int] = (64, 64), seed: int = 0) -> dict[str, DetectionDataset]:
     """{"train", "val", "test"}: DetectionDatasets of 2,000, 500 and 500 images. size: (height, width) of an image."""
     if min(size) < _SMALLEST:
         raise ConfigError(f"shapes are drawn on images of at least {_SMALLEST}×{_SMALLEST} pixels, got {size}")
@@ -47,8 +48,7 @@ class _Drawn:
     def target(self, i):
         _, labels, boxes = self._drawn(i)
         height, width = size = self.image_shape[1:]
-        centers, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        places = np.concatenate([centers, sides], axis=1) / (width, height, width, height)
+        places = box_xyxy_to_cxcywh(boxes) / (width, height, width, height)
         return {"labels": labels, "boxes": places.astype(np.float32), "image_id": int(i), "size": size}
 
     def _drawn(self, i):
@@ -61,7 +61,7 @@ class _Drawn:
         return drawn
 
 
-def draw_shapes(rng, size):
+def draw_shapes(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """-> image (3, H, W) uint8, labels (n,) int64, boxes (n, 4) int64: left, top, right, bottom in pixels.
 
     One to four shapes of different colors, later ones before earlier ones. A box is that of the whole shape, whether or
@@ -83,7 +83,7 @@ def draw_shapes(rng, size):
     return image, np.array(labels, np.int64), boxes
 
 
-def shape_pixels(name, side):
+def shape_pixels(name: str, side: int) -> np.ndarray:
     """(h, w) bool: a shape that touches all four sides of its box, h and w at most `side`."""
     across = np.abs(np.arange(side) - (side - 1) / 2)  # from the middle
     x, y, half = across[None, :], across[:, None], side / 2

@@ -1,5 +1,6 @@
 """The sets that are fetched by name: where their files come from, what they hold, and how they become arrays."""
 
+import pathlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ class IdxSource:
     std: tuple
     torchvision: str
 
-    def load(self, folders, allow_download):
+    def load(self, folders: list[pathlib.Path], allow_download: bool) -> tuple[Dataset, Dataset]:
         arrays = [self._array(folders, allow_download, *file) for file in self.files]
         return self._dataset(*arrays[:2]), self._dataset(*arrays[2:])
 
@@ -79,7 +80,7 @@ class CifarSource:
     std: tuple
     torchvision: str
 
-    def load(self, folders, allow_download):
+    def load(self, folders: list[pathlib.Path], allow_download: bool) -> tuple[Dataset, Dataset]:
         contents = self._find(folders)
         if contents is None:
             wanted = f"{self.archive.name} (or {self.binary_archive}, or the files inside)"
@@ -163,7 +164,7 @@ def _idx_files(*rows):
 
 
 _DIGITS = tuple("0123456789")
-_GREY = {"mean": (0.1307,), "std": (0.3081,)}
+_GRAY = {"mean": (0.1307,), "std": (0.3081,)}
 
 SOURCES = {
     "mnist": IdxSource(
@@ -179,7 +180,7 @@ SOURCES = {
         ),
         classes=_DIGITS,
         torchvision="MNIST/raw",
-        **_GREY,
+        **_GRAY,
     ),
     "fashion-mnist": IdxSource(
         mirrors=(

@@ -6,6 +6,7 @@ are taken as they stand, as torchvision does.
 
 import functools
 import xml.etree.ElementTree as ET
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +21,11 @@ _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _LARGEST = 1 << 21  # bytes of an annotation: thousands of boxes; parsed it takes a hundred times as much
 
 
-def is_voc(folder):
+def is_voc(folder: str | Path) -> bool:
     return is_folder(Path(folder) / "Annotations") and is_folder(Path(folder) / "JPEGImages")
 
 
-def voc_parts(folder):
+def voc_parts(folder: str | Path) -> dict[str, Callable]:
     """{"train": reader, …} for each list in ImageSets/Main; without lists {"all": reader}.
 
     reader() -> [Annotated, …], what is wrong with other images [str, …].

@@ -44,11 +44,11 @@ def _tanh_argument(x):
     return math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))  # x**3 in float32 costs a hundred times x*x*x
 
 
-def sigmoid(x):
+def sigmoid(x: Array) -> Array:
     """y = 1/(1 + exp(−x)), as (1 + tanh(x/2))/2, which cannot overflow."""
     return 0.5 * (array_module(x).tanh(0.5 * x) + 1)
 
 
-def sigmoid_backward(dy, y):
+def sigmoid_backward(dy: Array, y: Array) -> Array:
     """dx = dy · y (1 − y)."""
     return dy * (y * (1 - y))

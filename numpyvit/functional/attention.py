@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..backend import Array, array_module, transposed
 from ..kernels import accelerated
 from .linear import matmul
@@ -35,10 +37,10 @@ def attention_backward(
     return matmul(ds, k) * scale, matmul(transposed(ds), q) * scale, dv, ds
 
 
-def mask_bias(mask: Array, dtype) -> Array:
-    """A mask, True where no one may look, as the bias that puts these scores at −1e9; floating masks stay as they are.
+def mask_bias(mask: Array, dtype: np.dtype) -> Array:
+    """A mask, True where attention is not allowed, as a bias of −1e9 on these scores; floating masks stay as they are.
 
-    Finite, so that a token that may look nowhere looks everywhere alike instead of becoming NaN.
+    Finite, so that a query that may attend to no key attends to all alike instead of becoming NaN.
     """
     return mask.astype(dtype) * -1e9 if mask.dtype.kind == "b" else mask.astype(dtype)
 

@@ -4,36 +4,36 @@ A box is (..., 4): its corners x₀, y₀, x₁, y₁, or its center and size cx
 element by element with broadcasting, so iou(a[:, None], b) compares all pairs.
 """
 
-from ..backend import array_module
+from ..backend import Array, array_module
 
 _LEAST_AREA = 1e-7  # what a smaller area counts as in a denominator: boxes without area give finite values
 
 
-def box_cxcywh_to_xyxy(box):
+def box_cxcywh_to_xyxy(box: Array) -> Array:
     """(cx, cy, w, h) -> (cx − w/2, cy − h/2, cx + w/2, cy + h/2)."""
     center, half = box[..., :2], box[..., 2:] * 0.5
     return array_module(box).concatenate([center - half, center + half], axis=-1)
 
 
-def box_cxcywh_to_xyxy_backward(dbox):
+def box_cxcywh_to_xyxy_backward(dbox: Array) -> Array:
     """dc = d₀ + d₁,   dsize = (d₁ − d₀)/2, with d₀ and d₁ the gradients of the two corners."""
     low, high = dbox[..., :2], dbox[..., 2:]
     return array_module(dbox).concatenate([low + high, (high - low) * 0.5], axis=-1)
 
 
-def box_xyxy_to_cxcywh(box):
+def box_xyxy_to_cxcywh(box: Array) -> Array:
     """(x₀, y₀, x₁, y₁) -> ((x₀ + x₁)/2, (y₀ + y₁)/2, x₁ − x₀, y₁ − y₀)."""
     low, high = box[..., :2], box[..., 2:]
     return array_module(box).concatenate([(low + high) * 0.5, high - low], axis=-1)
 
 
-def iou(a, b):
+def iou(a: Array, b: Array) -> Array:
     """I / U, the area that two boxes share over the area that they cover; corners (..., 4) -> (...)."""
     intersection, union, _ = _areas(a, b)
     return intersection / array_module(a).maximum(union, _LEAST_AREA)
 
 
-def generalized_iou(a, b):
+def generalized_iou(a: Array, b: Array) -> Array:
     """I/U − (C − U)/C, C the area of the smallest box around both   (Rezatofighi et al. 2019, arXiv:1902.09630).
 
     In −1..1: 1 for equal boxes, below 0 for boxes far apart, where IoU is 0 and has no gradient.
@@ -44,7 +44,7 @@ def generalized_iou(a, b):
     return intersection / xp.maximum(union, _LEAST_AREA) - outside
 
 
-def generalized_iou_backward(dy, a, b):
+def generalized_iou_backward(dy: Array, a: Array, b: Array) -> Array:
     """da of generalized_iou, for a and b of one shape; symmetric, so db is generalized_iou_backward(dy, b, a).
 
         dI = dy/U,   dU = dy (1/C − I/U²),   dC = −dy U/C²,   and from U = A + B − I:   dI −= dU,   dA = dU.

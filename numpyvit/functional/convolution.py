@@ -6,14 +6,17 @@ dilation, each (rows, columns).
 """
 
 import functools
+from collections.abc import Sequence
 
-from ..backend import array_module
+from ..backend import Array, array_module
 from ..kernels import accelerated
 from .linear import matmul
 
+Size = tuple[int, int]  # rows, columns
+
 
 @accelerated
-def conv2d(x, weight, bias, stride, padding, dilation):
+def conv2d(x: Array, weight: Array, bias: Array | None, stride: Size, padding: Size, dilation: Size) -> Array:
     """y[o, h, w] = b[o] + Σ W[o, c, i, j] x[c, s h + d i − p, s w + d j − p] over c, i, j, x being 0 outside.
 
     One product for each place (i, j) in the kernel:   y = b + Σ W[:, :, i, j] xᵢⱼ, xᵢⱼ the pixels that lie under it.
@@ -29,7 +32,9 @@ def conv2d(x, weight, bias, stride, padding, dilation):
     return y.reshape(*y.shape[:2], *size)
 
 
-def conv2d_input_gradient(dy, weight, input_shape, stride, padding, dilation):
+def conv2d_input_gradient(
+    dy: Array, weight: Array, input_shape: Sequence[int], stride: Size, padding: Size, dilation: Size
+) -> Array:
     """dxᵢⱼ += W[:, :, i, j]ᵀ dy for each place (i, j): the transposed convolution.   -> dx (B, C, H, W).
 
     Without a stride it is a convolution of dy, with the kernel turned by 180° and its channels exchanged.
@@ -47,7 +52,7 @@ def conv2d_input_gradient(dy, weight, input_shape, stride, padding, dilation):
 
 
 @accelerated
-def conv2d_weight_gradient(dy, x, kernel, stride, padding, dilation):
+def conv2d_weight_gradient(dy: Array, x: Array, kernel: Size, stride: Size, padding: Size, dilation: Size) -> Array:
     """dW[:, :, i, j] = Σ dy xᵢⱼᵀ over images and pixels.   -> dW (O, C, kh, kw)."""
     x, dy2 = padded(x, padding), dy.reshape(*dy.shape[:2], -1)
     dweight = array_module(dy).empty((dy.shape[1], x.shape[1], *kernel), dtype=dy.dtype)
@@ -57,7 +62,7 @@ def conv2d_weight_gradient(dy, x, kernel, stride, padding, dilation):
     return dweight
 
 
-def max_pool2d(x, kernel, stride, padding):
+def max_pool2d(x: Array, kernel: Size, stride: Size, padding: Size) -> Array:
     """y = the largest of the kh·kw pixels under the kernel, −∞ outside: over its rows, then over its columns.
 
     x: (B, C, H, W), y: (B, C, H', W').
@@ -69,7 +74,7 @@ def max_pool2d(x, kernel, stride, padding):
     return functools.reduce(xp.maximum, [under_place(x, 0, j, size, (1, stride[1])) for j in range(kernel[1])])
 
 
-def max_pool2d_backward(dy, x, y, kernel, stride, padding):
+def max_pool2d_backward(dy: Array, x: Array, y: Array, kernel: Size, stride: Size, padding: Size) -> Array:
     """dx = dy at the pixel that was the largest, the first of equal ones."""
     x, dx = padded(x, padding, -float("inf")), padded(array_module(x).zeros_like(x), padding)
     left = dy  # what has found no pixel yet
@@ -81,13 +86,13 @@ def max_pool2d_backward(dy, x, y, kernel, stride, padding):
     return cropped(dx, padding)
 
 
-def out_size(shape, kernel, stride, padding, dilation=(1, 1)):
+def out_size(shape: Sequence[int], kernel: Size, stride: Size, padding: Size, dilation: Size = (1, 1)) -> Size:
     """(H', W') for maps of `shape` (…, H, W); less than 1 where the kernel is larger than the padded map."""
     sides = zip(shape[-2:], kernel, stride, padding, dilation)
     return tuple((side + 2 * p - d * (k - 1) - 1) // s + 1 for side, k, s, p, d in sides)
 
 
-def padded(x, padding, value=0):
+def padded(x: Array, padding: Size, value: float = 0) -> Array:
     """x with `padding` (rows, columns) of `value` on each side; x itself where there is none."""
     (B, C, H, W), (ph, pw) = x.shape, padding
     if not ph and not pw:
@@ -97,18 +102,18 @@ def padded(x, padding, value=0):
     return out
 
 
-def cropped(x, padding):
+def cropped(x: Array, padding: Size) -> Array:
     """The inverse of padded."""
     (H, W), (ph, pw) = x.shape[2:], padding
     return x[:, :, ph : H - ph, pw : W - pw]
 
 
-def places(kernel):
+def places(kernel: Size) -> list[Size]:
     """(i, j) for each place in a kernel, row by row."""
     return [(i, j) for i in range(kernel[0]) for j in range(kernel[1])]
 
 
-def under_place(x, i, j, size, stride, dilation=(1, 1)):
+def under_place(x: Array, i: int, j: int, size: Size, stride: Size, dilation: Size = (1, 1)) -> Array:
     """The pixels of the padded x that lie under place (i, j) of the kernel, for each y: (B, C, H', W'), a view."""
     (H, W), (sh, sw), (top, left) = size, stride, (i * dilation[0], j * dilation[1])
     return x[:, :, top : top + sh * (H - 1) + 1 : sh, left : left + sw * (W - 1) + 1 : sw]

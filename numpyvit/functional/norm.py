@@ -25,7 +25,7 @@ def layer_norm_backward(dy: Array, weight: Array, xhat: Array, rstd: Array) -> t
     return dx, sum_over_rows(dy * xhat), sum_over_rows(dy)
 
 
-def group_norm(x, weight, bias, groups, eps):
+def group_norm(x: Array, weight: Array, bias: Array, groups: int, eps: float) -> tuple[Array, Array, Array]:
     """The same over the channels of a group and all pixels   (Wu & He 2018, arXiv:1803.08494, eq. 7).
 
     y = γ x̂ + β with γ and β of a channel.   -> y and x̂ (B, C, H, W), and r (B, G, 1).
@@ -37,13 +37,13 @@ def group_norm(x, weight, bias, groups, eps):
     return xhat * on_map(weight) + on_map(bias), xhat, rstd
 
 
-def group_norm_backward(dy, weight, xhat, rstd):
+def group_norm_backward(dy: Array, weight: Array, xhat: Array, rstd: Array) -> tuple[Array, Array, Array]:
     """-> dx = r (g − mean g − x̂ mean(g x̂)) with g = γ dy,   dγ = Σ dy x̂,   dβ = Σ dy over images and pixels."""
     g, xhat2 = (dy * on_map(weight)).reshape(*rstd.shape[:2], -1), xhat.reshape(*rstd.shape[:2], -1)
     dx = rstd * (g - g.mean(-1, keepdims=True) - xhat2 * (g * xhat2).mean(-1, keepdims=True))
     return dx.reshape(dy.shape), (dy * xhat).sum((0, 2, 3)), dy.sum((0, 2, 3))
 
 
-def on_map(channels):
+def on_map(channels: Array) -> Array:
     """(C,) -> (C, 1, 1), one number for each channel of a map."""
     return channels[:, None, None]

@@ -1,4 +1,4 @@
-"""Functions of single numbers, Softmax and Identity."""
+"""Elementwise activations, Softmax and Identity."""
 
 from .. import functional as F
 from ..backend import array_module
@@ -75,6 +75,7 @@ class Softmax(Layer):
     """yᵢ = exp xᵢ / Σ exp xⱼ along `axis`,   dx = y (dy − Σ dy y)."""
 
     def __init__(self, axis: int = -1, *, dtype: str = "float32", seed: Seed = 0):
+        super().__init__(dtype=dtype, seed=seed)
         self.axis = axis
 
     def forward(self, x, tape=FORGET):

@@ -101,7 +101,7 @@ class Attention(Layer):
         self.proj_drop = Dropout(proj_drop)
 
     @property
-    def takes_first(self):
+    def takes_first(self) -> bool:
         return self.qkv.takes_first
 
     def forward(self, x, tape=FORGET, first=None):
@@ -130,7 +130,7 @@ class Attention(Layer):
             return self.qkv.backward(F.join_heads((dq, dk, dv)), tape)
         return self.qkv.backward((F.join_heads((dq,)), F.join_heads((dk, dv))), tape)
 
-    def own_multiply_adds(self, y, x, *others) -> int:
+    def own_multiply_adds(self, y: Array, x: Array, *others: Array) -> int:
         """Of q kᵀ and p v, for each pair of a query and a key."""
         B, N, _ = x.shape
         return 2 * B * y.shape[1] * N * self.dim
@@ -183,7 +183,7 @@ class Block(Layer):
         self.ls2, self.drop_path2 = scale(), DropPath(drop_path)
 
     @property
-    def takes_first(self):
+    def takes_first(self) -> bool:
         return self.attn.takes_first
 
     def forward(self, x, tape=FORGET, first=None):

@@ -3,8 +3,8 @@
 import numpy as np
 
 from .. import functional as F
-from ..backend import array_module
-from ..core import FORGET, Buffer, Layer, as_dtype
+from ..backend import Array, array_module
+from ..core import FORGET, Buffer, Forget, Layer, Seed, Tape, as_dtype
 from .checks import check_map
 from .convolution import Conv2d
 
@@ -18,7 +18,7 @@ class FrozenBatchNorm2d(Layer):
     x: (B, C, H, W). The buffers weight γ, bias β, running_mean μ and running_var σ² are (C,), as in torchvision.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, *, dtype: str = "float32", seed=0):
+    def __init__(self, num_features: int, eps: float = 1e-5, *, dtype: str = "float32", seed: Seed = 0):
         dtype = as_dtype(dtype)
         self.weight, self.bias = (Buffer(values(num_features, dtype), saved=True) for values in (np.ones, np.zeros))
         self.running_mean = Buffer(np.zeros(num_features, dtype), saved=True)
@@ -33,20 +33,20 @@ class FrozenBatchNorm2d(Layer):
     def backward(self, dy, tape):
         return dy * F.on_map(self.affine()[0])
 
-    def affine(self):
+    def affine(self) -> tuple[Array, Array]:
         """(a, b) of y = a x + b, each (C,)."""
         a = self.weight.data / array_module(self.weight.data).sqrt(self.running_var.data + self.eps)
         return a, self.bias.data - a * self.running_mean.data
 
 
-def conv_norm(conv: Conv2d, norm: Layer, x, tape=FORGET):
+def conv_norm(conv: Conv2d, norm: Layer, x: Array, tape: Tape | Forget = FORGET) -> Array:
     """norm(conv x), a frozen batch norm being part of the product: y = (a W) x + b   costs no pass over the map."""
     if isinstance(norm, FrozenBatchNorm2d):
         return conv.forward(x, tape, norm.affine())
     return norm.forward(conv.forward(x, tape), tape)
 
 
-def conv_norm_backward(conv: Conv2d, norm: Layer, dy, tape):
+def conv_norm_backward(conv: Conv2d, norm: Layer, dy: Array, tape: Tape) -> Array | None:
     """dx and the gradients of what conv_norm did:   dW = a dW', dW' that of a convolution with a W."""
     if isinstance(norm, FrozenBatchNorm2d):
         return conv.backward(dy, tape, norm.affine())

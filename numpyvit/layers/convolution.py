@@ -6,7 +6,8 @@ Shapes: B batch, C and O channels in and out, H×W rows and columns, kh×kw the 
 import math
 
 from .. import functional as F
-from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
+from ..backend import Array
+from ..core import FORGET, Layer, Parameter, Seed, as_dtype, make_rng
 from ..errors import ConfigError, ShapeError
 from .checks import check_counts, check_map
 from .init import uniform
@@ -37,7 +38,7 @@ class Conv2d(Layer):
         bias: bool = True,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         check_counts(in_chans=in_chans, out_chans=out_chans)
         dtype, rng, kernel = as_dtype(dtype), make_rng(seed), pair(kernel_size, "kernel_size")
@@ -67,7 +68,7 @@ class Conv2d(Layer):
             tape.add(self.bias, dbias if affine is None else dbias * affine[0])
         return F.conv2d_input_gradient(dy, weight, x.shape, *places) if tape.wants_input(self) else None
 
-    def own_multiply_adds(self, y, *inputs):
+    def own_multiply_adds(self, y: Array, *inputs: Array) -> int:
         return y.size * math.prod(self.weight.data.shape[1:])
 
     def _arrays_with(self, affine):
@@ -93,8 +94,9 @@ class MaxPool2d(Layer):
         padding: int | tuple[int, int] = 0,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
+        super().__init__(dtype=dtype, seed=seed)
         self.kernel_size, self.padding = pair(kernel_size, "kernel_size"), pair(padding, "padding", least=0)
         self.stride = pair(kernel_size if stride is None else stride, "stride")
         if any(2 * p > k for p, k in zip(self.padding, self.kernel_size)):

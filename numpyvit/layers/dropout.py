@@ -15,6 +15,7 @@ class Dropout(Layer):
     """
 
     def __init__(self, p: float = 0.5, *, dtype: str = "float32", seed: Seed = 0):
+        super().__init__(dtype=dtype, seed=seed)
         self.p = check_rate("the dropout rate", p)
 
     def mask_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:

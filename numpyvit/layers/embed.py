@@ -7,11 +7,11 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend import array_module, to_host, to_module
-from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
-from ..errors import ConfigError
+from ..backend import Array, array_module, to_host, to_module
+from ..core import FORGET, Forget, Layer, Parameter, Seed, Tape, as_dtype, make_rng
 from ..functional.resample import WAYS, resize_backward, resize_pos_embed
 from .activations import Identity
+from .checks import check_counts
 from .dropout import Dropout
 from .init import trunc_normal
 from .norm import LayerNorm
@@ -44,10 +44,9 @@ class Embed(Layer):
         pre_norm: bool = False,
         norm_layer: Callable[..., Layer] = LayerNorm,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
-        if not isinstance(reg_tokens, (int, np.integer)) or reg_tokens < 0:
-            raise ConfigError(f"reg_tokens must be an int of at least 0, got {reg_tokens!r}")
+        check_counts(0, reg_tokens=reg_tokens)
         dtype, rng = as_dtype(dtype), make_rng(seed)
 
         def tokens(count, std):
@@ -86,11 +85,11 @@ class Embed(Layer):
             start = stop
         return self.patch_embed.backward(dy[:, start:], tape) if tape.reaches(self.patch_embed) else None
 
-    def position(self, image_size: tuple[int, int], tape):
+    def position(self, image_size: tuple[int, int], tape: Tape | Forget) -> Array:
         """The position embedding for images of that size: (1, positions, D)."""
         return self.pos_embed.data
 
-    def position_backward(self, dpos, tape) -> None:
+    def position_backward(self, dpos: Array, tape: Tape) -> None:
         tape.add(self.pos_embed, dpos)
 
 
@@ -101,7 +100,7 @@ class DynamicEmbed(Embed):
     resize.
     """
 
-    def position(self, image_size: tuple[int, int], tape):
+    def position(self, image_size: tuple[int, int], tape: Tape | Forget) -> Array:
         own, grid = self.patch_embed.grid_size, self.patch_embed.grid_for(image_size)
         tape.push(self, grid)
         if grid == own:
@@ -109,7 +108,7 @@ class DynamicEmbed(Embed):
         resized = resize_pos_embed(to_host(self.pos_embed.data), self.num_prefix_positions, own, grid, "timm")
         return to_module(resized, array_module(self.pos_embed.data))
 
-    def position_backward(self, dpos, tape) -> None:
+    def position_backward(self, dpos: Array, tape: Tape) -> None:
         own, (grid,) = self.patch_embed.grid_size, tape.pop(self)
         if grid != own:
             tokens, dgrid = np.split(to_host(dpos)[0], [self.num_prefix_positions])

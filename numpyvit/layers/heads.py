@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..backend import array_module
-from ..core import FORGET, Layer, make_rng
+from ..backend import Array, array_module
+from ..core import FORGET, Layer, Seed, make_rng
 from .activations import Identity, Tanh
 from .linear import Linear
 from .norm import LayerNorm
@@ -18,7 +18,7 @@ from .norm import LayerNorm
 class PreLogits(Layer):
     """y = tanh(fc x): the representation layer of the original ViT before its head."""
 
-    def __init__(self, in_features: int, out_features: int, *, dtype: str = "float32", seed=0):
+    def __init__(self, in_features: int, out_features: int, *, dtype: str = "float32", seed: Seed = 0):
         self.fc = Linear(in_features, out_features, dtype=dtype, seed=seed)
         self.act = Tanh()
 
@@ -52,7 +52,7 @@ class PoolingHead(Layer):
         fc_norm: Layer | None = None,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         rng, features = make_rng(seed), representation_size or dim
         self.norm, self.fc_norm = norm or Identity(), fc_norm or Identity()
@@ -73,7 +73,7 @@ class PoolingHead(Layer):
         self.unpool(dy, dx)
         return dx
 
-    def normalized(self, x):
+    def normalized(self, x: Array) -> Array:
         """All tokens through the final norm, in inference; as they are where the norm is for their mean."""
         return self.norm(x)
 
@@ -94,7 +94,7 @@ class ClassHead(PoolingHead):
         norm_layer: Callable[..., Layer] = LayerNorm,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         norm = norm_layer(dim, dtype=dtype)
         super().__init__(dim, num_classes, representation_size, norm=norm, dtype=dtype, seed=seed)
@@ -123,7 +123,7 @@ class AverageHead(PoolingHead):
         norm_layer: Callable[..., Layer] = LayerNorm,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         norm = norm_layer(dim, dtype=dtype)
         super().__init__(dim, num_classes, representation_size, fc_norm=norm, dtype=dtype, seed=seed)
@@ -153,7 +153,7 @@ class DistilledHead(Layer):
         norm_layer: Callable[..., Layer] = LayerNorm,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         rng = make_rng(seed)
         self.norm = norm_layer(dim, dtype=dtype)
@@ -176,6 +176,6 @@ class DistilledHead(Layer):
         dx[:, :2] = dy
         return dx
 
-    def normalized(self, x):
+    def normalized(self, x: Array) -> Array:
         """All tokens through the final norm, in inference."""
         return self.norm(x)

@@ -23,6 +23,6 @@ def uniform(rng: np.random.Generator, shape: int | tuple[int, ...], fan_in: int,
     return ((2 * rng.random(shape, dtype=np.float32) - 1) * bound).astype(dtype, copy=False)
 
 
-def xavier_uniform(rng, shape, dtype):
+def xavier_uniform(rng: np.random.Generator, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
     """Uniform draws within ±√(6/(in + out)) for a matrix (out, in)   (Glorot & Bengio 2010, AISTATS)."""
     return uniform(rng, shape, sum(shape) / 6, dtype)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from .. import functional as F
+from ..backend import Array
 from ..core import FORGET, Layer, Parameter, Seed, as_dtype, make_rng
 from .activations import GELU, ReLU
 from .checks import check_makes_layers, check_width
@@ -42,7 +43,7 @@ class Linear(Layer):
             tape.add(self.bias, F.sum_over_rows(dy))
         return F.linear_input_gradient(dy, self.weight.data)
 
-    def own_multiply_adds(self, y, *inputs) -> int:
+    def own_multiply_adds(self, y: Array, *inputs: Array) -> int:
         return y.size * self.weight.data.shape[1]
 
 
@@ -80,7 +81,7 @@ class Mlp(Layer):
 class Perceptron(Layer):
     """y = layersₙ(relu(… relu(layers₀ x))).   x: (..., widths[0]), y: (..., widths[-1]); named as DETR's MLP."""
 
-    def __init__(self, widths: Sequence[int], *, dtype: str = "float32", seed=0):
+    def __init__(self, widths: Sequence[int], *, dtype: str = "float32", seed: Seed = 0):
         rng = make_rng(seed)
         self.layers = [Linear(i, o, dtype=dtype, seed=rng) for i, o in itertools.pairwise(widths)]
         self.relu = ReLU()

@@ -43,7 +43,9 @@ class GroupNorm(Layer):
     dγ = Σ dy x̂,   dβ = Σ dy over images and pixels. x: (B, C, H, W), γ and β: (C,); ε is PyTorch's 1e-5.
     """
 
-    def __init__(self, num_groups: int, num_channels: int, eps: float = 1e-5, *, dtype: str = "float32", seed=0):
+    def __init__(
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, *, dtype: str = "float32", seed: Seed = 0
+    ):
         check_counts(num_groups=num_groups, num_channels=num_channels)
         if num_channels % num_groups:
             raise ConfigError(f"num_channels={num_channels} must be divisible by num_groups={num_groups}")

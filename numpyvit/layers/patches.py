@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from .. import functional as F
-from ..backend import on_host
+from ..backend import Array, on_host
 from ..core import FORGET, Layer, Parameter, Seed, as_dtype, make_rng
 from ..errors import ConfigError, DtypeError, InputError, ShapeError
 from .activations import Identity
@@ -144,5 +144,5 @@ class PatchProjection(Layer):
             return None
         return F.col2im(F.linear_input_gradient(dy, weight.reshape(len(weight), -1)), weight.shape[2:], image_shape)
 
-    def own_multiply_adds(self, y, *inputs) -> int:
+    def own_multiply_adds(self, y: Array, *inputs: Array) -> int:
         return y.size * math.prod(self.weight.data.shape[1:])

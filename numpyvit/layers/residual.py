@@ -4,9 +4,11 @@ Shapes: B batch, C channels, H×W pixels. Every convolution is followed by a nor
 Bottleneck lies in its 3×3 convolution, as in torchvision.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-from ..core import FORGET, Layer, as_dtype, make_rng
+from ..core import FORGET, Layer, Seed, as_dtype, make_rng
 from .activations import ReLU
 from .batch_norm import FrozenBatchNorm2d, conv_norm, conv_norm_backward
 from .convolution import Conv2d, MaxPool2d
@@ -18,7 +20,15 @@ class Stem(Layer):
 
     transparent = True
 
-    def __init__(self, in_chans: int, width: int, norm_layer=FrozenBatchNorm2d, *, dtype: str = "float32", seed=0):
+    def __init__(
+        self,
+        in_chans: int,
+        width: int,
+        norm_layer: Callable[..., Layer] = FrozenBatchNorm2d,
+        *,
+        dtype: str = "float32",
+        seed: Seed = 0,
+    ):
         self.conv1 = _conv(in_chans, width, 7, 2, dtype=dtype, seed=seed)
         self.bn1 = norm_layer(width, dtype=dtype)
         self.relu = ReLU()
@@ -48,10 +58,10 @@ class BasicBlock(Layer):
         width: int,
         stride: int = 1,
         dilation: int = 1,
-        norm_layer=FrozenBatchNorm2d,
+        norm_layer: Callable[..., Layer] = FrozenBatchNorm2d,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         made = dict(dtype=as_dtype(dtype), seed=make_rng(seed))
         self.conv1 = _conv(in_chans, width, 3, stride, dilation, **made)
@@ -90,10 +100,10 @@ class Bottleneck(Layer):
         width: int,
         stride: int = 1,
         dilation: int = 1,
-        norm_layer=FrozenBatchNorm2d,
+        norm_layer: Callable[..., Layer] = FrozenBatchNorm2d,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         made, out_chans = dict(dtype=as_dtype(dtype), seed=make_rng(seed)), self.expansion * width
         self.conv1 = _conv(in_chans, width, 1, **made)

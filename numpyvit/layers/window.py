@@ -6,8 +6,6 @@ Shapes: B batch, H×W rows and columns of tokens, C channels, n windows a map, N
 import math
 from collections.abc import Callable, Iterable
 
-import numpy as np
-
 from .. import functional as F
 from ..backend import Array, array_module, to_module
 from ..core import FORGET, Buffer, Layer, Parameter, Seed, as_dtype, make_rng
@@ -90,7 +88,7 @@ class WindowAttention(Layer):
             tape.add(self.relative_position_bias_table, dtable)
         return self.qkv.backward(F.join_heads([part.reshape(-1, *part.shape[-3:]) for part in gradients]), tape)
 
-    def own_multiply_adds(self, y, x, *others) -> int:
+    def own_multiply_adds(self, y: Array, x: Array, *others: Array) -> int:
         """Of q kᵀ and p v, for each pair of a query and a key of a window."""
         windows, N, _ = x.shape
         return 2 * windows * N * N * self.proj.weight.data.shape[1]
@@ -109,8 +107,8 @@ class SwinBlock(Layer):
     what came round from the other side. Windows that do not divide the map are padded with zeros behind norm1.
 
     input_resolution: (rows, columns) of the map that windows and mask are made for; maps of other sizes are taken.
-    window_size:      int or (rows, columns). Along an axis that is no longer the window shrinks to it, unshifted,
-                      unless always_partition.
+    window_size:      int or (rows, columns). Along an axis where the map is not longer than the window, the window
+                      shrinks to the map and is not shifted, unless always_partition.
     pad_first:        pad before the shift, and rather than shrink the window, as torchvision does; else as timm does.
     """
 
@@ -137,7 +135,7 @@ class SwinBlock(Layer):
     ):
         dtype, rng, norm_layer = as_dtype(dtype), make_rng(seed), norm_layer or swin_norm
         self.dim, self.input_resolution, self.pad_first = dim, pair(input_resolution, "input_resolution"), pad_first
-        self.window_size, self.shift_size = pair(window_size, "window_size"), _shift(shift_size)
+        self.window_size, self.shift_size = pair(window_size, "window_size"), pair(shift_size, "shift_size", least=0)
         if not always_partition:
             self._fit_windows()
         self.norm1 = norm_layer(dim, dtype=dtype)
@@ -237,6 +235,7 @@ class SwinStage(Layer):
     def __init__(
         self, downsample: PatchMerging | None, blocks: Iterable[SwinBlock], *, dtype: str = "float32", seed: Seed = 0
     ):
+        super().__init__(dtype=dtype, seed=seed)
         self.downsample, self.blocks = downsample or Identity(), Sequence(blocks)
 
     def forward(self, x, tape=FORGET):
@@ -271,13 +270,6 @@ class MapHead(Layer):
 def swin_norm(dim: int, *, dtype: str = "float32") -> LayerNorm:
     """Swin's LayerNorm, whose ε is PyTorch's 1e-5."""
     return LayerNorm(dim, 1e-5, dtype=dtype)
-
-
-def _shift(size):
-    both = tuple(size) if isinstance(size, (tuple, list)) else (size, size)
-    if len(both) != 2 or not all(isinstance(side, (int, np.integer)) and side >= 0 for side in both):
-        raise ConfigError(f"shift_size must be an int of at least 0 or (rows, columns), got {size!r}")
-    return both
 
 
 def _check_map(layer, x, width):

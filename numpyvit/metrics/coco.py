@@ -13,6 +13,7 @@ A true box that is not counted (a crowd, or one outside the range of sizes) may 
 not counted either. A crowd may be matched many times.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +45,7 @@ class Matches:
     counted: np.ndarray  # (A,): true boxes that are to be found
 
 
-def coco_figures(images):
+def coco_figures(images: Sequence[Mapping[int, tuple[Boxes, Boxes]]]) -> dict[str, float | None]:
     """{"AP", "AP50", …: value, or None where no true box is counted} of [{class: (found, true)}, …], one dict an image.
 
     found, true: Boxes.
@@ -57,7 +58,7 @@ def coco_figures(images):
     return summarize(precision, recall)
 
 
-def summarize(precision, recall):
+def summarize(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:
     """COCO's twelve figures: means over what is not -1. precision (K, A, T, 101), recall (K, A, T, M)."""
     figures = {
         "AP": _mean(precision[:, 0]),
@@ -78,7 +79,7 @@ def _mean(values):
 # ---- 1. matching ----------------------------------------------------------------------------------------------------
 
 
-def box_iou(found, true, crowd):
+def box_iou(found: np.ndarray, true: np.ndarray, crowd: np.ndarray) -> np.ndarray:
     """(D, G) intersection over union of boxes (left, top, width, height).   I/(F + T − I);   I/F for a crowd."""
     low = np.maximum(found[:, None, :2], true[None, :, :2])
     high = np.minimum((found[:, :2] + found[:, 2:])[:, None], (true[:, :2] + true[:, 2:])[None])
@@ -89,7 +90,7 @@ def box_iou(found, true, crowd):
     return np.divide(shared, union, out=np.zeros_like(shared), where=shared > 0)
 
 
-def match(found, true):
+def match(found: Boxes, true: Boxes) -> Matches:
     """Matches of found boxes with the true boxes of one image and class."""
     order = np.argsort(-found.scores, kind="stable")[: COUNTS[-1]]
     low, high = np.array(list(AREAS.values())).T[..., None]  # A, 1

@@ -1,16 +1,18 @@
 """The score of a detector, from what it found and what is true."""
 
 import importlib.util
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..errors import InputError, ShapeError
+from ..functional import box_cxcywh_to_xyxy
 from .coco import Boxes, coco_figures
 
 _OF_EACH_BOX = ("scores", "labels", "boxes", "area", "iscrowd")  # keys of predictions and targets that the score reads
 
 
-def score_detections(predictions, targets) -> dict:
+def score_detections(predictions: Sequence[Mapping], targets: Sequence[Mapping]) -> dict[str, float | None]:
     """COCO's twelve figures: AP, AP50, AP75, AP_small, AP_medium, AP_large, AR_1, AR_10, AR_100, AR_small, …
 
     predictions: [{"scores": (n,), "labels": (n,), "boxes": (n, 4)}, …], one dict an image, boxes left, top, right,
@@ -32,7 +34,7 @@ def score_detections(predictions, targets) -> dict:
     return coco_figures([_by_class(*pair) for pair in zip(found, true)])
 
 
-def score_by_class(predictions, targets) -> dict:
+def score_by_class(predictions: Sequence[Mapping], targets: Sequence[Mapping]) -> dict[int, dict]:
     """{label: {"boxes": how many are to be found, "AP": …, and the other figures of score_detections}}.
 
     Of each label that occurs in the targets; boxes in crowds are not to be found.
@@ -52,14 +54,12 @@ def _only(label, image):
     return image | {key: np.asarray(image[key])[chosen] for key in _OF_EACH_BOX if key in image}
 
 
-def to_pixels(boxes, size):
+def to_pixels(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Boxes (n, 4) center x, center y, width, height in 0..1 -> left, top, right, bottom in pixels, float64.
 
     size: (height, width) of the image.
     """
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    center, half = boxes[:, :2], boxes[:, 2:] / 2
-    return np.concatenate([center - half, center + half], axis=1) * np.tile(size[::-1], 2)
+    return box_cxcywh_to_xyxy(np.asarray(boxes, np.float64).reshape(-1, 4)) * np.tile(size[::-1], 2)
 
 
 def _found(prediction, image):

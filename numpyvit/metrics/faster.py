@@ -3,7 +3,7 @@
 from .coco import COUNTS, coco_figures, summarize
 
 
-def faster_figures(found, true):
+def faster_figures(found: list[tuple], true: list[tuple]) -> dict[str, float | None]:
     """As coco_figures. found, true: (labels, Boxes) of each image."""
     from faster_coco_eval import COCO, COCOeval_faster
 

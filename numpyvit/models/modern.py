@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+from ..core import Seed
 from ..layers import Block, DynamicEmbed, DynamicPatchEmbed, Embed, PatchEmbed
 from .model import IMAGENET
 from .vit import VisionTransformer
@@ -33,7 +34,7 @@ class ModernVisionTransformer(VisionTransformer):
         pre_norm: bool = False,
         dynamic_img_size: bool = False,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
         **options,
     ):
         tokens = dict(cls_token=class_token, reg_tokens=reg_tokens, no_embed_class=no_embed_class, pre_norm=pre_norm)

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ..core import Layer
+from ..core import Layer, Seed
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..weights.adapt import load_pretrained
@@ -79,7 +79,7 @@ def create_model(
     name: str,
     pretrained: str | os.PathLike | None = None,
     *,
-    seed=0,
+    seed: Seed = 0,
     dtype: str = "float32",
     device: str = "cpu",
     grad_checkpointing: bool = False,

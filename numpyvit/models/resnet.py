@@ -3,8 +3,12 @@
 Shapes: B batch, C channels, H×W pixels, K classes; stage s, 1 to 4, has maps of (H/2^(s+1), W/2^(s+1)), rounded up.
 """
 
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
 from ..backend import array_module
-from ..core import FORGET, Seed, as_dtype, make_rng
+from ..core import FORGET, Layer, Seed, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import BasicBlock, Bottleneck, FrozenBatchNorm2d, Sequence, Stem
@@ -68,7 +72,7 @@ class ResNet(Model):
         width: int = 64,
         img_size: int | tuple[int, int] = 224,
         replace_stride_with_dilation: tuple[bool, bool, bool] = (False, False, False),
-        norm_layer=FrozenBatchNorm2d,
+        norm_layer: Callable[..., Layer] = FrozenBatchNorm2d,
         *,
         dtype: str = "float32",
         seed: Seed = 0,
@@ -141,7 +145,7 @@ class ResNet(Model):
         return None if dx is None or not tape.reaches(self.stem) else self.stem.backward(dx, tape)
 
     @property
-    def stages(self):
+    def stages(self) -> list[Sequence]:
         """layer1 to layer4, each a Sequence of blocks."""
         return [self.layer1, self.layer2, self.layer3, self.layer4]
 
@@ -167,7 +171,7 @@ class ResNet(Model):
         for stage in self.stages:
             stage.set_recompute(enable)
 
-    def load_state_dict(self, mapping, strict=True):
+    def load_state_dict(self, mapping: Mapping[str, np.ndarray], strict: bool = True) -> tuple[list[str], list[str]]:
         """As for every layer; how many batches a batch norm has seen, which torchvision's files hold, is left out."""
         return super().load_state_dict(
             {name: array for name, array in mapping.items() if not name.endswith("num_batches_tracked")}, strict

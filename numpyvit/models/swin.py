@@ -9,15 +9,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..core import FORGET, Layer, as_dtype, make_rng
+from ..backend import Array
+from ..core import FORGET, Layer, Seed, Tape, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
-from ..errors import ConfigError
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
 from ..layers.window import swin_norm
 from ..weights.swin import fit_windows
+from .checks import check_patch, check_sizes, places
 from .model import IMAGENET, Model
 from .swin_sizes import coarser, count_parameters, stage_sizes
-from .vit import check_patch, check_sizes
 
 
 class SwinTransformer(Model):
@@ -67,7 +67,7 @@ class SwinTransformer(Model):
         dynamic_img_size: bool = False,
         pad_first: bool = False,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         norm_layer, made = norm_layer or swin_norm, dict(dtype=as_dtype(dtype), seed=make_rng(seed))
         patches = DynamicPatchEmbed if dynamic_img_size or not strict_img_size else PatchEmbed
@@ -146,29 +146,28 @@ class SwinTransformer(Model):
             return None
         return self.patch_embed.backward(dy.reshape(len(dy), -1, dy.shape[-1]), tape)
 
-    def forward_features(self, x):
+    def forward_features(self, x: Array) -> Array:
         """The last map behind the norm, as timm returns it: (B, rows, columns, num_features)."""
         return self.norm(self.features(x))
 
-    def forward_intermediates(self, x, indices: Iterable[int] | None = None, norm: bool = False) -> list:
+    def forward_intermediates(self, x: Array, indices: Iterable[int] | None = None, norm: bool = False) -> list[Array]:
         """The pyramid: the map after each stage, or after those in `indices` (negative ones count from the end).
 
         norm: put the last one through the norm. -> list of (B, width, rows, columns), as timm has them.
         """
-        stages = len(self.layers)
-        wanted = range(stages) if indices is None else [i + stages if i < 0 else i for i in indices]
-        if not all(0 <= i < stages for i in wanted):
-            raise ConfigError(f"indices must name stages 0..{stages - 1}, got {list(indices)}")
+        wanted = places(indices, len(self.layers), "stages")
         found = self.layers.outputs(self._embed(x, FORGET))
         if norm:
             found[-1] = self.norm(found[-1])
         return [found[i].transpose(0, 3, 1, 2) for i in wanted]
 
     @property
-    def attention_layers(self):
+    def attention_layers(self) -> list[Layer]:
         return [block.attn for stage in self.layers for block in stage.blocks]
 
-    def attention_on_grid(self, tape, image_size, patch=None):
+    def attention_on_grid(
+        self, tape: Tape, image_size: tuple[int, int], patch: tuple[int, int] | None = None
+    ) -> list[Array]:
         """What a pass on a tape with record_all looked at, block by block: [(B, heads, rows, columns), …].
 
         The maps are those of SwinBlock.attention_on_map; patch: (row, column) on the grid of patches, whose token is
@@ -211,7 +210,7 @@ class NarrowSwinTransformer(SwinTransformer):
     Matrices in the stages start at 1/√in instead of timm's 0.02, as in NarrowVisionTransformer.
     """
 
-    def __init__(self, *args, seed=0, **options) -> None:
+    def __init__(self, *args, seed: Seed = 0, **options) -> None:
         super().__init__(*args, seed=seed, **options)
         for _, layer in self.layers.named_layers():
             if isinstance(layer, Linear):

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from ..core import FORGET, Layer, as_dtype, make_rng
+from ..backend import Array
+from ..core import FORGET, Layer, Seed, Tape, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..layers import AverageHead, Block, ClassHead, DistilledHead, Embed, LayerNorm, PatchEmbed, Sequence
 from ..layers.activations import GELU
 from ..weights.adapt import fit_pos_embed
+from .checks import check_patch, check_sizes, places
 from .model import Model
 from .vit_sizes import BASE, HUGE, LARGE, SMALL, TINY, count_parameters, sizes
 
@@ -60,7 +62,7 @@ class VisionTransformer(Model):
         embed: Callable[..., Embed] = Embed,
         block: Callable[..., Block] = Block,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         check_sizes(
             num_classes,
@@ -111,27 +113,26 @@ class VisionTransformer(Model):
         dy = self.blocks.backward(dy, tape)
         return self.embed.backward(dy, tape) if tape.reaches(self.embed) else None
 
-    def forward_features(self, x):
+    def forward_features(self, x: Array) -> Array:
         """The tokens after the last block and the norm, as timm returns them: (B, T+N, D)."""
         return self.classifier.normalized(self.features(x))
 
-    def forward_intermediates(self, x, indices: Iterable[int] | None = None, norm: bool = False) -> list:
+    def forward_intermediates(self, x: Array, indices: Iterable[int] | None = None, norm: bool = False) -> list[Array]:
         """The tokens after each block, or after those in `indices` (negative ones count from the end).
 
         norm: put each through the final norm. -> list of (B, T+N, D).
         """
-        depth = len(self.blocks)
-        wanted = range(depth) if indices is None else [i + depth if i < 0 else i for i in indices]
-        if not all(0 <= i < depth for i in wanted):
-            raise ConfigError(f"indices must name blocks 0..{depth - 1}, got {list(indices)}")
+        wanted = places(indices, len(self.blocks), "blocks")
         found = self.blocks.outputs(self.embed(x))
         return [self.classifier.normalized(found[i]) if norm else found[i] for i in wanted]
 
     @property
-    def attention_layers(self):
+    def attention_layers(self) -> list[Layer]:
         return [block.attn for block in self.blocks]
 
-    def attention_on_grid(self, tape, image_size, patch=None):
+    def attention_on_grid(
+        self, tape: Tape, image_size: tuple[int, int], patch: tuple[int, int] | None = None
+    ) -> list[Array]:
         """What a pass on a tape with record_all looked at, block by block: [(B, H, rows, columns), …], 1 an even share.
 
         The class token's attention to the patches, or that of patch=(row, column); without a class token, the mean over
@@ -166,25 +167,6 @@ class VisionTransformer(Model):
     count_parameters = staticmethod(count_parameters)
 
 
-def check_sizes(num_classes: int, *, hidden: float, **sizes: int) -> None:
-    """Errors: ConfigError where a size is not an int of at least 1, or num_classes is negative."""
-    for name, value in sizes.items():
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise ConfigError(f"{name} must be an int of at least 1, got {value!r}")
-    if not isinstance(num_classes, (int, np.integer)) or num_classes < 0:
-        raise ConfigError(f"num_classes must be an int of at least 0, got {num_classes!r}")
-    if not hidden >= 1:
-        raise ConfigError(f"mlp_ratio must leave at least one hidden unit, got {hidden} of them")
-
-
-def check_patch(patch, grid):
-    """Errors: ConfigError where (row, column), counted from 0, lies outside the grid of patches."""
-    if len(patch) != 2 or not all(0 <= place < side for place, side in zip(patch, grid)):
-        rows, columns = grid
-        raise ConfigError(f"patch {tuple(patch)} lies outside the grid of {rows} rows and {columns} columns")
-    return tuple(patch)
-
-
 class NarrowVisionTransformer(VisionTransformer):
     """A VisionTransformer of a few dozen to a few hundred units of width, to be trained from scratch.
 
@@ -194,7 +176,7 @@ class NarrowVisionTransformer(VisionTransformer):
     at 95% instead of 76%.
     """
 
-    def __init__(self, *args, seed=0, **options) -> None:
+    def __init__(self, *args, seed: Seed = 0, **options) -> None:
         super().__init__(*args, seed=seed, **options)
         for block in self.blocks:
             for _, parameter in block.named_parameters():

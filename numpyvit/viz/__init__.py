@@ -1,4 +1,4 @@
-"""Pictures of a run and of what a model looks at."""
+"""Curves of a run, attention maps of a model, boxes on images."""
 
 from .attention import (
     attends_to_all,

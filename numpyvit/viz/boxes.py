@@ -1,11 +1,14 @@
 """Boxes on images: what a detector found, solid, with class and score; what is true, dashed."""
 
 import io
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..errors import ShapeError
 from ..files.atomic import write_atomically
+from ..functional import box_cxcywh_to_xyxy
 from .sheet import column_count, enlarged, write_line
 
 _GAP, _LINE = 12, 24
@@ -28,13 +31,13 @@ _WHITE = (255, 255, 255)
 
 
 def draw_boxes(
-    images,
-    path,
-    classes,
+    images: Sequence[np.ndarray],
+    path: str | os.PathLike,
+    classes: Sequence[str],
     *,
-    found=None,
-    true=None,
-    sizes=None,
+    found: Sequence[Mapping] | None = None,
+    true: Sequence[Mapping] | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
     least: float = 0.5,
     title: str = "",
     tile_size: int = 480,
@@ -45,13 +48,13 @@ def draw_boxes(
     score_detections, boxes left, top, right, bottom in pixels of an image of sizes[i], (height, width); default the
     image's own. Those scored below `least` are not drawn. true: [{"labels", "boxes"}, …] as of a detection set, boxes
     center x, center y, width, height in 0..1. tile_size: pixels of an image's longer side on the sheet.
-    Errors: ShapeError where there are no images, or not as many of one as of the other.
+    Errors: ShapeError where there are no images, or not one of each for every image.
     """
     from PIL import Image, ImageDraw, ImageFont
 
     for name, values in (("found", found), ("true", true), ("sizes", sizes)):
         if not len(images) or (values is not None and len(values) != len(images)):
-            raise ShapeError(f"{len(images)} images and {len(values or ())} {name}; expected as many, and one at least")
+            raise ShapeError(f"{len(images)} images and {len(values or ())} {name}; expected as many, at least one")
     tiles = [
         with_boxes(image, classes, f, t, size, least, tile_size)
         for image, f, t, size in zip(images, *(values or [None] * len(images) for values in (found, true, sizes)))
@@ -74,7 +77,15 @@ def draw_boxes(
     write_atomically(path, buffer.getvalue())
 
 
-def with_boxes(image, classes, found=None, true=None, size=None, least: float = 0.5, tile_size: int = 480):
+def with_boxes(
+    image: np.ndarray,
+    classes: Sequence[str],
+    found: Mapping | None = None,
+    true: Mapping | None = None,
+    size: tuple[int, int] | None = None,
+    least: float = 0.5,
+    tile_size: int = 480,
+):
     """One image with its boxes, as a Pillow image whose longer side is tile_size. Arguments: see draw_boxes.
 
     A box's color says its class; where found boxes are given too, true ones are white and have no tags.
@@ -105,8 +116,7 @@ def _places(true, tile_size):
     """[(label, left, top, right, bottom on the tile), …] of true boxes."""
     if true is None:
         return []
-    x, y, w, h = np.asarray(true["boxes"], float).reshape(-1, 4).T
-    corners = np.stack([x - w / 2, y - h / 2, x + w / 2, y + h / 2], axis=1)
+    corners = box_cxcywh_to_xyxy(np.asarray(true["boxes"], float).reshape(-1, 4))
     boxes = np.clip(corners, 0, 1) * np.tile(tile_size, 2)
     return list(zip(np.asarray(true["labels"]).tolist(), boxes.tolist()))
 

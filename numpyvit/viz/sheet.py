@@ -14,12 +14,12 @@ from ..errors import ShapeError
 from ..files.atomic import write_atomically
 
 _GAP, _LINE, _FOOT = 12, 24, 66
-_NEAREST = 4  # images enlarged more than so many times keep their pixels' edges
+_NEAREST = 4  # images enlarged by more than this factor keep sharp pixel edges
 _OCTAVES = 6  # the longest scale goes from a value to 64 times that value
 _DARKEST = 0.65  # what the darkest pixels leave of a color: the map is to be seen first, the image through it
-_GREY = (0.299, 0.587, 0.114)
+_GRAY = (0.299, 0.587, 0.114)
 # from white through matplotlib's magma, reversed and without its darkest end: equal steps of lightness
-_COLOURS = np.array(
+_COLORS = np.array(
     [(255, 255, 255), (254, 202, 141), (253, 150, 104), (241, 96, 93), (205, 64, 113), (158, 47, 127), (114, 31, 129)]
 )
 
@@ -115,13 +115,13 @@ def enlarged(pixels, tile_size):
 
 def _lightened(image):
     """(H, W, 1) in _DARKEST..1: the image in gray with its contrast spread out, light enough to be colored."""
-    gray = np.asarray(image, np.float32) @ np.array(_GREY, np.float32)
+    gray = np.asarray(image, np.float32) @ np.array(_GRAY, np.float32)
     low, high = np.quantile(gray, [0.01, 0.99])
     return _DARKEST + (1 - _DARKEST) * np.clip((gray - low) / max(float(high - low), 1e-6), 0, 1)[..., None]
 
 
-def column_count(count, aspect):
-    """How many tiles stand in a row: few places left empty, and a sheet half as wide again as high."""
+def column_count(count: int, aspect: float) -> int:
+    """How many tiles stand in a row: few places left empty, and a sheet one and a half times as wide as high."""
 
     def cost(columns):
         rows = -(-count // columns)
@@ -149,8 +149,8 @@ def _colored(light, share):
 
 def _colors(share):
     """(..., 3) in 0..255 for values in 0..1; what lies outside gets the color of the end."""
-    places = np.linspace(0, 1, len(_COLOURS))
-    return np.stack([np.interp(share, places, channel) for channel in _COLOURS.T], axis=-1)
+    places = np.linspace(0, 1, len(_COLORS))
+    return np.stack([np.interp(share, places, channel) for channel in _COLORS.T], axis=-1)
 
 
 def _draw_outline(draw, place, size, outline):

@@ -61,7 +61,7 @@ def put_weights(model: Layer, arrays: dict, notes: dict, origin: str, path: str 
     bias = arrays.get(f"{heads[0]}bias")
     if bias is not None and bias.size == 1000:
         cfg = {**cfg, "classes": imagenet_classes()}
-    model.pretrained_cfg = _preparation(cfg, arrays, notes, origin, path)
+    model.pretrained_cfg = _pretrained_cfg(cfg, arrays, notes, origin, path)
 
 
 def _check_fit(kind, own, given, path):
@@ -82,11 +82,11 @@ def _check_fit(kind, own, given, path):
             raise CheckpointError(f"{path}: {name} holds NaN or infinity; choose weights from before that")
 
 
-def _preparation(cfg, arrays, notes, origin, path):
+def _pretrained_cfg(cfg, arrays, notes, origin, path):
     """What the file says of how its images were prepared, and the model's pretrained_cfg for the rest."""
     if "recipe" in notes:
         cfg = {**cfg, "crop_pct": 1.0}  # trained here, on whole images if nothing else is said
-    elif origin == "huggingface" and "dist_token" not in arrays:  # its ViT squashes images; its DeiT crops as others
+    elif origin == "huggingface" and "dist_token" not in arrays:  # its ViT resizes without a crop, its DeiT crops
         cfg = {**cfg, **Preprocessing(interpolation="squash").as_dict()}
     try:
         preprocessing = Preprocessing.of({**cfg, **{name: value for name, value in notes.items() if value is not None}})

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
 import struct
+from collections.abc import Mapping
 
 import numpy as np
 
+from ..core import Layer
 from ..errors import CheckpointError
 from ..files.atomic import to_json, write_atomically
 from .containers import budget_for, naming, read_container
@@ -15,7 +18,7 @@ from .reading import parse_json
 _STATE_TIMES = 64  # a state's bound of memory over its size: a long run's records outgrow a small model's weights
 
 
-def save_checkpoint(path, model, **notes):
+def save_checkpoint(path: str | os.PathLike, model: Layer, **notes) -> None:
     """Write the model's weights, and in the metadata what is needed to build it again.
 
     notes: JSON-able values to keep beside, such as classes, mean and std.
@@ -24,7 +27,7 @@ def save_checkpoint(path, model, **notes):
     save_tensors(path, model.state_dict(), {**({"recipe": recipe} if recipe else {}), **notes})
 
 
-def load_checkpoint(path):
+def load_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """{timm's name: array} of a weight file of any common origin (see read_checkpoint).
 
     Errors: CheckpointError where it is missing, damaged, of another format, or would have to execute something.
@@ -32,12 +35,12 @@ def load_checkpoint(path):
     return read_checkpoint(path)[0]
 
 
-def read_notes(path):
+def read_notes(path: str | os.PathLike) -> dict:
     """What a numpyvit checkpoint says of itself: recipe, classes, mean, std, accuracy; {} in files of others."""
     return read_checkpoint(path)[1]
 
 
-def read_checkpoint(path):
+def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict, str]:
     """-> ({timm's name: array}, notes, origin).
 
     Containers: safetensors, .npz, PyTorch's zip (.pth, .pt, .bin). Names: timm and DeiT, torchvision, Hugging Face,
@@ -54,7 +57,7 @@ def read_checkpoint(path):
     return arrays, notes, origin
 
 
-def save_tensors(path, tensors, notes):
+def save_tensors(path: str | os.PathLike, tensors: Mapping[str, np.ndarray], notes: Mapping) -> None:
     """Write arrays and JSON-able notes as one safetensors file, whole or not at all, with a checksum over both.
 
     Equal arrays and notes make equal files, byte for byte.
@@ -75,7 +78,7 @@ def _with_sorted_header(data):
     return b"".join([struct.pack("<Q", len(header)), header, memoryview(data)[8 + length :]])
 
 
-def load_tensors(path):
+def load_tensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict]:
     """-> ({name: array} under the file's own names, notes) of a file that save_tensors wrote; verifies its checksum."""
     return _load(path, budget_for(path, _STATE_TIMES))[:2]
 

@@ -7,11 +7,13 @@ be right ends in a CheckpointError.
 import contextlib
 import io
 import math
+import os
 import pathlib
 import re
 import stat
 import struct
 import zipfile
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from .torch_files import pickle_name, read_torch
 _LEGACY_TORCH = b"\x80\x02\x8a\x0a"
 
 
-def budget_for(path, times=2):
+def budget_for(path: str | os.PathLike, times: int = 2) -> Budget:
     """What reading a weight file may hold at a time: `times` its size (widening doubles bfloat16) and 48 MiB.
 
     Errors: CheckpointError where there is no such file.
@@ -45,7 +47,7 @@ def budget_for(path, times=2):
 
 
 @contextlib.contextmanager
-def naming(path):
+def naming(path: str | os.PathLike) -> Iterator[None]:
     """While open, whatever a damaged file leads to becomes a CheckpointError that names the file."""
     try:
         yield
@@ -63,7 +65,9 @@ def naming(path):
         ) from None
 
 
-def read_container(path, budget=None):
+def read_container(
+    path: str | os.PathLike, budget: Budget | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str], str]:
     """-> (arrays by name, metadata, container), container one of "safetensors", "npz", "torch"."""
     budget = budget or budget_for(path)
     with naming(path):

@@ -1,10 +1,9 @@
-"""DETR's weights as its own code and Hugging Face name them, brought to the names of its code."""
+"""DETR's weights as its own code and Hugging Face name them, translated to the names of its code."""
 
 import re
 
-import numpy as np
-
-from ..errors import CheckpointError
+from ..files.budget import Budget
+from .renaming import renamed, stacked
 
 _UNUSED = ("num_batches_tracked",)
 
@@ -43,26 +42,18 @@ def is_detr(arrays: dict) -> bool:
     } <= arrays.keys()
 
 
-def to_official(arrays: dict) -> dict:
+def to_official(arrays: dict, budget: Budget | None = None) -> dict:
     """{official name: array}. Hugging Face has the projections of queries, keys and values apart: they are stacked.
 
-    Errors: CheckpointError where one of the three is missing, or their shapes differ.
+    budget: what stacking may take. Errors: CheckpointError where one of the three is missing, or their shapes differ.
     """
     result, parts = {}, {}
     for name, array in arrays.items():
+        name = renamed(name, _NAMES)
         if name.endswith(_UNUSED):
             continue
-        for pattern, replacement in _NAMES:
-            name = re.sub(pattern, replacement, name)
         if match := re.fullmatch(r"(.*_attn)\.([qkv])_proj\.(weight|bias)", name):
-            parts.setdefault(f"{match[1]}.in_proj_{match[3]}", {})[match[2]] = array
+            parts[f"{match[1]}.in_proj_{match[3]}", match[2]] = array
         else:
             result[name] = array
-    for name, three in parts.items():
-        if three.keys() != {*"qkv"}:
-            raise CheckpointError(f"{name}: there is only {', '.join(three)} of query, key and value")
-        if len({array.shape for array in three.values()}) > 1 or three["q"].ndim == 0:
-            shapes = ", ".join(str(three[part].shape) for part in "qkv")
-            raise CheckpointError(f"{name}: query, key and value have shapes {shapes}, which differ")
-        result[name] = np.concatenate([three[part] for part in "qkv"])
-    return result
+    return result | stacked(parts, budget or Budget())

@@ -1,4 +1,4 @@
-"""The names that each library gives to a ViT's weights, brought to timm's."""
+"""The names that each library gives to a ViT's weights, translated to timm's."""
 
 import math
 import re
@@ -8,11 +8,12 @@ import numpy as np
 from ..errors import CheckpointError
 from ..files.budget import Budget
 from . import detr, resnet, swin
+from .renaming import renamed, stacked
 
 _UNUSED = ("pooler.", "mask_token", "num_batches_tracked")  # parts of published files that no classifier has
 
 
-def to_timm(arrays, budget=None):
+def to_timm(arrays: dict[str, np.ndarray], budget: Budget | None = None) -> tuple[dict[str, np.ndarray], str]:
     """-> ({timm's name: array}, origin), origin one of "timm", "torchvision", "huggingface", "google", "swin", "detr".
 
     budget: what the arrays that are made may take (see budget.py). `arrays` is emptied, so that what is stacked to a
@@ -21,22 +22,22 @@ def to_timm(arrays, budget=None):
     budget = budget or Budget()
     arrays = {name.removeprefix("module."): arrays.pop(name) for name in list(arrays)}
     if detr.is_detr(arrays):
-        return detr.to_official(arrays), "detr"
+        return detr.to_official(arrays, budget), "detr"
     if swin.is_swin(arrays):
-        return swin.to_timm(arrays), "swin"
+        return swin.to_timm(arrays, budget), "swin"
     if resnet.is_huggingface(arrays):
         return resnet.to_torchvision(arrays), "timm"
     names = {re.sub(r"^(params|opt/target)/", "", name) for name in arrays}
     if any(name.removeprefix("img/") == "embedding/kernel" for name in names):
         return _from_google(arrays, budget), "google"
     if "conv_proj.weight" in arrays:
-        return _renamed(arrays, _TORCHVISION), "torchvision"
+        return _by_first_rule(arrays, _TORCHVISION), "torchvision"
     if any(name.endswith("embeddings.patch_embeddings.projection.weight") for name in arrays):
         return _from_huggingface(arrays, budget), "huggingface"
-    return _renamed(arrays, _TIMM), "timm"
+    return _by_first_rule(arrays, _TIMM), "timm"
 
 
-def _renamed(arrays, rules):
+def _by_first_rule(arrays, rules):
     """Each name with the first rule that fits it whole; names that none fits stay."""
     result = {}
     for name, array in arrays.items():
@@ -92,15 +93,14 @@ def _from_huggingface(arrays, budget):
     pattern = re.compile(
         r"(?:encoder\.layer|layers)\.(\d+)\.attention\.(?:attention\.)?(query|key|value|[qkv]_proj)\.(weight|bias)"
     )
-    long = {"q_proj": "query", "k_proj": "key", "v_proj": "value"}
     parts, rest = {}, {}
     for name in list(arrays):
         array, name = arrays.pop(name), re.sub(r"^(vit|deit)\.", "", name)
         if match := pattern.fullmatch(name):
-            parts[match[1], match[3], long.get(match[2], match[2])] = array
+            parts[f"blocks.{match[1]}.attn.qkv.{match[3]}", match[2][0]] = array
         else:
             rest[name] = array
-    return {**_renamed(rest, _HUGGINGFACE), **_stacked(parts, budget)}
+    return {**_by_first_rule(rest, _HUGGINGFACE), **stacked(parts, budget, _block)}
 
 
 def _from_google(arrays, budget):
@@ -108,20 +108,19 @@ def _from_google(arrays, budget):
     arrays = {re.sub(r"^(params|opt/target)/(img/)?", "", name): arrays.pop(name) for name in list(arrays)}
     result, parts = {}, {}
     for name in list(arrays):
-        array, new = arrays.pop(name), name
-        for pattern, replacement in _GOOGLE:
-            new = re.sub(f"^{pattern}", replacement, new)
+        array, new = arrays.pop(name), renamed(name, _GOOGLE)
         new = re.sub(r"/(scale|kernel)$", ".weight", new).replace("/bias", ".bias")
         if match := re.fullmatch(r"blocks\.(\d+)\.attn\.(query|key|value)\.(weight|bias)", new):
             leading = 1 if match[3] == "weight" else 0  # (D, H, D/H) -> (D, D) and (H, D/H) -> (D)
-            parts[match[1], match[3], match[2]] = _joined(name, array, leading, array.ndim, budget).T
+            joined = _joined(name, array, leading, array.ndim, budget)
+            parts[f"blocks.{match[1]}.attn.qkv.{match[3]}", match[2][0]] = joined.T
         elif new.endswith("attn.proj.weight"):
             result[new] = _joined(name, array, 0, array.ndim - 1, budget).T  # (H, D/H, D) -> (D, D)
         elif name == "embedding/kernel":
             result[new] = _of_rank(4, name, array).transpose(3, 2, 0, 1)
         else:
             result[new] = array.T if name.endswith("kernel") else array
-    return {**result, **_stacked(parts, budget)}
+    return {**result, **stacked(parts, budget, _block)}
 
 
 def _joined(name, array, start, stop, budget):
@@ -142,34 +141,21 @@ def _of_rank(rank, name, array):
 
 
 _GOOGLE = [
-    (r"Transformer/encoder_norm", "norm"),
-    (r"Transformer/encoderblock_(\d+)/", r"blocks.\1."),
-    (r"(blocks\.\d+\.)LayerNorm_0", r"\1norm1"),
-    (r"(blocks\.\d+\.)LayerNorm_[12]", r"\1norm2"),
-    (r"(blocks\.\d+\.)MlpBlock_\d/Dense_0", r"\1mlp.fc1"),
-    (r"(blocks\.\d+\.)MlpBlock_\d/Dense_1", r"\1mlp.fc2"),
-    (r"(blocks\.\d+\.)MultiHeadDotProductAttention_\d/out", r"\1attn.proj"),
-    (r"(blocks\.\d+\.)MultiHeadDotProductAttention_\d/", r"\1attn."),
-    (r"pre_logits", "pre_logits.fc"),
-    (r"embedding/", "patch_embed.proj/"),
-    (r"cls$", "cls_token"),
-    (r"(?:Transformer/posembed_input/)?pos_embedding$", "pos_embed"),
+    (r"^Transformer/encoder_norm", "norm"),
+    (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
+    (r"^(blocks\.\d+\.)LayerNorm_0", r"\1norm1"),
+    (r"^(blocks\.\d+\.)LayerNorm_[12]", r"\1norm2"),
+    (r"^(blocks\.\d+\.)MlpBlock_\d/Dense_0", r"\1mlp.fc1"),
+    (r"^(blocks\.\d+\.)MlpBlock_\d/Dense_1", r"\1mlp.fc2"),
+    (r"^(blocks\.\d+\.)MultiHeadDotProductAttention_\d/out", r"\1attn.proj"),
+    (r"^(blocks\.\d+\.)MultiHeadDotProductAttention_\d/", r"\1attn."),
+    (r"^pre_logits", "pre_logits.fc"),
+    (r"^embedding/", "patch_embed.proj/"),
+    (r"^cls$", "cls_token"),
+    (r"^(?:Transformer/posembed_input/)?pos_embedding$", "pos_embed"),
 ]
 
 
-def _stacked(parts, budget):
-    """{(layer, "weight" or "bias", part): array} -> {timm's name of qkv: array}, emptying `parts` layer by layer."""
-    result = {}
-    for layer, kind in dict.fromkeys((layer, kind) for layer, kind, _ in parts):
-        try:
-            three = [parts.pop((layer, kind, part)) for part in ("query", "key", "value")]
-        except KeyError as missing:
-            raise CheckpointError(f"block {layer} lacks its {missing.args[0][2]} {kind}") from None
-        first, rank = three[0], 2 if kind == "weight" else 1
-        if any(array.ndim != rank or array.shape[1:] != first.shape[1:] for array in three):
-            shapes = ", ".join(str(array.shape) for array in three)
-            raise CheckpointError(f"block {layer}: query, key and value {kind} have shapes {shapes}, which differ")
-        rows = sum(len(array) for array in three)
-        qkv = budget.empty((rows, *first.shape[1:]), np.result_type(*three))
-        result[f"blocks.{layer}.attn.qkv.{kind}"] = np.concatenate(three, out=qkv)
-    return result
+def _block(name):
+    """What errors call the block of a weight: blocks.1.attn.qkv.weight -> block 1."""
+    return f"block {name.split('.')[1]}"

@@ -1,6 +1,6 @@
-"""ResNet's weights as Hugging Face names them, brought to torchvision's names."""
+"""ResNet's weights as Hugging Face names them, translated to torchvision's names."""
 
-import re
+from .renaming import renamed
 
 _NAMES = [
     (r"^resnet\.", ""),
@@ -22,10 +22,5 @@ def is_huggingface(arrays: dict) -> bool:
 
 def to_torchvision(arrays: dict) -> dict:
     """{torchvision's name: array}; what batch norms have counted is left out."""
-    result = {}
-    for name, array in arrays.items():
-        for pattern, replacement in _NAMES:
-            name = re.sub(pattern, replacement, name)
-        if not name.endswith("num_batches_tracked"):
-            result[name] = array
-    return result
+    named = {renamed(name, _NAMES): array for name, array in arrays.items()}
+    return {name: array for name, array in named.items() if not name.endswith("num_batches_tracked")}

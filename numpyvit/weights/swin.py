@@ -1,13 +1,16 @@
-"""Swin's weights as Microsoft, timm, torchvision and Hugging Face name them, brought to timm's names and sizes."""
+"""Swin's weights as Microsoft, timm, torchvision and Hugging Face name them, translated to timm's names and sizes."""
 
 import math
 import re
 
 import numpy as np
 
+from ..core import Layer
 from ..errors import CheckpointError
+from ..files.budget import Budget
 from ..functional.resample import bicubic, resize
 from ..layers import WindowAttention
+from .renaming import renamed, stacked
 
 _TABLE = "relative_position_bias_table"
 _UNUSED = ("relative_position_index", "attn_mask", "mask_token", "pooler.")  # derived, or in no classifier
@@ -44,26 +47,22 @@ def is_swin(arrays: dict) -> bool:
     return any(re.search(rf"(layers\.\d+\.blocks|features)\.\d+\..*{_TABLE}$", name) for name in arrays)
 
 
-def to_timm(arrays: dict) -> dict:
+def to_timm(arrays: dict, budget: Budget | None = None) -> dict:
     """{timm's name: array} of a Swin Transformer's weights.
 
     Microsoft and Hugging Face merge patches at the end of a stage, timm at the beginning of the next. Hugging Face has
-    query, key and value apart.
+    query, key and value apart. budget: what stacking them may take.
     """
     result, parts = {}, {}
     for name, array in arrays.items():
+        name = renamed(name, _NAMES)
         if any(part in name for part in _UNUSED):
             continue
-        for pattern, replacement in _NAMES:
-            name = re.sub(pattern, replacement, name)
         if match := re.fullmatch(r"(.*\.attn)\.([qkv])\.(weight|bias)", name):
-            parts.setdefault(f"{match[1]}.qkv.{match[3]}", {})[match[2]] = array
+            parts[f"{match[1]}.qkv.{match[3]}", match[2]] = array
         else:
             result[name] = array
-    for name, three in parts.items():
-        if three.keys() != {*"qkv"}:
-            raise CheckpointError(f"{name}: there is only {', '.join(three)} of query, key and value")
-        result[name] = np.concatenate([three[part] for part in "qkv"])
+    result |= stacked(parts, budget or Budget())
     if "layers.0.downsample.reduction.weight" in result:
         result = {re.sub(r"^layers\.(\d+)\.downsample", _next_stage, name): array for name, array in result.items()}
     return result
@@ -73,7 +72,7 @@ def _next_stage(match):
     return f"layers.{int(match[1]) + 1}.downsample"
 
 
-def fit_windows(model, arrays: dict) -> None:
+def fit_windows(model: Layer, arrays: dict) -> None:
     """Resize the tables of relative position bias to the model's windows: bicubic, as Microsoft's code does."""
     for path, layer in model.named_layers():
         name = f"{path}.{_TABLE}"

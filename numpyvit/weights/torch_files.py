@@ -1,12 +1,13 @@
 """PyTorch's files since 1.6: a zip of a pickle, which names tensors, and of the storages that the tensors lie in."""
 
 import math
+import zipfile
 
 import numpy as np
 
 from ..errors import CheckpointError
 from ..files import pickles
-from ..files.budget import ARRAY
+from ..files.budget import ARRAY, Budget
 from .reading import check_shape, read_numbers
 
 _STORAGES = {
@@ -17,12 +18,12 @@ _STORAGES = {
 _PAIR = 256  # bytes that a key and its value take in a dict
 
 
-def pickle_name(archive):
+def pickle_name(archive: zipfile.ZipFile) -> str | None:
     """The name of PyTorch's pickle in a zip, None where there is none."""
     return next((name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"), None)
 
 
-def read_torch(archive, budget):
+def read_torch(archive: zipfile.ZipFile, budget: Budget) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """-> (arrays by name, metadata), metadata {"wrapped": "model"} where the state dict lies in a dict with "model"."""
     pickle = pickle_name(archive)
     folder = pickle.removesuffix("data.pkl")

@@ -9,13 +9,16 @@ Shapes: B images of a piece, C and O channels in and out, H'×W' rows and column
 
 import numpy as np
 
+from ...backend import Array
 from .. import kernel
+
+Size = tuple[int, int]  # rows, columns
 
 _COLUMNS = 1024
 
 
 @kernel("conv2d", np, "fd", tolerance=5e-6, gain=1.3)
-def conv2d(x, weight, bias, stride, padding, dilation):
+def conv2d(x: Array, weight: Array, bias: Array | None, stride: Size, padding: Size, dilation: Size) -> Array:
     O, C, kh, kw = weight.shape
     if (kh, kw) == (1, 1) and padding == (0, 0):
         return _of_one_pixel(x[:, :, :: stride[0], :: stride[1]], weight[:, :, 0, 0], bias)
@@ -35,7 +38,7 @@ def conv2d(x, weight, bias, stride, padding, dilation):
 
 
 @kernel("conv2d_weight_gradient", np, "fd", tolerance=5e-6, gain=1.1)
-def conv2d_weight_gradient(dy, x, kernel, stride, padding, dilation):
+def conv2d_weight_gradient(dy: Array, x: Array, kernel: Size, stride: Size, padding: Size, dilation: Size) -> Array:
     (kh, kw), O, C = kernel, dy.shape[1], x.shape[1]
     dtaps = np.zeros((kh, O, kw * C), dy.dtype)
     for images, rows, columns in _pieces(x, dy.shape[2:], kernel, stride, padding, dilation):

@@ -12,8 +12,8 @@ _LEAST_EXPONENT = {"f": -80, "d": -700}  # below, exp gives numbers with which p
 
 @kernel("softmax_", np, "fd", tolerance=2e-6, gain=1.8)
 def softmax_(x: Array, axis: int = -1) -> Array:
-    """The maximum of each row is the costly part. It serves nothing where no exp can overflow or lose digits, and a
-    look at the whole array tells; where a few numbers are far below 0, as behind a mask, the sums of the rows tell."""
+    """The maximum of each row is the costly part. It is not needed where no exp can overflow or lose digits, which the
+    extremes of the whole array tell; where a few numbers are far below 0, as behind a mask, the sums of the rows do."""
     if not (x.size and x.max() < _SAFE_EXPONENT):
         return _softmax_by_maxima_(x, axis)
     if x.min() > -_SAFE_EXPONENT:
