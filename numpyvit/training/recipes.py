@@ -44,7 +44,7 @@ RECIPES = {
     "fashion-mnist": replace(MNIST, epochs=10, augment={"crop": 2, "flip": 0.5}),
     "cifar10": PHOTOS,
     "cifar100": PHOTOS,
-    "shapes": replace(BOXES, epochs=30, batch_size=32, lr=1e-3),
+    "shapes": replace(BOXES, lr=1e-3, augment={"box_flip": {"horizontal": 0.5}}),
 }
 BY_KIND = {
     "classification": PHOTOS,
