@@ -77,6 +77,13 @@ def test_position_similarity_and_filters():
     assert filters.shape == (4, 3, 4, 4) and filters.min() == 0 and filters.max() == 1
 
 
+def test_filters_and_positions_of_a_model_without_patches():
+    model = nv.create_model("resnet18", width=8)
+    assert viz.patch_filters(model, 4).shape == (4, 3, 7, 7)
+    with pytest.raises(ConfigError, match="a ResNet has no position embedding"):
+        viz.pos_embed_similarity(model)
+
+
 @pytest.mark.parametrize("in_chans", [1, 3])
 def test_the_sheet_is_drawn_at_any_size(tmp_path, rng, in_chans):
     model = tiny(in_chans=in_chans)

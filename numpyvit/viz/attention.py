@@ -128,15 +128,20 @@ def on_grid(model: Layer, row: np.ndarray) -> np.ndarray:
 
 
 def pos_embed_similarity(model: Layer) -> np.ndarray:
-    """Cosine of each patch's position embedding with every other's: (rows, columns, rows, columns)."""
+    """Cosine of each patch's position embedding with every other's: (rows, columns, rows, columns).
+
+    Errors: ConfigError for a model without one, such as a Swin.
+    """
+    if not hasattr(model, "pos_embed"):
+        raise ConfigError(f"a {type(model).__name__} has no position embedding to compare; choose a ViT or a DeiT")
     pos = to_host(model.pos_embed.data)[0, model.num_prefix_positions :]
     unit = pos / np.maximum(np.linalg.norm(pos, axis=1, keepdims=True), 1e-12)
     return (unit @ unit.T).reshape(*model.patch_embed.grid_size, *model.patch_embed.grid_size)
 
 
 def patch_filters(model: Layer, count: int = 28) -> np.ndarray:
-    """The first principal components of the patch weights, as images: (count, C, Ph, Pw) in 0..1."""
-    weight = to_host(model.patch_embed.proj.weight.data)
+    """The first principal components of the weights that meet the images, as images: (count, C, Ph, Pw) in 0..1."""
+    weight = to_host(dict(model.named_parameters())[model.image_weight].data)
     flat = weight.reshape(len(weight), -1).astype(np.float64)
     components = np.linalg.svd(flat - flat.mean(0), full_matrices=False)[2][:count]
     low, high = components.min(1, keepdims=True), components.max(1, keepdims=True)
