@@ -57,22 +57,22 @@ def call(request):
 
 
 @pytest.fixture
-def pictures(tmp_path):
-    """A folder of own pictures: two classes, bright and dark, of different sizes and modes."""
+def image_folder(tmp_path):
+    """A folder of own image_folder: two classes, bright and dark, of different sizes and modes."""
     from PIL import Image
 
     rng = np.random.default_rng(0)
     for name, low in (("bright", 150), ("dark", 0)):
-        folder = tmp_path / "pictures" / "train" / name
+        folder = tmp_path / "image_folder" / "train" / name
         folder.mkdir(parents=True)
         for i in range(10):
             pixels = rng.integers(low, low + 100, (10 + i, 12, 3)).astype(np.uint8)
             Image.fromarray(pixels).convert("RGB" if i % 2 else "L").save(folder / f"{i}.png")
-    return tmp_path / "pictures"
+    return tmp_path / "image_folder"
 
 
 @pytest.fixture
 def little_work_is_shared(monkeypatch):
-    """Small pictures and models stand for large ones, which are worth several threads and pieces."""
+    """Small image_folder and models stand for large ones, which are worth several threads and pieces."""
     monkeypatch.setattr(shards, "DEFAULT", shards.Sharding(tiny_batch=0, small_update=0))
     monkeypatch.setattr(Optimizer, "chunk_size", 500)

@@ -1,4 +1,4 @@
-"""What the pictures of attention are made of."""
+"""What the image_folder of attention are made of."""
 
 import numpy as np
 import pytest
@@ -87,8 +87,8 @@ def test_filters_and_positions_of_a_model_without_patches():
 @pytest.mark.parametrize("in_chans", [1, 3])
 def test_the_sheet_is_drawn_at_any_size(tmp_path, rng, in_chans):
     model = tiny(in_chans=in_chans)
-    picture = rng.integers(0, 256, (in_chans, 8, 12), dtype=np.uint8)
-    viz.draw_attention(model, picture / 255, picture, tmp_path / "sheet.png", "title")
+    pixels = rng.integers(0, 256, (in_chans, 8, 12), dtype=np.uint8)
+    viz.draw_attention(model, pixels / 255, pixels, tmp_path / "sheet.png", "title")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size[0] > 600 and len(set(sheet.convert("L").tobytes())) > 50
 
@@ -133,7 +133,7 @@ def test_the_caption_names_the_most_probable_class_with_its_probability(image):
 def test_maps_are_multiples_of_an_even_share(image, tmp_path, monkeypatch):
     """So that 1 is what the token would get, in every model and block, if attention were spread evenly."""
     drawn = []
-    monkeypatch.setattr(viz.attention, "draw_sheet", lambda picture, tiles, *rest, **options: drawn.extend(tiles))
+    monkeypatch.setattr(viz.attention, "draw_sheet", lambda pixels, tiles, *rest, **options: drawn.extend(tiles))
     viz.draw_attention(tiny(), image, None, tmp_path / "sheet.png")
     viz.draw_attention_map(tiny(), image, None, tmp_path / "sheet.png", layer=0, head=1)
     maps = viz.attention_maps(tiny(), image)[:, :, 0, 1:].reshape(2, 2, 2, 3) * 7  # the class token's; six patches
@@ -185,6 +185,6 @@ def test_without_a_class_token_the_grids_are_means_over_the_patches(image, tmp_p
     maps = viz.attention_maps(model, image)
     np.testing.assert_allclose(viz.attention_grids(model, image), maps[:, :, 1:, 1:].mean(2).reshape(2, 2, 2, 3) * 7)
     drawn = []
-    monkeypatch.setattr(viz.attention, "draw_sheet", lambda picture, tiles, *rest, **options: drawn.extend(tiles))
+    monkeypatch.setattr(viz.attention, "draw_sheet", lambda pixels, tiles, *rest, **options: drawn.extend(tiles))
     viz.draw_attention(model, image, None, tmp_path / "sheet.png")
     assert not any("rollout" in tile.name or "gradient" in tile.name for tile in drawn)

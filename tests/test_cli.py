@@ -78,10 +78,10 @@ def test_fine_tuning_of_the_head_alone(run, tmp_path, capsys):
     assert "no parameter is named like" in capsys.readouterr().err
 
 
-def test_own_pictures_from_published_weights_are_prepared_like_theirs(pictures, tmp_path, capsys):
+def test_own_images_from_published_weights_are_prepared_like_theirs(image_folder, tmp_path, capsys):
     weights = tmp_path / "published.npz"
     np.savez(weights, **create_model("deit_tiny_patch16_224", img_size=32).state_dict())
-    args = ("--data", pictures, "--model", "deit_tiny_patch16_224", "--img-size", 32, "--batch-size", 8)
+    args = ("--data", image_folder, "--model", "deit_tiny_patch16_224", "--img-size", 32, "--batch-size", 8)
     args += ("--pretrained", weights, "--freeze", "[!h]*")
     assert numpyvit("train", *args, "--steps", 3, "--out", tmp_path / "straight") == 0
     assert "note: " in (text := capsys.readouterr().err) and "head for 1000 classes was dropped" in text
@@ -97,14 +97,25 @@ def test_own_pictures_from_published_weights_are_prepared_like_theirs(pictures, 
     assert all(np.array_equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_own_pictures_train_and_predict(pictures, tmp_path, capsys):
+def test_own_images_train_and_predict(image_folder, tmp_path, capsys):
     out = tmp_path / "run"
-    args = ("--data", pictures, "--model", "vit_micro_patch4_32", "--img-size", 16, "--epochs", 12, "--batch-size", 8)
+    args = (
+        "--data",
+        image_folder,
+        "--model",
+        "vit_micro_patch4_32",
+        "--img-size",
+        16,
+        "--epochs",
+        12,
+        "--batch-size",
+        8,
+    )
     assert numpyvit("train", *args, "--out", out, "--warmup-steps", 2, "--ema-decay", 0.5) == 0
-    picture = pictures / "train" / "bright" / "3.png"
-    assert numpyvit("predict", picture, "--checkpoint", out / "last.safetensors") == 0
+    image = image_folder / "train" / "bright" / "3.png"
+    assert numpyvit("predict", image, "--checkpoint", out / "last.safetensors") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3] == str(picture) and lines[-2].split()[1] == "bright"
+    assert lines[-3] == str(image) and lines[-2].split()[1] == "bright"
     assert sum(float(line.split("%")[0]) for line in lines[-2:]) == pytest.approx(100, abs=0.02)
     assert numpyvit("evaluate", "--checkpoint", out / "best.safetensors") == 0
     notes = json.loads((out / "config.json").read_text())
@@ -188,7 +199,7 @@ def test_gradcheck_fails_with_a_wrong_layer(monkeypatch, capsys):
     assert "FAILED" in capsys.readouterr().out
 
 
-def test_predict_refuses_what_is_no_picture(run, tmp_path, capsys):
+def test_predict_refuses_what_is_not_an_image(run, tmp_path, capsys):
     (tmp_path / "text.png").write_text("hello")
     checkpoint = ("--checkpoint", run / "best.safetensors")
     assert numpyvit("predict", tmp_path / "text.png", *checkpoint) == 1

@@ -53,11 +53,11 @@ def test_images_of_other_channel_counts_are_taken(images):
     assert four.image_shape == (4, 8, 10) and len(four.take([])) == 0
 
 
-def test_sets_and_loaders_are_shown_without_pixels(images, pictures):
+def test_sets_and_loaders_are_shown_without_pixels(images, image_folder):
     train = Dataset(np.repeat(images, 300, axis=0), np.tile(LABELS, 300), ("a", "b", "c", "d"), **STATISTICS)
     assert repr(train) == "Dataset(1,800 images of 3×8×10, 4 classes: a, b, c, …)"
     assert repr(data.Loader(train, 64, shuffle=True)).endswith("a, b, c, …), 29 batches of 64 an epoch, shuffled)")
-    folder = data.load(str(pictures), img_size=(8, 6))[0]
+    folder = data.load(str(image_folder), img_size=(8, 6))[0]
     assert repr(folder) == "FolderDataset(16 images of 3×8×6, 2 classes: bright, dark)"
 
 

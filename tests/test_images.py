@@ -172,23 +172,23 @@ def test_an_image_of_absurd_length_is_refused_by_its_header(tmp_path):
 # ---- folders --------------------------------------------------------------------------------------------------------
 
 
-def test_a_folder_of_images_becomes_classes(pictures):
-    train, test = data.load(str(pictures), img_size=(8, 6), in_chans=3)
+def test_a_folder_of_images_becomes_classes(image_folder):
+    train, test = data.load(str(image_folder), img_size=(8, 6), in_chans=3)
     assert train.classes == ("bright", "dark") and (len(train), len(test)) == (16, 4)
     batch = train.batch(np.arange(len(train)))
     assert batch.shape == (16, 3, 8, 6) and batch.dtype == np.uint8
     assert batch[train.labels == 0].mean() > 150 > 100 > batch[train.labels == 1].mean()
-    assert data.load(str(pictures), img_size=(8, 8), in_chans=1)[0].batch([0]).shape == (1, 1, 8, 8)
+    assert data.load(str(image_folder), img_size=(8, 8), in_chans=1)[0].batch([0]).shape == (1, 1, 8, 8)
 
 
-def test_a_val_folder_is_used_and_must_hold_the_same_classes(pictures):
-    (pictures / "val" / "dark").mkdir(parents=True)
-    os.rename(pictures / "train" / "dark" / "0.png", pictures / "val" / "dark" / "0.png")
+def test_a_val_folder_is_used_and_must_hold_the_same_classes(image_folder):
+    (image_folder / "val" / "dark").mkdir(parents=True)
+    os.rename(image_folder / "train" / "dark" / "0.png", image_folder / "val" / "dark" / "0.png")
     with pytest.raises(DataError, match="different classes: bright"):
-        data.load(str(pictures))
-    (pictures / "val" / "bright").mkdir()
-    os.rename(pictures / "train" / "bright" / "0.png", pictures / "val" / "bright" / "0.png")
-    train, test = data.load(str(pictures))
+        data.load(str(image_folder))
+    (image_folder / "val" / "bright").mkdir()
+    os.rename(image_folder / "train" / "bright" / "0.png", image_folder / "val" / "bright" / "0.png")
+    train, test = data.load(str(image_folder))
     assert (len(train), len(test)) == (18, 2)
 
 
@@ -198,14 +198,14 @@ def test_folders_without_images_say_what_is_expected(tmp_path):
         data.load(str(tmp_path / "empty"))
 
 
-def test_hidden_files_and_folders_are_left_out(pictures):
+def test_hidden_files_and_folders_are_left_out(image_folder):
     for path in ("._0.png", ".cache/1.png", "inner/.thumbnails/2.png", "inner/._3.png"):
-        hidden = pictures / "train" / "dark" / path
+        hidden = image_folder / "train" / "dark" / path
         hidden.parent.mkdir(parents=True, exist_ok=True)
         hidden.write_bytes(b"no image")
-    (pictures / "train" / ".git").mkdir()
-    os.rename(pictures / "train" / "dark" / "0.png", pictures / "train" / "dark" / "inner" / "0.PNG")
-    train, test = data.load(str(pictures))
+    (image_folder / "train" / ".git").mkdir()
+    os.rename(image_folder / "train" / "dark" / "0.png", image_folder / "train" / "dark" / "inner" / "0.PNG")
+    train, test = data.load(str(image_folder))
     assert len(train) + len(test) == 20 and len(train.classes) == 2
 
 
@@ -239,9 +239,9 @@ def test_a_folder_to_evaluate_on_is_taken_as_it_is(tmp_path):
 # ---- broken files ---------------------------------------------------------------------------------------------------
 
 
-def damage(pictures):
+def damage(image_folder):
     """-> five broken files, of which the headers of three can be read; the others are whole."""
-    train, val = pictures / "train" / "dark", pictures / "val"
+    train, val = image_folder / "train" / "dark", image_folder / "val"
     for name in ("bright", "dark"):
         (val / name).mkdir(parents=True)
         for ending in ("png", "jpg", "bmp", "gif", "webp", "ppm", "tif"):
@@ -255,22 +255,22 @@ def damage(pictures):
     return [cut[0], train / "4.png", train / "5.png", *cut[1:]]
 
 
-def test_all_broken_images_are_named_before_the_first_is_read(pictures):
-    broken = damage(pictures)
+def test_all_broken_images_are_named_before_the_first_is_read(image_folder):
+    broken = damage(image_folder)
     for load in (data.load, data.load_test):
         named = broken if load is data.load else broken[3:]
         with pytest.raises(DataError) as caught:
-            load(str(pictures))
+            load(str(image_folder))
         message = str(caught.value)
         assert message.startswith(f"{len(named)} of {len(named) + (29 if load is data.load else 12)} images cannot be")
         assert all(f"{path}: " in message for path in named) and "\n" not in message
-        assert message.count(str(pictures)) == len(named) and "skip_bad=True" in message and len(message) < 2000
+        assert message.count(str(image_folder)) == len(named) and "skip_bad=True" in message and len(message) < 2000
 
 
-def test_broken_images_can_be_left_out(pictures):
-    broken = damage(pictures)
+def test_broken_images_can_be_left_out(image_folder):
+    broken = damage(image_folder)
     with pytest.warns(UserWarning, match="left out: 5 of 34 images") as caught:
-        train, val = data.load(str(pictures), img_size=(8, 8), skip_bad=True)
+        train, val = data.load(str(image_folder), img_size=(8, 8), skip_bad=True)
     assert all(f"{path}: " in str(caught[0].message) for path in broken) and len(caught) == 1
     assert (len(train), len(val)) == (17, 12) and not set(broken) & {*train.paths, *val.paths}
     assert len(list(data.Loader(val, 4).epoch())) == 3
@@ -307,8 +307,8 @@ def test_whole_png_and_jpeg_files_are_not_decoded_to_be_checked(tmp_path, monkey
     assert data.load_test(folder).find_broken() == {}
 
 
-def test_an_error_on_the_preparing_thread_reaches_the_caller(pictures):
-    train, _ = data.load(str(pictures), img_size=(8, 8))
+def test_an_error_on_the_preparing_thread_reaches_the_caller(image_folder):
+    train, _ = data.load(str(image_folder), img_size=(8, 8))
     train.paths[0].write_bytes(b"broken")
     with pytest.raises(DataError, match="not an image"):
         list(data.Loader(train, 4).epoch())

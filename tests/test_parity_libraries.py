@@ -246,8 +246,8 @@ def test_hugging_faces_preparation(timm):
     if processor is None or not SHARED.is_dir():
         pytest.skip("its Pillow processor or the photographs are not at hand")
     file = SHARED / "photos" / "chelsea.png"
-    with Image.open(file) as picture:
-        expected = processor(size={"height": 224, "width": 224})(picture, return_tensors="np")["pixel_values"]
+    with Image.open(file) as image:
+        expected = processor(size={"height": 224, "width": 224})(image, return_tensors="np")["pixel_values"]
     pixels = read_image(file, (224, 224), 3, interpolation="squash")
     assert np.abs(normalize(pixels[None], (0.5,) * 3, (0.5,) * 3) - expected).max() <= 1e-6
 
@@ -304,8 +304,8 @@ def test_trained_weights_give_timms_answers_on_photographs(timm, name):
     assert origin == "timm"
     for photo, label in (("chelsea", 285), ("coffee", 967)):
         file = SHARED / "photos" / f"{photo}.png"
-        with Image.open(file) as picture:
-            expected_x = transform(picture.convert("RGB"))[None]
+        with Image.open(file) as image:
+            expected_x = transform(image.convert("RGB"))[None]
         pixels = read_image(file, (224, 224), 3, cfg["crop_pct"], cfg["interpolation"])
         x = normalize(pixels[None], cfg["mean"], cfg["std"])
         assert np.abs(x - expected_x.numpy()).max() <= 1e-6

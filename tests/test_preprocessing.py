@@ -27,8 +27,8 @@ def test_other_channels_have_a_half_and_a_single_mean_is_repeated():
     assert Preprocessing((0.3,), (0.2,)).for_channels(3) == Preprocessing((0.3,) * 3, (0.2,) * 3)
 
 
-def test_reading_and_normalizing_are_those_of_the_functions(pictures):
-    path = sorted(pictures.rglob("*.png"))[0]
+def test_reading_and_normalizing_are_those_of_the_functions(image_folder):
+    path = sorted(image_folder.rglob("*.png"))[0]
     preprocessing = Preprocessing((0.4, 0.5, 0.6), (0.1, 0.2, 0.3), "bilinear", 0.8)
     pixels = preprocessing.read(path, (3, 8, 6))
     assert np.array_equal(pixels, data.read_image(path, (8, 6), 3, 0.8, "bilinear"))
@@ -37,9 +37,9 @@ def test_reading_and_normalizing_are_those_of_the_functions(pictures):
     assert preprocessing.normalize(pixels).dtype == np.float32
 
 
-def test_a_folder_is_read_as_it_says_and_its_parts_too(pictures):
+def test_a_folder_is_read_as_it_says_and_its_parts_too(image_folder):
     preprocessing = Preprocessing((0.4,) * 3, (0.2,) * 3, "bilinear", 0.5)
-    folder = data.load(str(pictures), img_size=(8, 6))[0]
+    folder = data.load(str(image_folder), img_size=(8, 6))[0]
     prepared = folder.prepared(preprocessing)
     assert folder.preprocessing == Preprocessing() and prepared.take([1]).preprocessing == preprocessing
     assert prepared.mean == (0.4,) * 3 and prepared.std == (0.2,) * 3

@@ -165,7 +165,7 @@ def test_deits_own_files_are_told_from_timms():
     assert read_checkpoint(GOLDEN / "tensors.pth")[2] == "timm"
 
 
-def test_how_pictures_are_prepared_comes_with_the_file(tmp_path):
+def test_how_images_are_prepared_comes_with_the_file(tmp_path):
     np.savez(tmp_path / "hf.npz", **huggingface_names(tiny().state_dict()))
     model = tiny()
     load_pretrained(model, tmp_path / "hf.npz")
@@ -253,7 +253,7 @@ def test_other_channels_fold_the_patch_weights(saved, channels, rng):
     other = tiny(in_chans=channels)
     load_pretrained(other, path)
     gray = rng.standard_normal((2, 1, 8, 8)).astype(np.float32)
-    if channels == 1 or channels % 3 == 0:  # the same gray picture in every channel gives the same answer
+    if channels == 1 or channels % 3 == 0:  # the same gray image in every channel gives the same answer
         expected = model(np.repeat(gray, 3, axis=1))
         np.testing.assert_allclose(other(np.repeat(gray, channels, axis=1)), expected, rtol=1e-4, atol=1e-5)
     assert fold_channels(model.patch_embed.proj.weight.data, channels).shape[1] == channels

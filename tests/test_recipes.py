@@ -46,8 +46,8 @@ def test_weights_that_are_trained_already_learn_gently_from_below():
 @pytest.mark.slow
 @pytest.mark.skipif(not WEIGHTS.exists(), reason=f"{WEIGHTS} is not there")
 def test_fine_tuning_by_the_readmes_line_learns_from_a_hundred_images(tmp_path, capsys):
-    cat_ship_truck(tmp_path / "pictures", tmp_path / "cifar10")
-    args = ["train", "--data", tmp_path / "pictures", "--model", "vit_tiny_patch16_224", "--pretrained", WEIGHTS]
+    cat_ship_truck(tmp_path / "image_folder", tmp_path / "cifar10")
+    args = ["train", "--data", tmp_path / "image_folder", "--model", "vit_tiny_patch16_224", "--pretrained", WEIGHTS]
     args += ["--freeze", "[!h]*", "--epochs", 3, "--out", tmp_path / "run", "--quiet"]
     assert cli.main(list(map(str, args))) == 0
     assert "warm-up" not in capsys.readouterr().err

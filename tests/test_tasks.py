@@ -117,9 +117,9 @@ def test_sgd_is_a_setting_and_its_momentum_survives_a_stop(digits, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:the run of")
-def test_teacher_and_optimizer_are_options_of_the_command_line(pictures, tmp_path, capsys):
+def test_teacher_and_optimizer_are_options_of_the_command_line(image_folder, tmp_path, capsys):
     def train(*args):
-        return cli.main(["train", "--quiet", "--data", str(pictures), "--img-size", "32", *map(str, args)])
+        return cli.main(["train", "--quiet", "--data", str(image_folder), "--img-size", "32", *map(str, args)])
 
     assert train("--steps", 2, "--out", tmp_path / "teacher") == 0
     options = ("--teacher", tmp_path / "teacher" / "last.safetensors", "--distillation", "soft", "--optimizer", "sgd")

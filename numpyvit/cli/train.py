@@ -191,7 +191,7 @@ def _stored_settings(args):
 
 def _typed_settings(args, stored, out):
     """The settings of the command line, checked before any data is read, also against those of a resumed run."""
-    from ..models import VARIANTS
+    from ..models import VARIANTS, preset_options
     from ..training.run_directory import check_same_run
 
     names = [*KINDS, "model", "data_dir", "pretrained", "teacher", "distillation"]
@@ -217,9 +217,8 @@ def _typed_settings(args, stored, out):
         free = free_on_resume(Settings(**{name: stored[name] for name in KINDS}))
         check_same_run(out, {**stored, **typed, "options": options}, stored, free)
     elif folder:
-        own = VARIANTS[typed["model"]].options if typed["model"] in VARIANTS else {}
-        size = own.get("img_size", 224)
-        common = {"img_size": _data_size(typed["data"], size), "in_chans": own.get("in_chans", 3)}
+        own = preset_options(typed["model"]) if typed["model"] in VARIANTS else {"img_size": 224, "in_chans": 3}
+        common = {"img_size": _data_size(typed["data"], own["img_size"]), "in_chans": own["in_chans"]}
         typed["options"] = {**common, **typed["options"]}
     return typed
 

@@ -7,7 +7,7 @@ import numpy as np
 from .. import functional as F
 from .. import losses, viz
 from ..backend import to_host
-from ..data.detection import pad
+from ..data.detection import own_sizes, pad
 from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
 from ..data.loader import Loader
@@ -102,7 +102,7 @@ class Detection(Task):
         xp, dtype = module_and_dtype(model)
         outputs = each(to_host, infer(model, to_device(dataset.prepare((images, mask), dtype), xp)))
         found = detections(outputs, [target["size"] for target in targets])
-        own = [image[:, ~gone.all(1)][:, :, ~gone.all(0)] for image, gone in zip(images, mask)]
+        own = [image[:, :height, :width] for image, (height, width) in zip(images, own_sizes(mask))]
         sizes = [target["size"] for target in targets]
         viz.draw_boxes(own, path, dataset.classes, found=found, true=targets, sizes=sizes, least=_DRAWN)
 
@@ -156,7 +156,7 @@ def _table(rows):
     width = max(len("class"), *(len(row["class"]) for row in rows))
     lines = [f"\n\n{'class':{width}}   boxes       AP     AP50     AP75"]
     for row in rows:
-        figures = "  ".join(f"{row[name]:7.2%}" for name in ("AP", "AP50", "AP75"))
+        figures = "  ".join("   none" if row[name] is None else f"{row[name]:7.2%}" for name in ("AP", "AP50", "AP75"))
         lines.append(f"{row['class']:{width}}  {row['boxes']:6,}  {figures}")
     return "\n".join(lines)
 

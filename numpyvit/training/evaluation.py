@@ -28,7 +28,7 @@ def evaluate(model, dataset, *, batch_size: int = 256, threads: int | None = Non
 
 
 def check_dataset(dataset):
-    """Errors: ConfigError for what is no set of images."""
+    """Errors: ConfigError for what is not a set of images."""
     if not callable(getattr(dataset, "batch", None)):
         raise ConfigError(
             f"expected a data set, such as numpyvit.data.load returns or numpyvit.data.Dataset.from_arrays makes from "

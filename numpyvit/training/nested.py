@@ -43,7 +43,7 @@ def take(value, part):
 
 
 def to_device(value, xp):
-    """Each NumPy array inside as one of the namespace `xp`; what is no array, such as a file's name, stays."""
+    """Each NumPy array inside as one of the namespace `xp`; what else there is, such as a file's name, stays."""
     return each(lambda item: to_module(item, xp) if isinstance(item, np.ndarray) else item, value)
 
 

@@ -63,7 +63,7 @@ _FINE_TUNING = {"lr": 1e-3, "layer_decay": 0.75}
 
 
 def recipe(data, images=None, pretrained=False, batch_size=None, kind="classification") -> Settings:
-    """The settings for a data set by name, for a folder, or for arrays (None), of so many images to train on.
+    """The settings for a data set by name, for a folder, or for arrays (None), with a number of images to train on.
 
     pretrained: for weights that are trained already. batch_size: the user's, from which the warm-up follows where the
     set is not known by name. kind: what is to be learned, where the set is not known by name. Arrays are not augmented:
@@ -76,7 +76,7 @@ def recipe(data, images=None, pretrained=False, batch_size=None, kind="classific
 
 
 def _by_size(images, batch_size=None, most=PHOTOS):
-    """Settings for so many images: enough updates an epoch, warm-up and average within one epoch, as `most` at most."""
+    """Settings for a number of images: enough updates an epoch, warm-up and average within it, `most` at most."""
     if batch_size is None:
         batch_size = min(most.batch_size, max(8, 2 ** int(math.log2(images / 10))))
     batches = -(-images // batch_size)

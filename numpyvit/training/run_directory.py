@@ -70,7 +70,7 @@ class RunDirectory:
         return self.file("result.json").exists()
 
     def remove_result(self):
-        """It is no longer true of a run that goes on."""
+        """Remove result.json, which a run that goes on makes stale."""
         self.file("result.json").unlink(missing_ok=True)
 
     def save_state(self, tensors, notes):

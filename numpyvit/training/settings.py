@@ -74,7 +74,7 @@ class Settings:
 
     epochs: int = setting(20, COUNT, "passes over the training set", resumable=True)
     steps: int | None = setting(
-        None, optional(COUNT), "stop after so many updates, if that comes first", resumable=True
+        None, optional(COUNT), "stop after this number of updates, if that comes first", resumable=True
     )
     batch_size: int = setting(128, COUNT, "images in an update")
     optimizer: str = setting("adamw", one_of("adamw", "sgd"), "the rule of the updates")

@@ -1,5 +1,6 @@
 """The config.json of a run that is resumed, which somebody may have edited."""
 
+from ..data.images import INTERPOLATIONS
 from ..errors import ConfigError, RunError
 from .settings import (
     COUNT,
@@ -45,7 +46,7 @@ _PREPARATION = {
     "mean": NUMBERS,
     "std": Kind(lambda value: NUMBERS.allows(value) and min(value) > 0, "a list of numbers above 0"),
     "crop_pct": FACTOR,
-    "interpolation": one_of("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming", "squash"),
+    "interpolation": one_of(*INTERPOLATIONS),
 }
 _AUGMENT = {
     "affine": OBJECT,

@@ -71,7 +71,7 @@ class Task:
         return {}
 
     def summary(self, sums: Mapping, count: int) -> dict:
-        """-> {"accuracy": …} of so many images of an epoch of training, from the summed scores."""
+        """-> {"accuracy": …} of an epoch of training on `count` images, from the summed scores."""
         return {}
 
     def evaluate(self, model: Layer, dataset, *, threads: int | None = None, batch_size: int = 256) -> dict:
