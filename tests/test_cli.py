@@ -111,7 +111,7 @@ def test_own_images_train_and_predict(image_folder, tmp_path, capsys):
         "--batch-size",
         8,
     )
-    assert numpyvit("train", *args, "--out", out, "--warmup-steps", 2, "--ema-decay", 0.5) == 0
+    assert numpyvit("train", *args, "--batch-size", 8, "--out", out, "--warmup-steps", 2, "--ema-decay", 0.5) == 0
     image = image_folder / "train" / "bright" / "3.png"
     assert numpyvit("predict", image, "--checkpoint", out / "last.safetensors") == 0
     lines = capsys.readouterr().out.splitlines()

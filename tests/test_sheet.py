@@ -17,9 +17,9 @@ def pixels(path):
         return np.asarray(image).astype(int)
 
 
-def drawn(path, tiles, pixels=GRAY, **options):
+def drawn(path, tiles, image=GRAY, **options):
     """The pixels of each tile of a sheet of one row."""
-    draw_sheet(pixels, tiles, path, tile_size=SIZE, **options)
+    draw_sheet(image, tiles, path, tile_size=SIZE, **options)
     sheet = pixels(path)
     return [sheet[GAP : GAP + SIZE, x : x + SIZE] for x in range(GAP, GAP + len(tiles) * (SIZE + GAP), SIZE + GAP)]
 
@@ -43,9 +43,9 @@ def test_a_map_of_another_kind_has_a_scale_of_its_own(tmp_path):
     assert (alone == common).all()  # and leaves the common scale as it is
 
 
-@pytest.mark.parametrize("pixels", [BLACK, GRAY], ids=["black", "gray"])
-def test_the_image_is_light_where_attention_is_low(tmp_path, pixels):
-    low, high = drawn(tmp_path / "sheet.png", [flat(0.01), flat(1)], pixels)
+@pytest.mark.parametrize("image", [BLACK, GRAY], ids=["black", "gray"])
+def test_the_image_is_light_where_attention_is_low(tmp_path, image):
+    low, high = drawn(tmp_path / "sheet.png", [flat(0.01), flat(1)], image)
     assert low.min() > 0.6 * 255 and (low.max(-1) - low.min(-1)).max() == 0  # not colored either
     assert high.mean() < low.mean()
 
