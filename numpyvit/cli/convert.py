@@ -28,13 +28,9 @@ def add(verbs):
 def run(args):
     target = pathlib.Path(args.target)
     if target.suffix not in (".safetensors", ".onnx"):
-        raise ConfigError(
-            f"{target}: what is written is safetensors or ONNX; give OUT the ending .safetensors or .onnx"
-        )
+        raise ConfigError(f"{target}: what is written is safetensors or ONNX; give OUT one of these endings")
     if target.suffix != ".onnx" and (args.model or args.opset or args.with_preprocessing):
-        raise ConfigError(
-            f"{target}: --model, --opset and --with-preprocessing are for ONNX; give OUT the ending .onnx"
-        )
+        raise ConfigError(f"{target}: --model, --opset and --with-preprocessing are for ONNX; give OUT that ending")
     if target.exists():
         raise RunError(f"{target}: exists already; choose another name or remove it")
     (write_onnx if target.suffix == ".onnx" else write_safetensors)(args, target)

@@ -32,7 +32,7 @@ def export_onnx(model: Model, path: str | os.PathLike, opset: int = 17, with_pre
 
     How images are prepared, the names of classes and how to make the model again stand in the file's metadata. Its
     weights keep their names, so that load_checkpoint and create_model(pretrained=…) read it.
-    Errors: ConfigError for a layer that ONNX has no form for, for a model of 2 GiB, or without the onnx library;
+    Errors: ConfigError for a layer that cannot be written, a model of 2 GiB, or without the onnx library;
     RunError on a full or read-only disk.
     """
     onnx = import_onnx()
@@ -59,9 +59,7 @@ def import_onnx():
     try:
         import onnx
     except ImportError:
-        raise ConfigError(
-            "ONNX files are written by the library onnx; install it: pip install numpyvit[onnx]"
-        ) from None
+        raise ConfigError("ONNX files are written by the library onnx: pip install numpyvit[onnx]") from None
     return onnx
 
 
@@ -84,9 +82,8 @@ def output_shapes(model: Model) -> dict[str, tuple]:
     if isinstance(model, DETR):
         queries = ("batch", model.num_queries)
         return {"pred_logits": (*queries, model.num_classes + 1), "pred_boxes": (*queries, 4)}
-    return (
-        {"logits": ("batch", model.num_classes)} if model.num_classes else {"features": ("batch", model.num_features)}
-    )
+    name, width = ("logits", model.num_classes) if model.num_classes else ("features", model.num_features)
+    return {name: ("batch", width)}
 
 
 def notes(model: Model) -> dict:

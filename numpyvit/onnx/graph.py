@@ -87,7 +87,7 @@ class Graph:
         self.opset, self._rules, self._scope = opset, rules, ""
         self._layer_names = {layer: name for name, layer in model.named_layers()}
         self._array_names = {array: name for name, array in (*model.named_parameters(), *model.saved_buffers())}
-        self.nodes, self.arrays = [], {}
+        self.nodes, self.arrays, self._constants = [], {}, {}
 
     def run(self, layer: Layer, *inputs):
         """What a layer makes of its inputs. Errors: ConfigError for a layer without a rule."""
@@ -130,9 +130,9 @@ class Graph:
         array = np.asarray(to_host(x.data) if isinstance(x, (Parameter, Buffer)) else x)
         array = array.astype(np.float32) if array.dtype.kind == "f" else array
         name = self._array_names.get(x) if isinstance(x, (Parameter, Buffer)) else None
-        if name is None:  # small ones, scalars and shapes, once for all who need the same
-            content = array.tobytes().hex() if array.size <= 8 else f"array {len(self.arrays)}"
-            name = f"/{array.dtype}{list(array.shape)} {content}"
+        if name is None:  # equal ones once: scalars, shapes, the masks of windows
+            key = array.dtype, array.shape, array.tobytes()
+            name = self._constants.setdefault(key, f"/constants/{len(self._constants)}")
         self.arrays[name] = array
         return Value(self, name)
 

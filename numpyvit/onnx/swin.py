@@ -40,7 +40,9 @@ def swin_block(graph, block, x):
 
 
 def window_attention(graph, layer, x, mask):
-    """x: windows (B·n, N, C). With a mask, the heads of a map's n windows are as many of one attention: (B, n·H, N, d)."""
+    """x: windows (B·n, N, C). With a mask, which differs from window to window, a map's n windows become one with n
+    times as many heads: (B, n·heads, N, d).
+    """
     width, heads = layer.proj.weight.data.shape[1], layer.num_heads
     qkv = graph.split(graph.run(layer.qkv, x), 3, width, axis=2)
     q, k, v = (graph.heads(part, heads) for part in qkv)
