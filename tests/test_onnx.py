@@ -1,6 +1,7 @@
 """Models as ONNX files: what ONNX Runtime makes of them, with every operator set, and what the files say."""
 
 import json
+import re
 import sys
 from functools import partial
 
@@ -124,13 +125,8 @@ def test_models_for_images_of_any_size_stay_so(name, tmp_path):
         assert_same(tmp_path / "model.onnx", model, images_for(model, 2, size))
 
 
-PRESETS = [
-    "vit_base_patch16_224",
-    "deit_base_distilled_patch16_224",
-    "deit3_base_patch16_224",
-    "vit_base_patch14_dinov2",
-]
-PRESETS += ["swin_base_patch4_window7_224", "resnet101", "detr_resnet50"]
+PRESETS = ["vit_base_patch16_224", "deit_base_distilled_patch16_224", "deit3_base_patch16_224", "detr_resnet50"]
+PRESETS += ["vit_base_patch14_dinov2", "swin_base_patch4_window7_224", "resnet101"]
 
 
 @pytest.mark.slow
@@ -138,6 +134,9 @@ PRESETS += ["swin_base_patch4_window7_224", "resnet101", "detr_resnet50"]
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_up_to_base(name, opset, tmp_path):
     model = nv.create_model(name, seed=1, **({"img_size": 224} if "dinov2" in name else {}))
+    for buffer, values in model.saved_buffers():
+        if re.search(r"layer\d.*(bn3|downsample\.1)\.weight", buffer):
+            values.data[...] = 0.2  # keeps what an untrained ResNet gives near one
     nv.export_onnx(model, tmp_path / "model.onnx", opset)
     images = images_for(model, 1, (224, 224))
     found, expected = run(tmp_path / "model.onnx", images), model(images)
@@ -216,9 +215,7 @@ def test_a_layer_without_a_function_is_named_by_its_path(tmp_path):
     for own in (Doubled(), OwnLinear(32, 32)):
         model = vit()
         model.blocks[1].mlp.fc2 = own
-        with pytest.raises(
-            ConfigError, match=rf"blocks\.1\.mlp\.fc2: a {type(own).__name__} cannot be written as ONNX"
-        ):
+        with pytest.raises(ConfigError, match=rf"^blocks\.1\.mlp\.fc2: a {type(own).__name__} cannot be written"):
             nv.export_onnx(model, tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
     model = ready(vit(num_classes=4))
