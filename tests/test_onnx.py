@@ -1,7 +1,6 @@
 """Models as ONNX files: what ONNX Runtime makes of them, with every operator set, and what the files say."""
 
 import json
-import re
 import sys
 from functools import partial
 
@@ -102,7 +101,7 @@ def assert_same(path, model, images):
         expected = {"logits" if model.num_classes else "features": expected}
     assert found.keys() == expected.keys()
     for name, array in expected.items():
-        assert np.ptp(array) > 0.1  # the outputs tell something
+        assert np.ptp(array) > 0.02  # the outputs tell something
         np.testing.assert_allclose(found[name], array, rtol=0, atol=1e-5, err_msg=name)
 
 
@@ -134,15 +133,11 @@ PRESETS += ["vit_base_patch14_dinov2", "swin_base_patch4_window7_224", "resnet10
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_up_to_base(name, opset, tmp_path):
     model = nv.create_model(name, seed=1, **({"img_size": 224} if "dinov2" in name else {}))
-    for buffer, values in model.saved_buffers():
-        if re.search(r"layer\d.*(bn3|downsample\.1)\.weight", buffer):
-            values.data[...] = 0.2  # keeps what an untrained ResNet gives near one
+    for key, array in (*model.named_parameters(), *model.saved_buffers()):
+        if key.endswith((".gamma", ".bn3.weight")):
+            array.data[...] = 0.3  # else untrained branches show too little in DeiT-III, too much in ResNet
     nv.export_onnx(model, tmp_path / "model.onnx", opset)
-    images = images_for(model, 1, (224, 224))
-    found, expected = run(tmp_path / "model.onnx", images), model(images)
-    expected = [*expected.values()] if isinstance(expected, dict) else [expected]
-    for array, other in zip(found.values(), expected):
-        np.testing.assert_allclose(array, other, rtol=0, atol=1e-5)
+    assert_same(tmp_path / "model.onnx", model, images_for(model, 1, (224, 224)))
 
 
 @pytest.mark.parametrize("opset, operators", [(17, set()), (20, {"Gelu"}), (23, {"Gelu", "Attention"})])
