@@ -1,19 +1,23 @@
 """Models as ONNX files: what ONNX Runtime makes of them, with every operator set, and what the files say."""
 
 import json
+import pathlib
 import sys
 from functools import partial
 
 import numpy as np
 import pytest
+from foreign_weights import TINY, tiny
 from PIL import Image
 
 import numpyvit as nv
 from numpyvit import cli
-from numpyvit.errors import ConfigError, RunError
+from numpyvit.errors import CheckpointError, ConfigError, RunError
 from numpyvit.layers import BasicBlock, Bottleneck, GELUTanh, GroupNorm, Layer, Linear, ReLU, Sequence
 from numpyvit.models import AnchorDETR, ResNet
 from numpyvit.testing import randomize
+
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -255,3 +259,46 @@ def test_convert_writes_a_checkpoint_as_onnx(tmp_path, capsys):
     np.testing.assert_allclose(found["logits"], expected, rtol=0, atol=1e-5)
     assert numpyvit("convert", tmp_path / "best.safetensors", tmp_path / "w.safetensors", *more) == 2
     assert "are for ONNX" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["vit", "deit, distilled", "dinov2 with registers", "swin", "resnet50", "detr"])
+def test_weights_are_read_again(name, tmp_path):
+    model = ready(MODELS[name]())
+    nv.export_onnx(model, tmp_path / "model.onnx", 20)
+    found, expected = nv.load_checkpoint(tmp_path / "model.onnx"), model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[key], array) for key, array in expected.items())
+
+
+def test_a_model_is_made_again_from_its_onnx_file(tmp_path):
+    model = nv.create_model("vit_micro_patch2_8", seed=3)
+    model.pretrained_cfg |= {"classes": list("abcdefghij"), "mean": (0.25,)}
+    nv.export_onnx(model, tmp_path / "model.onnx")
+    again = nv.create_model("vit_micro_patch2_8", pretrained=tmp_path / "model.onnx")
+    images = images_for(model, 2)
+    assert np.array_equal(again(images), model(images))
+    assert again.pretrained_cfg["classes"] == list("abcdefghij") and again.preprocessing.mean == (0.25,)
+
+
+@pytest.mark.parametrize("library", ["timm", "huggingface"])
+def test_weights_of_pytorchs_exporter_are_read(library):
+    expected = randomize(tiny(), seed=4).state_dict()  # see reference/make_onnx.py
+    expected["blocks.1.norm1.weight"] = expected["blocks.0.norm1.weight"]
+    found = nv.load_checkpoint(GOLDEN / f"{library}.onnx")
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[key], array) for key, array in expected.items())
+
+
+def test_a_model_with_pytorchs_weights_gives_what_the_file_gives():
+    model = nv.models.VisionTransformer(**TINY)
+    nv.weights.load_pretrained(model, GOLDEN / "timm.onnx")
+    images = images_for(model, 3)
+    (found,) = run(GOLDEN / "timm.onnx", images).values()
+    np.testing.assert_allclose(model(images), found, rtol=0, atol=1e-5)
+
+
+def test_a_file_whose_weights_lie_elsewhere_is_refused(tmp_path):
+    proto = onnx.load(GOLDEN / "timm.onnx")
+    onnx.save_model(proto, tmp_path / "model.onnx", save_as_external_data=True, size_threshold=0)
+    with pytest.raises(CheckpointError, match="in another file, which is not read; save the model as one file"):
+        nv.load_checkpoint(tmp_path / "model.onnx")

@@ -15,7 +15,7 @@ def add(verbs):
         "examples:\n  numpyvit convert vit_b_16.pth vit_base_patch16_224.safetensors\n"
         "  numpyvit convert runs/mine/best.safetensors model.onnx --with-preprocessing\n",
     )
-    verb.add_argument("source", metavar="IN", help=".safetensors, .npz, .pth, .pt or .bin")
+    verb.add_argument("source", metavar="IN", help=".safetensors, .npz, .pth, .pt, .bin or .onnx")
     verb.add_argument("target", metavar="OUT", help="a .safetensors or .onnx file that does not exist yet")
     verb.add_argument("--model", metavar="NAME", help="for .onnx: the preset, where the file does not name it")
     verb.add_argument("--opset", type=int, metavar="N", help="for .onnx: the version of its operators (default: 17)")
