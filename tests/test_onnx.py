@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import sys
 from functools import partial
 
@@ -17,6 +18,7 @@ from numpyvit.layers import BasicBlock, Bottleneck, GELUTanh, GroupNorm, Layer, 
 from numpyvit.models import AnchorDETR, ResNet
 from numpyvit.testing import randomize
 
+DOCUMENT = pathlib.Path(__file__).parents[1] / "docs" / "onnx.md"
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
 onnx = pytest.importorskip("onnx")
@@ -231,6 +233,10 @@ def test_errors_say_what_to_do(tmp_path, monkeypatch):
         nv.export_onnx(Sequence([Linear(2, 2)]), tmp_path / "model.onnx")
     with pytest.raises(RunError, match="cannot write"):
         nv.export_onnx(vit(), tmp_path / "missing" / "model.onnx")
+    large = vit()
+    large.head.weight.data = np.broadcast_to(np.float32(0), (1 << 16, 1 << 13))
+    with pytest.raises(ConfigError, match="holds less than 2 GiB, but the model has 2,1"):
+        nv.export_onnx(large, tmp_path / "model.onnx")
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ConfigError, match=r"pip install numpyvit\[onnx\]"):
         nv.export_onnx(vit(), tmp_path / "model.onnx")
@@ -302,3 +308,12 @@ def test_a_file_whose_weights_lie_elsewhere_is_refused(tmp_path):
     onnx.save_model(proto, tmp_path / "model.onnx", save_as_external_data=True, size_threshold=0)
     with pytest.raises(CheckpointError, match="in another file, which is not read; save the model as one file"):
         nv.load_checkpoint(tmp_path / "model.onnx")
+
+
+def test_the_code_of_the_documentation_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL):
+        exec(compile(block, DOCUMENT.name, "exec"), names)
+    assert names["logits"].shape == (2, 10) and names["notes"]["input_size"] == [1, 28, 28]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "pixels.onnx"]

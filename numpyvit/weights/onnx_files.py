@@ -181,9 +181,9 @@ def _with_own_names(arrays, nodes, budget):
 
 def _without_wrapper(arrays):
     """Names without the first part where all share it: that of a module around the model, there for the export."""
-    outer = {name.partition(".")[0] for name in arrays}
-    shared = f"{outer.pop()}." if len(outer) == 1 else ""
-    return {name.removeprefix(shared): array for name, array in arrays.items()}
+    outer, inner = {name.partition(".")[0] for name in arrays}, [name.partition(".")[2] for name in arrays]
+    wrapped = len(outer) == 1 and all(inner) and any("." in name for name in inner)  # not one Linear alone
+    return dict(zip(inner, arrays.values())) if wrapped else arrays
 
 
 def _layer_of(node):
