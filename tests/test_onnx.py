@@ -6,6 +6,7 @@ import re
 import sys
 from functools import partial
 
+import hostile_onnx
 import numpy as np
 import pytest
 from foreign_weights import TINY, tiny
@@ -317,3 +318,19 @@ def test_the_code_of_the_documentation_runs(tmp_path, monkeypatch):
         exec(compile(block, DOCUMENT.name, "exec"), names)
     assert names["logits"].shape == (2, 10) and names["notes"]["input_size"] == [1, 28, 28]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model.onnx", "pixels.onnx"]
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet50", "resnet50, group norms"])
+def test_a_norm_keeps_its_epsilon(name, tmp_path):
+    model = ready(MODELS[name]())
+    for _, layer in model.named_layers():
+        if hasattr(layer, "eps"):
+            layer.eps = 0.2
+    nv.export_onnx(model, tmp_path / "model.onnx")
+    assert_same(tmp_path / "model.onnx", model, images_for(model, 2))
+
+
+def test_what_a_file_would_take_in_memory_is_bounded(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(hostile_onnx.onnx_files()["an array under a thousand names"])
+    with pytest.raises(CheckpointError, match="which is too much for its size"):
+        nv.load_checkpoint(tmp_path / "model.onnx")
