@@ -3,6 +3,7 @@
 import numpy as np
 
 FLOAT, INT64 = 1, 7
+NUMBERS = np.arange(6, dtype=np.float32).tobytes()
 
 
 def varint(value):
@@ -21,7 +22,7 @@ def field(number, value):
 
 
 def tensor(name="head.weight", shape=(2, 3), data=None, kind=FLOAT, more=b""):
-    data = np.arange(6, dtype=np.float32).tobytes() if data is None else data
+    data = NUMBERS if data is None else data
     sides = b"".join(field(1, side) for side in shape)
     return field(5, sides + field(2, kind) + field(8, name) + field(9, data) + more)
 
@@ -42,7 +43,7 @@ def note(key, value):
 def onnx_files():
     good = tensor()
     large = tensor("a.weight", (1 << 20,), bytes(4 << 20))
-    packed = field(5, field(1, varint(2) + varint(3)) + field(2, FLOAT) + field(8, "a.weight") + field(4, bytes(24)))
+    packed = field(5, field(1, varint(2) + varint(3)) + field(2, FLOAT) + field(8, "a.weight") + field(4, NUMBERS))
     return {
         "nothing but a version": field(1, 8) + field(2, "pytorch"),
         "no array": model(),

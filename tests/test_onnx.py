@@ -6,15 +6,14 @@ import re
 import sys
 from functools import partial
 
-import hostile_onnx
 import numpy as np
 import pytest
-from foreign_weights import TINY, tiny
+from foreign_weights import TINY
 from PIL import Image
 
 import numpyvit as nv
 from numpyvit import cli
-from numpyvit.errors import CheckpointError, ConfigError, RunError
+from numpyvit.errors import ConfigError, RunError
 from numpyvit.layers import BasicBlock, Bottleneck, GELUTanh, GroupNorm, Layer, Linear, ReLU, Sequence
 from numpyvit.models import AnchorDETR, ResNet
 from numpyvit.testing import randomize
@@ -287,28 +286,12 @@ def test_a_model_is_made_again_from_its_onnx_file(tmp_path):
     assert again.pretrained_cfg["classes"] == list("abcdefghij") and again.preprocessing.mean == (0.25,)
 
 
-@pytest.mark.parametrize("library", ["timm", "huggingface"])
-def test_weights_of_pytorchs_exporter_are_read(library):
-    expected = randomize(tiny(), seed=4).state_dict()  # see reference/make_onnx.py
-    expected["blocks.1.norm1.weight"] = expected["blocks.0.norm1.weight"]
-    found = nv.load_checkpoint(GOLDEN / f"{library}.onnx")
-    assert found.keys() == expected.keys()
-    assert all(np.array_equal(found[key], array) for key, array in expected.items())
-
-
 def test_a_model_with_pytorchs_weights_gives_what_the_file_gives():
     model = nv.models.VisionTransformer(**TINY)
     nv.weights.load_pretrained(model, GOLDEN / "timm.onnx")
     images = images_for(model, 3)
     (found,) = run(GOLDEN / "timm.onnx", images).values()
     np.testing.assert_allclose(model(images), found, rtol=0, atol=1e-5)
-
-
-def test_a_file_whose_weights_lie_elsewhere_is_refused(tmp_path):
-    proto = onnx.load(GOLDEN / "timm.onnx")
-    onnx.save_model(proto, tmp_path / "model.onnx", save_as_external_data=True, size_threshold=0)
-    with pytest.raises(CheckpointError, match="in another file, which is not read; save the model as one file"):
-        nv.load_checkpoint(tmp_path / "model.onnx")
 
 
 def test_the_code_of_the_documentation_runs(tmp_path, monkeypatch):
@@ -328,9 +311,3 @@ def test_a_norm_keeps_its_epsilon(name, tmp_path):
             layer.eps = 0.2
     nv.export_onnx(model, tmp_path / "model.onnx")
     assert_same(tmp_path / "model.onnx", model, images_for(model, 2))
-
-
-def test_what_a_file_would_take_in_memory_is_bounded(tmp_path):
-    (tmp_path / "model.onnx").write_bytes(hostile_onnx.onnx_files()["an array under a thousand names"])
-    with pytest.raises(CheckpointError, match="which is too much for its size"):
-        nv.load_checkpoint(tmp_path / "model.onnx")
