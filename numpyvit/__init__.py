@@ -33,6 +33,7 @@ _HOMES = {
     "data": None,
     "errors": None,
     "evaluate": "training.evaluation",
+    "export_onnx": "onnx",
     "fit": "training.fit",
     "functional": None,
     "infer": "training.inference",

@@ -9,6 +9,7 @@ import contextlib
 import json
 import pathlib
 import pickle
+import shutil
 import signal
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from numpyvit.files.budget import Budget
 from numpyvit.weights.adapt import put_weights
 from numpyvit.weights.checkpoint import read_checkpoint
 
+GOLDEN = pathlib.Path(__file__).parent / "golden"
 SLACK = 64 << 20
 SECONDS = 10
 
@@ -52,6 +54,10 @@ def whole_pth(path):
     state = tiny().state_dict()
     items = {name: tensor_program(str(i), array) for i, (name, array) in enumerate(state.items())}
     path.write_bytes(wf.pth(wf.state_dict(items), {str(i): array.tobytes() for i, array in enumerate(state.values())}))
+
+
+def whole_onnx(path):
+    shutil.copyfile(GOLDEN / "huggingface.onnx", path)
 
 
 def tensor_program(key, array):
@@ -141,6 +147,7 @@ FORMATS = {  # how the whole file is made, how a mutant is read, its memory over
     "npz": (whole_npz, read_mutant, 2),
     "compressed npz": (whole_compressed_npz, read_mutant, 2),
     "pth": (whole_pth, read_mutant, 2),
+    "onnx": (whole_onnx, read_mutant, 2),
     "pickle": (whole_batch, read_pickle, 8),
 }
 

@@ -10,6 +10,7 @@ import re
 import zipfile
 
 import hostile_headers
+import hostile_onnx
 import hostile_pickles
 import numpy as np
 from foreign_weights import google_names, huggingface_names, tiny, torchvision_names
@@ -195,6 +196,7 @@ FAMILIES = {
     "notes": safetensors_notes,
     "names": tensor_names,
     "ranks": ranks,
+    "ONNX": hostile_onnx.onnx_files,
     "pickles with bombs": hostile_pickles.pickles_with_bombs,
     "batches with bombs": hostile_pickles.batches_with_bombs,
     "pickles that call": hostile_pickles.pickles_that_call,

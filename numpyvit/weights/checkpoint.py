@@ -43,10 +43,10 @@ def read_notes(path: str | os.PathLike) -> dict:
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict, str]:
     """-> ({timm's name: array}, notes, origin).
 
-    Containers: safetensors, .npz, PyTorch's zip (.pth, .pt, .bin). Names: timm and DeiT, torchvision, Hugging Face,
-    Google's ViT and big_vision; recognized by themselves. origin is "timm", "deit", "torchvision", "huggingface" or
-    "google", and decides how a position embedding is resized; "swin" for a Swin Transformer
-    and "detr" for a DETR of any of them.
+    Containers: safetensors, .npz, PyTorch's zip (.pth, .pt, .bin), ONNX of numpyvit and PyTorch. Names: timm and DeiT,
+    torchvision, Hugging Face, Google's ViT and big_vision; recognized by themselves. origin is "timm", "deit",
+    "torchvision", "huggingface" or "google", and decides how a position embedding is resized; "swin" for a Swin
+    Transformer and "detr" for a DETR of any of them.
     """
     budget = budget_for(path)
     tensors, notes, metadata = _load(path, budget)

@@ -1,4 +1,5 @@
-"""The containers that weights come in: safetensors, NumPy's .npz, PyTorch's zip. Each reader returns plain arrays.
+"""The containers that weights come in: safetensors, NumPy's .npz, PyTorch's zip and ONNX. Each reader returns plain
+arrays.
 
 No reader executes anything or trusts a size: what is made is drawn from a budget first (see budget.py), and what cannot
 be right ends in a CheckpointError.
@@ -19,6 +20,7 @@ import numpy as np
 
 from ..errors import CheckpointError
 from ..files.budget import SLACK, Budget, TooLarge
+from .onnx_files import read_onnx
 from .reading import check_name, check_shape, parse_json, read_numbers
 from .torch_files import pickle_name, read_torch
 
@@ -68,17 +70,29 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 def read_container(
     path: str | os.PathLike, budget: Budget | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, str], str]:
-    """-> (arrays by name, metadata, container), container one of "safetensors", "npz", "torch"."""
+    """-> (arrays by name, metadata, container), container one of "safetensors", "npz", "torch", "onnx"."""
     budget = budget or budget_for(path)
     with naming(path):
         with open(path, "rb") as file:
-            head = file.read(4)
-        if head == _LEGACY_TORCH:
+            head = file.read(9)
+        if head[:4] == _LEGACY_TORCH:
             raise CheckpointError("was written by PyTorch before 1.6; load and save it again with a newer PyTorch")
-        arrays, metadata, container = (_read_zip if head[:2] == b"PK" else _read_safetensors)(path, budget)
+        arrays, metadata, container = _reader_for(head)(path, budget)
         for name in arrays:
             check_name(name)
         return arrays, metadata, container
+
+
+def _reader_for(head):
+    if head[:2] == b"PK":
+        return _read_zip
+    if head[:1] == b"\x08" and head[8:] != b"{":  # the version of ONNX's format; safetensors has JSON behind a length
+        return _read_onnx
+    return _read_safetensors
+
+
+def _read_onnx(path, budget):
+    return *read_onnx(path, budget), "onnx"
 
 
 # ---- safetensors ----------------------------------------------------------------------------------------------------
