@@ -126,5 +126,5 @@ def test_a_tensor_on_a_tape_is_refused_with_what_to_do(model, x):
 
 
 def test_a_tensor_that_requires_a_gradient_is_refused_with_what_to_do(model, x):
-    with pytest.raises(DtypeError, match="requires grad.*detach"):
+    with pytest.raises(DtypeError, match=r"requires grad.*detach"):
         model(torch_tensor(x).requires_grad_())

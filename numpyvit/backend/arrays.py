@@ -68,13 +68,13 @@ def device_module(device: str | types.ModuleType) -> types.ModuleType:
 
 
 def as_array(x: object) -> object:
-    """What another library holds as a NumPy array: tensors of PyTorch, arrays of JAX, images of Pillow, tables of pandas.
+    """What another library holds, as a NumPy array: a tensor of PyTorch, an array of JAX, an image of Pillow, a table.
 
-    It is whatever has `__array__`, `__array_interface__` or `__dlpack__`; memory on the host is shared, not copied, where
-    the library allows it. In tuples, lists and dicts each item is converted. Arrays of NumPy (memory-mapped ones too) and
-    CuPy stay as they are, and so does what is no array: the layer that is given it says so.
-    Errors: DtypeError where there is no conversion, such as a tensor on a GPU, one that requires a gradient, or a sparse
-    matrix.
+    Whatever has `__array__`, `__array_interface__` or `__dlpack__` is taken. Memory on the host is shared, not copied,
+    where the library allows it. In tuples, lists and dicts each item is converted. Arrays of NumPy (memory-mapped ones
+    too) and CuPy stay as they are, and so does what is no array: the layer that is given it says so.
+    Errors: DtypeError where there is no conversion, such as for a tensor on a GPU, one that requires a gradient, or a
+    sparse matrix.
     """
     if type(x) is np.ndarray:
         return x
