@@ -74,7 +74,7 @@ class Dataset(LabeledImages):
         see backend.as_array.
         Errors: as Dataset's.
         """
-        images, labels = _channels_first(_to_uint8(_stacked(images))), np.asarray(as_array(labels))
+        images, labels = channels_first(_to_uint8(_stacked(images))), np.asarray(as_array(labels))
         if not len(images):
             raise InputError("there are no images in the arrays")
         if classes is None:
@@ -150,7 +150,8 @@ def _to_uint8(images):
     return np.rint(images * images.dtype.type(255)).astype(np.uint8)
 
 
-def _channels_first(images):
+def channels_first(images):
+    """(N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels -> (N, C, H, W)."""
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[1] in (1, 3):
