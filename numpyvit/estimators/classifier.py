@@ -13,6 +13,7 @@ from .. import functional as F
 from ..backend import as_array
 from ..data.loader import Loader
 from ..errors import ConfigError
+from ..layers.checks import check_counts
 from ..models import create_model
 from ..optim import AdamW
 from ..training.augmentation import augmentation
@@ -20,7 +21,7 @@ from ..training.inference import infer
 from ..training.parts import hold_out
 from ..training.recipes import recipe
 from ..training.step import TrainStep
-from .images import WeightedImages, as_rows, check_layout, images_of, layout
+from .images import WeightedImages, as_images, as_rows, check_layout, images_of, layout
 from .sizes import model_options
 from .training import PatientTrainer, WeightedClassification
 
@@ -114,6 +115,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         data = replace(data, scaling=self.scaling_)
         settings, val = self._settings(data, seed), None
         if self.early_stopping:
+            check_counts(patience=self.patience)
             data, val = hold_out(data, settings.val_fraction, settings.seed)
         task, augment = WeightedClassification(settings.label_smoothing), augmentation(settings.augment)
         trainer = PatientTrainer(
@@ -159,6 +161,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X) -> np.ndarray:
         """(n, classes) float32, in the order of classes_."""
         check_is_fitted(self)
+        X = as_images(X)
         images = self._images(X, self._validated(X, reset=False))
         parts = [
             F.softmax(infer(self.model_, self.scaling_(images[start : start + _BATCH]), self.threads))
@@ -178,19 +181,19 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
 
     def _images(self, X, rows):
         """Checked rows as (N, C, H, W)."""
-        check_layout(np.shape(X), self.image_shape_)
+        check_layout(X.shape, self.image_shape_)
         return images_of(rows, self.image_shape_)
 
     def _checked(self, X, y, sample_weight, reset):
         """-> images, labels and weights that fit each other."""
+        X = as_images(X)
         rows, y = self._validated(X, as_array(y), reset)
         check_classification_targets(y)
         weights = _check_sample_weight(as_array(sample_weight), rows, ensure_non_negative=True)
         if not weights.sum() > 0:
             raise ConfigError("sample_weight is 0 for all images; give some of them a weight above 0")
         if reset:
-            shape = np.shape(X)
-            self.image_shape_ = layout(shape if len(shape) > 2 else rows.shape, self.image_shape)
+            self.image_shape_ = layout(X.shape, self.image_shape)
         return self._images(X, rows), y, weights
 
     def _set(self, images, y, weights):
@@ -209,8 +212,9 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
 
     def _settings(self, data, seed):
         """The recipe for so many images, with what the user says."""
-        found = recipe(None, len(data), batch_size=self.batch_size)
-        batch_size = max(32, found.batch_size) if self.batch_size is None else self.batch_size
+        batch_size = self.batch_size
+        if batch_size is None:  # overhead bounds it below, the number of updates above
+            batch_size = min(64, max(32, recipe(None, len(data)).batch_size))
         return replace(
             recipe(None, len(data), batch_size=batch_size),
             epochs=self.epochs,

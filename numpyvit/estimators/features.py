@@ -9,9 +9,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..data.dataset import Dataset
 from ..data.images import fit_image
+from ..errors import ShapeError
 from ..models import create_model
 from ..training.inference import infer
-from .images import as_rows, check_layout, images_of, layout
+from .images import as_images, as_rows, check_layout, images_of, layout
 
 
 class ViTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
@@ -45,9 +46,9 @@ class ViTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def fit(self, X, y=None) -> Self:
         """Load the model."""
-        rows = np.asarray(as_rows(X))
-        self.image_shape_ = layout(np.shape(X) if np.ndim(X) > 2 else rows.shape, self.image_shape)
-        self.n_features_in_ = rows.shape[1]
+        X = self._images(X)
+        self.image_shape_ = layout(X.shape, self.image_shape)
+        self.n_features_in_ = as_rows(X).shape[1]
         self.model_ = create_model(self.model, pretrained=self.pretrained, num_classes=0)
         self._n_features_out = self.model_.num_features
         return self
@@ -55,10 +56,17 @@ class ViTFeatures(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
     def transform(self, X) -> np.ndarray:
         """(n, width) float32."""
         check_is_fitted(self)
-        check_layout(np.shape(X), self.image_shape_)
-        pixels = Dataset.from_arrays(images_of(np.asarray(as_rows(X)), self.image_shape_), np.zeros(len(X), int)).images
+        X = self._images(X)
+        check_layout(X.shape, self.image_shape_)
+        pixels = Dataset.from_arrays(images_of(as_rows(X), self.image_shape_), np.zeros(len(X), int)).images
         parts = [self._features(pixels[i : i + self.batch_size]) for i in range(0, len(pixels), self.batch_size)]
         return np.concatenate(parts)
+
+    def _images(self, X):
+        X = np.asarray(as_images(X))
+        if X.ndim < 2:
+            raise ShapeError(f"X has the shape {X.shape}, expected rows of features or images, one for each sample")
+        return X
 
     def _features(self, pixels):
         """(B, C, H, W) uint8 -> (B, width)."""

@@ -16,14 +16,13 @@ from ..errors import ConfigError, ShapeError
 _CHUNK = 1 << 22  # pixels that are measured at a time
 
 
-def as_rows(X: object) -> object:
-    """Images (N, H, W), (N, H, W, C) or (N, C, H, W) as rows (N, F), in the order of their pixels.
+def as_images(X: object) -> object:
+    """X as an array of NumPy; a table of pandas stays one, with the names of its columns."""
+    return X if hasattr(X, "columns") else np.asarray(as_array(X))
 
-    Tables of pandas stay as they are, with the names of their columns, and so do rows.
-    """
-    if hasattr(X, "columns"):
-        return X
-    X = np.asarray(as_array(X))
+
+def as_rows(X: object) -> object:
+    """Images (N, H, W), (N, H, W, C) or (N, C, H, W) as rows (N, F), in the order of their pixels. Rows stay."""
     return X.reshape(len(X), math.prod(X.shape[1:])) if X.ndim > 2 else X
 
 
@@ -48,9 +47,10 @@ def layout(shape: tuple[int, ...], image_shape: tuple[int, ...] | None) -> tuple
 
 
 def check_layout(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Errors: ShapeError for images of another shape than those that were fitted; rows are counted elsewhere."""
-    if len(shape) > 2 and tuple(shape[1:]) != expected:
-        raise ShapeError(f"the images have the shape {tuple(shape[1:])}, the fitted ones {expected}")
+    """Errors: ShapeError for images, or rows of them, of another shape than those that were fitted."""
+    own = tuple(shape[1:])
+    if own != (expected if len(own) > 1 else (math.prod(expected),)):
+        raise ShapeError(f"the images have the shape {own}, the fitted ones {expected}")
 
 
 def images_of(rows: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 import math
 
+from ..layers.checks import check_counts
+from ..layers.patches import pair
+
 # pixels of an image, all channels counted, up to which a size serves: embed_dim, depth, num_heads
 _SIZES = ((48, (32, 2, 2)), (2000, (64, 4, 4)), (math.inf, (96, 6, 4)))
 _PATCHES = 8  # a side, about
@@ -18,16 +21,15 @@ def model_options(image_shape: tuple[int, int, int], patch_size=None, embed_dim=
     img_size is the image's, rounded up so that the patches divide it.
     """
     C, H, W = image_shape
-    if patch_size is None:
-        patch_size = patch_for(H), patch_for(W)
-    patch = (patch_size, patch_size) if isinstance(patch_size, int) else tuple(patch_size)
     width, blocks, heads = next(size for pixels, size in _SIZES if pixels >= C * H * W)
-    width = width if embed_dim is None else embed_dim
+    width, blocks = width if embed_dim is None else embed_dim, blocks if depth is None else depth
+    check_counts(embed_dim=width, depth=blocks)
+    patch = (patch_for(H), patch_for(W)) if patch_size is None else pair(patch_size, "patch_size")
     return {
         "img_size": tuple(math.ceil(side / part) * part for side, part in zip((H, W), patch)),
         "patch_size": patch,
         "in_chans": C,
         "embed_dim": width,
-        "depth": blocks if depth is None else depth,
+        "depth": blocks,
         "num_heads": math.gcd(width, heads),
     }
