@@ -73,12 +73,22 @@ def test_models_and_steps_take_arrays_of_other_libraries(kind, model, x):
     assert losses[0] == losses[1]
 
 
+def test_inference_divides_them_among_threads_too(model, rng, little_work_is_shared, monkeypatch):
+    sizes, forward = [], type(model).forward
+    monkeypatch.setattr(type(model), "forward", lambda self, x, *rest: sizes.append(len(x)) or forward(self, x, *rest))
+    nv.infer(model, WithArray(rng.standard_normal((8, 1, 8, 8)).astype(np.float32)))
+    assert len(sizes) > 1 and sum(sizes) == 8
+
+
 @pytest.mark.parametrize("kind", [WithArray, WithDLPack, torch_tensor, jax_array, memory_mapped])
 def test_sets_take_arrays_of_other_libraries(kind, rng, model):
     images, labels = rng.integers(0, 256, (4, 8, 8), np.uint8), np.array([0, 1, 0, 1])
     made = Dataset.from_arrays(kind(images), kind(labels))
     assert np.array_equal(made.images[:, 0], images) and np.array_equal(made.labels, labels)
-    nv.fit(model, (kind(images), kind(labels)), (kind(images), kind(labels)), epochs=1, warmup_steps=0, progress=False)
+    pair = kind(images), kind(labels)
+    nv.fit(model, pair, pair, epochs=1, warmup_steps=0, progress=False)
+    of_set = Dataset.from_arrays(images, labels, map(str, range(10)), model.preprocessing.mean, model.preprocessing.std)
+    assert nv.evaluate(model, pair)["loss"] == nv.evaluate(model, of_set)["loss"]
 
 
 def test_a_set_takes_a_list_of_images_of_pillow(rng):

@@ -47,9 +47,10 @@ def layout(shape: tuple[int, ...], image_shape: tuple[int, ...] | None) -> tuple
 
 
 def check_layout(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    """Errors: ShapeError for images, or rows of them, of another shape than those that were fitted."""
+    """Axes of 1 make no difference. Errors: ShapeError for images, or rows of them, of another shape than expected."""
     own = tuple(shape[1:])
-    if own != (expected if len(own) > 1 else (math.prod(expected),)):
+    sides = [[side for side in sizes if side != 1] for sizes in (own, expected)]
+    if sides[0] != sides[1] and own != (math.prod(expected),):
         raise ShapeError(f"the images have the shape {own}, the fitted ones {expected}")
 
 
