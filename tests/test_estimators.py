@@ -205,6 +205,26 @@ def test_partial_fit_learns_in_parts_with_one_optimizer(X, y):
         model.partial_fit(X, np.repeat(["left", "down"], 20))
 
 
+def test_weights_of_a_part_count_against_those_of_others(X, y):
+    def fitted(weight):
+        return quick().partial_fit(X, y, ["left", "right"]).partial_fit(X, y[::-1], sample_weight=np.full(40, weight))
+
+    assert not np.array_equal(fitted(1.0).predict_proba(X), fitted(0.01).predict_proba(X))
+
+
+def test_weights_of_one_fit_count_against_each_other_only(X, y):
+    probabilities = quick().fit(X, y).predict_proba(X)
+    assert np.array_equal(quick().fit(X, y, sample_weight=np.full(40, 8.0)).predict_proba(X), probabilities)
+
+
+def test_the_model_inside_notes_how_images_are_prepared(rng, y):
+    images = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    model = quick(epochs=1).fit(images, y)
+    first = images.transpose(0, 3, 1, 2)
+    assert np.allclose(model.model_.preprocessing.normalize(first), model.scaling_(first), atol=1e-5)
+    assert model.model_.pretrained_cfg["classes"] == ["left", "right"]
+
+
 def test_the_first_partial_fit_needs_all_classes(X, y):
     with pytest.raises(ConfigError, match="needs classes"):
         quick().partial_fit(X, y)

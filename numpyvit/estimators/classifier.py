@@ -112,7 +112,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         data, seed = self._set(images, y, weights), self._seed()
         if not going_on:
             self._create(data, seed)
-        data = replace(data, scaling=self.scaling_)
+        data = replace(data, scaling=self.scaling_, weights=data.weights / data.weights.mean())
         settings, val = self._settings(data, seed), None
         if self.early_stopping:
             check_counts(patience=self.patience)
@@ -128,7 +128,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         return self
 
     def partial_fit(self, X, y, classes=None, sample_weight=None) -> Self:
-        """One pass over some of the images, at a constant learning rate.
+        """One pass over some of the images, at a constant learning rate. Their weights are factors of the loss.
 
         classes: all that will ever come, at the first call. The first images tell the mean and deviation of the pixels.
         """

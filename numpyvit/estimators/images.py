@@ -87,11 +87,16 @@ class WeightedImages(LabeledImages):
 
     @property
     def mean(self):
-        return self.scaling.mean
+        """Of pixels in 0..1, as whoever prepares images by the model's notes has them."""
+        return tuple(value / self._white for value in self.scaling.mean)
 
     @property
     def std(self):
-        return self.scaling.std
+        return tuple(value / self._white for value in self.scaling.std)
+
+    @property
+    def _white(self):
+        return 255 if self.images.dtype == np.uint8 else 1
 
     @property
     def image_shape(self):
@@ -113,8 +118,7 @@ class WeightedImages(LabeledImages):
     def merged(self) -> "WeightedImages":
         """Each different image with its label once, with the sum of its weights, those of weight 0 left out.
 
-        So an image of weight 2 is the same as the image twice. The order follows from the images, and the weights are
-        scaled to a mean of 1.
+        So an image of weight 2 is the same as the image twice. The order follows from the images.
         """
         keys = [
             hashlib.blake2b(image.tobytes(), digest_size=16, salt=str(label).encode()).digest()
@@ -123,7 +127,7 @@ class WeightedImages(LabeledImages):
         _, first, which = np.unique(np.array(keys, "V16"), return_index=True, return_inverse=True)
         sums = np.bincount(which, self.weights)
         kept = np.flatnonzero(sums > 0)
-        return replace(self.take(first[kept]), weights=(sums[kept] / sums[kept].mean()).astype(np.float32))
+        return replace(self.take(first[kept]), weights=sums[kept].astype(np.float32))
 
     def measured(self, size: tuple[int, int]) -> Scaling:
         """The weighted mean and deviation of each channel; a deviation of 0 becomes 1."""
