@@ -26,6 +26,8 @@ _HOMES = {
     "SwinTransformer": "models",
     "Tape": "core",
     "TrainStep": "training.step",
+    "ViTClassifier": "estimators",
+    "ViTFeatures": "estimators",
     "VisionTransformer": "models",
     "backend": None,
     "core": None,
@@ -54,7 +56,7 @@ _HOMES = {
     "weights": None,
 }
 
-__all__ = [*_HOMES]
+__all__ = [name for name, home in _HOMES.items() if home != "estimators"]  # those need scikit-learn
 
 
 def __dir__():

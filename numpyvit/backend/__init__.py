@@ -1,6 +1,18 @@
 """The machine: arrays on the host or a GPU, random streams, threads, settings of the process."""
 
-from .arrays import Array, array_module, device_module, erf, on_host, register, rows, to_host, to_module, transposed
+from .arrays import (
+    Array,
+    array_module,
+    as_array,
+    device_module,
+    erf,
+    on_host,
+    register,
+    rows,
+    to_host,
+    to_module,
+    transposed,
+)
 from .process import tune_process
 from .random import Random
 from .threads import available_threads, blas_threads, shared_workers
@@ -9,6 +21,7 @@ __all__ = [
     "Array",
     "Random",
     "array_module",
+    "as_array",
     "available_threads",
     "blas_threads",
     "device_module",

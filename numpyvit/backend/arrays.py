@@ -8,7 +8,7 @@ import types
 
 import numpy as np
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DtypeError
 
 Array = np.ndarray  # in type hints: a NumPy array, or a CuPy array, which passes since CuPy has no types
 
@@ -65,6 +65,41 @@ def device_module(device: str | types.ModuleType) -> types.ModuleType:
     if hasattr(device, "ndarray"):
         return device
     raise ConfigError(f"device must be 'cpu' or 'cuda', got {device!r}")
+
+
+def as_array(x: object) -> object:
+    """What another library holds, as a NumPy array: a tensor of PyTorch, an array of JAX, an image of Pillow, a table.
+
+    Whatever has `__array__`, `__array_interface__` or `__dlpack__` is taken. Memory on the host is shared, not copied,
+    where the library allows it. In tuples, lists and dicts each item is converted. Arrays of NumPy (memory-mapped ones
+    too) and CuPy stay as they are, and so does what is no array: the layer that is given it says so.
+    Errors: DtypeError where there is no conversion, such as for a tensor on a GPU, one that requires a gradient, or a
+    sparse matrix.
+    """
+    if type(x) is np.ndarray:
+        return x
+    if type(x) in (tuple, list):
+        return type(x)(map(as_array, x))
+    if type(x) is dict:
+        return {name: as_array(item) for name, item in x.items()}
+    if isinstance(x, (np.ndarray, np.generic)) or not on_host(x):
+        return x
+    return _from_other_library(x)
+
+
+def _from_other_library(x):
+    kind = type(x).__name__
+    if hasattr(x, "toarray"):
+        raise DtypeError(f"got a sparse {kind}, expected a dense array; convert it with x.toarray()")
+    try:
+        if hasattr(x, "__array__") or hasattr(x, "__array_interface__"):
+            return np.asarray(x)
+        return np.from_dlpack(x) if hasattr(x, "__dlpack__") else x
+    except Exception as error:  # each library raises classes of its own
+        raise DtypeError(
+            f"a {kind} could not be read as a NumPy array ({error}); convert it before, "
+            "a tensor for example with x.detach().float().cpu().numpy()"
+        ) from None
 
 
 def to_module(x: Array, xp: types.ModuleType) -> Array:

@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from ..backend import Array, array_module, device_module, to_host, to_module
+from ..backend import Array, array_module, as_array, device_module, to_host, to_module
 from ..errors import CheckpointError, ConfigError, NumpyvitError
 
 DTYPES = ("float32", "float64")
@@ -97,7 +97,11 @@ class Layer:
         as_dtype(dtype)
 
     def __call__(self, *inputs, **options):
-        """Inference: forward, keeping nothing and dropping nothing out."""
+        """Inference: forward, keeping nothing and dropping nothing out.
+
+        Inputs may be arrays of other libraries, see backend.as_array.
+        """
+        inputs = as_array(inputs)
         try:
             return self.forward(*inputs, **options)
         except NumpyvitError:

@@ -6,6 +6,7 @@ from typing import Self
 
 import numpy as np
 
+from ..backend import as_array
 from ..errors import ConfigError, DtypeError, InputError, ShapeError
 from .augment import normalize
 
@@ -83,9 +84,11 @@ class Dataset(LabeledImages):
         images: uint8, or floating point in 0..1, which is rounded to steps of 1/255. classes: names; default "0", "1",
         … up to the highest label. mean, std: of each channel, of pixels in 0..1; default those of these images. A test
         set is given those of the training set: Dataset.from_arrays(x, y, train.classes, train.mean, train.std).
+        Arrays of other libraries, such as tensors of PyTorch or a list of Pillow's images of one size, are taken too,
+        see backend.as_array.
         Errors: as Dataset's.
         """
-        images, labels = _channels_first(_to_uint8(np.asarray(images))), np.asarray(labels)
+        images, labels = channels_first(_to_uint8(_stacked(images))), np.asarray(as_array(labels))
         if not len(images):
             raise InputError("there are no images in the arrays")
         if classes is None:
@@ -142,6 +145,14 @@ def _check_labels(labels, images, classes=None):
 # ---- from other arrays ----------------------------------------------------------------------------------------------
 
 
+def _stacked(images):
+    """One array of an array, or of a list of images. Errors: ShapeError where they differ in size."""
+    try:
+        return np.asarray(as_array(images))
+    except ValueError:
+        raise ShapeError("the images differ in size or channels; resize and convert them to one shape") from None
+
+
 def _to_uint8(images):
     if images.dtype == np.uint8:
         return images
@@ -153,7 +164,8 @@ def _to_uint8(images):
     return np.rint(images * images.dtype.type(255)).astype(np.uint8)
 
 
-def _channels_first(images):
+def channels_first(images):
+    """(N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels -> (N, C, H, W)."""
     if images.ndim == 3:
         return images[:, None]
     if images.ndim == 4 and images.shape[1] in (1, 3):

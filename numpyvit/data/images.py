@@ -48,26 +48,31 @@ def read_image(
     turned is set upright, which torchvision does not do, unless upright=False; 16-bit gray values are scaled to 8 bits.
     Errors: DataError for a file that is not an image, is damaged, holds floating-point pixels, or is absurdly large.
     """
-    from PIL import Image
-
-    if in_chans not in _MODES:
-        raise DataError(f"images can be read with 1 or 3 channels, the model wants {in_chans}")
-    mode, (height, width) = _MODES[in_chans], img_size
-    weights = _resampling(interpolation)
+    _mode(in_chans), _resampling(interpolation)  # wrong options are no fault of the file
     with _opened(path) as image:
         image.load()
-        orientation = _orientation(image) if upright else 1
-        across, down = (height, width) if orientation >= 5 else (width, height)  # before it is set upright
-        if interpolation == "squash":
-            image = _resized(image, mode, (across, down), weights)
-        else:
-            frame = math.floor(across / crop_pct), math.floor(down / crop_pct)
-            image = _without_ends(image, *frame)
-            image = _resized(image, mode, _covering_size(image.size, *frame), weights)
-        if orientation in _UPRIGHT:
-            image = image.transpose(Image.Transpose[_UPRIGHT[orientation]])
-        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
-        pixels = np.asarray(image.crop((left, top, left + width, top + height)))
+        return fit_image(image, img_size, in_chans, crop_pct, interpolation, _orientation(image) if upright else 1)
+
+
+def fit_image(image, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", orientation=1):
+    """An image of Pillow as (C, H, W) uint8, resized and cropped as read_image does. orientation: EXIF's number.
+
+    Errors: DataError where it cannot have so many channels.
+    """
+    from PIL import Image
+
+    mode, weights, (height, width) = _mode(in_chans), _resampling(interpolation), img_size
+    across, down = (height, width) if orientation >= 5 else (width, height)  # before it is set upright
+    if interpolation == "squash":
+        image = _resized(image, mode, (across, down), weights)
+    else:
+        frame = math.floor(across / crop_pct), math.floor(down / crop_pct)
+        image = _without_ends(image, *frame)
+        image = _resized(image, mode, _covering_size(image.size, *frame), weights)
+    if orientation in _UPRIGHT:
+        image = image.transpose(Image.Transpose[_UPRIGHT[orientation]])
+    left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+    pixels = np.asarray(image.crop((left, top, left + width, top + height)))
     return pixels.reshape(height, width, in_chans).transpose(2, 0, 1)
 
 
@@ -156,6 +161,12 @@ def _orientation(image):
 
 
 # ---- pixels ---------------------------------------------------------------------------------------------------------
+
+
+def _mode(in_chans):
+    if in_chans not in _MODES:
+        raise DataError(f"images can be read with 1 or 3 channels, the model wants {in_chans}")
+    return _MODES[in_chans]
 
 
 def _resampling(name):

@@ -9,7 +9,7 @@ from ..errors import ConfigError, DtypeError, ShapeError
 
 def check_float(layer: Layer, x: Array) -> None:
     """x must be a floating array."""
-    if not hasattr(x, "dtype"):
+    if not hasattr(getattr(x, "dtype", None), "kind"):  # a tensor of PyTorch has a dtype of another form
         raise DtypeError(f"{layer.path}: got a {type(x).__name__}, expected an array; convert it with numpy.asarray")
     if x.dtype.kind != "f":
         raise DtypeError(

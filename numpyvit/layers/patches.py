@@ -74,7 +74,7 @@ class PatchEmbed(Layer):
         return tuple(side // patch for side, patch in zip(image_size, self.patch_size))
 
     def _check(self, x):
-        if not hasattr(x, "dtype") or isinstance(x, np.ma.MaskedArray):
+        if not hasattr(getattr(x, "dtype", None), "kind") or isinstance(x, np.ma.MaskedArray):
             raise DtypeError(
                 f"{self.path}: got a {type(x).__name__}, expected an array of images; "
                 "convert it, for example with numpy.asarray(x, 'float32')"

@@ -1,14 +1,17 @@
 """`evaluate`: how well a model does on a set, and whether the two belong together."""
 
 from ..backend import array_module
+from ..data import Dataset
 from ..errors import ConfigError
-from ..models import Model
+from ..models import Model, class_names
 from .task import Task, task_for
 
 
 def evaluate(model, dataset, *, batch_size: int = 256, threads: int | None = None, task: Task | None = None, **options):
     """The figures of a model on a set (see numpyvit.data), as its task has them: always "loss".
 
+    dataset: or a pair of arrays (images, labels), see Dataset.from_arrays; they are normalized as model.preprocessing
+             says, and a label is the number of an output.
     task:    what the set is for; None: it follows from the set, as in `fit`.
     options: further ones of the task's evaluate.
 
@@ -19,6 +22,9 @@ def evaluate(model, dataset, *, batch_size: int = 256, threads: int | None = Non
     Notice. Where the model has no names, a label is the number of its output.
     Errors: ConfigError where the images have another shape, or no class of the set is one of the model's.
     """
+    if isinstance(dataset, tuple):
+        how = model.preprocessing
+        dataset = from_pair(dataset, classes=class_names(model), mean=how.mean, std=how.std)
     check_dataset(dataset)
     task = task or task_for(dataset)
     return task.evaluate(model, dataset, threads=threads, batch_size=batch_size, **options)
@@ -34,6 +40,13 @@ def check_dataset(dataset):
             f"expected a data set, such as numpyvit.data.load returns or numpyvit.data.Dataset.from_arrays makes from "
             f"arrays, got a {type(dataset).__name__}"
         )
+
+
+def from_pair(data, **shared):
+    """A set from a pair of arrays (images, labels). shared: its classes, mean and std, where they are known."""
+    if len(data) != 2:
+        raise ConfigError(f"data is a set of numpyvit.data or a pair (images, labels), got {len(data)} arrays")
+    return Dataset.from_arrays(*data, **shared)
 
 
 def known_classes(model):

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ..errors import ConfigError, Interrupted
 from .augmentation import augmentation
 from .divergence import explain_non_finite
-from .evaluation import check_dataset, evaluate
+from .evaluation import check_dataset, evaluate, from_pair
 from .loop import Trainer
 from .parts import hold_out
 from .recipes import recipe
@@ -97,9 +97,5 @@ def _dataset(data, like=None):
     if not isinstance(data, tuple):
         check_dataset(data)
         return data
-    if len(data) != 2:
-        raise ConfigError(f"data is a set of numpyvit.data or a pair (images, labels), got {len(data)} arrays")
-    from ..data import Dataset
-
     shared = {} if like is None else {"classes": like.classes, "mean": like.mean, "std": like.std}
-    return Dataset.from_arrays(*data, **shared)
+    return from_pair(data, **shared)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..backend import blas_threads, on_host, shared_workers
+from ..backend import as_array, blas_threads, on_host, shared_workers
 from . import shards
 from .nested import first_array, join, take
 
@@ -10,10 +10,12 @@ from .nested import first_array, join, take
 def infer(model, x, threads=None, sharding=None):
     """model(x) on threads: the outputs for a batch, nothing kept, nothing dropped out.
 
-    x:       a batch of images, or a nesting such as (images, mask); on a GPU the model is called as it is.
+    x:       a batch of images, also of another library (see backend.as_array), or a nesting such as (images, mask);
+             on a GPU the model is called as it is.
     threads: default all processors that this process may use. The result does not depend on it, the last digits of a
              single image aside: it cannot be divided, so BLAS shares its products among the threads.
     """
+    x = as_array(x)
     workers, images = shared_workers(threads), first_array(x)
     if not isinstance(images, np.ndarray) or images.ndim == 0 or len(images) == 0 or not on_host(images):
         return model(x)

@@ -8,7 +8,7 @@ from the batch and the model alone, so the result is bit-equal on any number of 
 import numpy as np
 
 from .. import losses
-from ..backend import on_host, shared_workers
+from ..backend import as_array, on_host, shared_workers
 from ..core import Tape
 from ..errors import DtypeError, InputError, NonFiniteError
 from ..optim import check_clip_norm, clip_global_norm
@@ -20,6 +20,7 @@ class TrainStep:
     """Forward, loss, backward and update of one batch:   loss = step(x, targets).
 
     x, targets and what the model returns may be arrays or nested tuples, lists and dicts of them, the batch axis first.
+    x and targets may be of other libraries, see backend.as_array.
 
     loss:      called as loss(logits, targets) -> (value, gradient) with the outputs of the whole batch; a third result,
                {"name": a mean over the batch}, is kept as `parts` until the next step. Targets are never divided.
@@ -48,6 +49,7 @@ class TrainStep:
         return {**vars(self), "_tapes": []}  # they are made again where they are needed
 
     def __call__(self, x, targets):
+        x, targets = as_array(x), as_array(targets)
         images = first_array(x)
         if not hasattr(images, "shape") or images.ndim == 0:
             raise DtypeError(f"a training step takes an array of images, got a {type(images).__name__}")
