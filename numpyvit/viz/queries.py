@@ -42,10 +42,6 @@ class QueryAttention:
         order = np.argsort(-self.scores, kind="stable")[:most].tolist()
         return [query for query in order if self.scores[query] >= FOUND] or order[:1]
 
-    def check(self, query: int) -> int:
-        """The query, counted from 0. Errors: ConfigError where there is none of that number; negative ones count from the end."""
-        return place("query", query, len(self.scores))
-
 
 def query_attention_maps(model: Layer, image: Array) -> np.ndarray:
     """The cross-attention of every decoder layer and head: (L, H, Q, rows, columns); each map sums to 1.
@@ -91,16 +87,23 @@ def draw_query_attention(
     The box is outlined on its map, its class and score stand below. All maps share one scale.
 
     found: of query_attention; pixels: the image, (C, H, W) uint8; classes: names, by label.
-    query: this one alone, counted from 0, whatever it found.
+    query: this one alone, counted from 0, whatever it found; negative ones count from the end.
+    Errors: ConfigError where there is no such query.
     """
-    chosen = found.best() if query is None else [found.check(query)]
+    chosen = found.best() if query is None else [place("query", query, len(found.scores))]
     outlines = {i: _outline(found.boxes[i]) for i in chosen}
     tiles = [Tile("image", outlines=tuple(outlines.values()))]
     for i, outline in outlines.items():
         values, name = found.maps[i] * found.maps[i].size, tag_text(classes[found.labels[i]], found.scores[i])
         tiles.append(Tile(f"query {i + 1}: {name}", values, outlines=(outline,)))
-    unit = f"attention of the query in {found.shown}, in multiples of an even share"
-    draw_sheet(pixels, tiles, path, title, unit, tile_size=224 if query is None else 448)
+    unit, tile_size = f"{found.shown}; 1 is an even share", 224 if query is None else 448
+    draw_sheet(pixels, tiles, path, query_caption(found, title), unit, tile_size)
+
+
+def query_caption(found: QueryAttention, title: str = "") -> str:
+    """The title with how many boxes were found:   street.jpg: 3 boxes."""
+    count = int((found.scores >= FOUND).sum())
+    return f"{title}{': ' if title else ''}{count or 'no'} {'box' if count == 1 else 'boxes'}"
 
 
 def _forward(model, image):
