@@ -164,6 +164,16 @@ def test_each_box_is_outlined_on_the_map_of_its_query_and_all_on_the_image(tmp_p
     assert [outlined(tile) for tile in tiles] == [[True, True], [False, True], [True, False]]  # best first
 
 
+def test_a_token_is_drawn_where_its_convolutions_are_centered(tmp_path):
+    found, gray = attention_of([0.9], [[0.5, 0.5, 0, 0]]), np.full((3, 64, 64), 99, np.uint8)
+    found.maps[0] = np.roll(found.maps[0], (1, 2), (0, 1))  # row 1, column 2 of 4, of 16 pixels each
+    viz.draw_query_attention(found, gray, tmp_path / "queries.png", ["cat"], query=0)
+    with Image.open(tmp_path / "queries.png") as sheet:
+        tile = np.asarray(sheet.convert("RGB")).astype(int)[48 : 48 + 448, 472 : 472 + 448]
+    rows, columns = np.nonzero(tile[..., 0] - tile[..., 1] > 80)
+    assert rows.mean() == pytest.approx(448 / 4, abs=8) and columns.mean() == pytest.approx(448 / 2, abs=8)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A detector's weights and a wide photo."""

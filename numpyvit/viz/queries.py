@@ -19,6 +19,7 @@ from .sheet import Tile, draw_sheet
 
 FOUND = 0.5  # the least score of a box that counts as found
 _MOST = 8  # queries on a sheet
+_FINER = 4  # so many cells a token in each direction
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def draw_query_attention(
     outlines = {i: _outline(found.boxes[i]) for i in chosen}
     tiles = [Tile("image", outlines=tuple(outlines.values()))]
     for i, outline in outlines.items():
-        values, name = found.maps[i] * found.maps[i].size, tag_text(classes[found.labels[i]], found.scores[i])
-        tiles.append(Tile(f"query {i + 1}: {name}", values, outlines=(outline,)))
+        name, even_share = tag_text(classes[found.labels[i]], found.scores[i]), 1 / found.maps[i].size
+        tiles.append(Tile(f"query {i + 1}: {name}", _in_place(found.maps[i] / even_share), outlines=(outline,)))
     unit, tile_size = f"{found.shown}; 1 is an even share", 224 if query is None else 448
     draw_sheet(pixels, tiles, path, query_caption(found, title), unit, tile_size)
 
@@ -114,6 +115,19 @@ def _forward(model, image):
     outputs = model.forward(one_image(image), tape)
     maps = finite([to_host(maps)[0] for maps in model.query_attention_on_grid(tape)])
     return np.stack(maps), {name: to_host(outputs[name])[0] for name in ("pred_logits", "pred_boxes")}
+
+
+def _in_place(values):
+    """A map (rows, columns) in finer cells, each token where it lies.
+
+    Convolutions of stride s and odd kernels, padded on both sides, center token i on pixel s·i: at the upper left of
+    its cell. Drawn in the cell's middle, every map would seem to look past its object, to the lower right.
+    """
+    return np.apply_along_axis(_finer, 1, np.apply_along_axis(_finer, 0, values))
+
+
+def _finer(line):
+    return np.interp((np.arange(_FINER * len(line)) + 0.5) / _FINER, np.arange(len(line)), line)
 
 
 def _outline(box):
