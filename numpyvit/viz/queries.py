@@ -95,8 +95,8 @@ def draw_query_attention(
     outlines = {i: _outline(found.boxes[i]) for i in chosen}
     tiles = [Tile("image", outlines=tuple(outlines.values()))]
     for i, outline in outlines.items():
-        name, even_share = tag_text(classes[found.labels[i]], found.scores[i]), 1 / found.maps[i].size
-        tiles.append(Tile(f"query {i + 1}: {name}", _in_place(found.maps[i] / even_share), outlines=(outline,)))
+        name, shares = tag_text(classes[found.labels[i]], found.scores[i]), found.maps[i] * found.maps[i].size
+        tiles.append(Tile(f"query {i + 1}: {name}", _in_place(shares), outlines=(outline,)))
     unit, tile_size = f"{found.shown}; 1 is an even share", 224 if query is None else 448
     draw_sheet(pixels, tiles, path, query_caption(found, title), unit, tile_size)
 
