@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 
-from ..backend import array_module, to_module
-from ..core import FORGET, as_dtype, make_rng
+from ..backend import Array, array_module, to_module
+from ..core import FORGET, Layer, Tape, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError, ShapeError
 from ..layers import (
@@ -168,10 +168,10 @@ class DETR(Model):
             )
 
     @property
-    def cross_attention_layers(self):
+    def cross_attention_layers(self) -> list[Layer]:
         return [layer.multihead_attn for layer in self.transformer.decoder.layers]
 
-    def query_attention_on_grid(self, tape):
+    def query_attention_on_grid(self, tape: Tape) -> list[Array]:
         """What each query looked at in a pass on a tape with record_all, decoder layer by layer.
 
         -> [(B, heads, Q, h, w), …], the probabilities of the places: they sum to 1 and are 0 at padding.
