@@ -1,4 +1,4 @@
-"""`numpyvit attention`: a sheet of what a model looks at, one of its maps, or the numbers."""
+"""`numpyvit attention`: a sheet of what a model, or each query of a detector, looks at; one map; or the numbers."""
 
 import io
 import pathlib
@@ -15,10 +15,11 @@ def add(verbs):
         run,
         "Draw what a model looks at in an image: every head and block, and of a ViT rollout and gradient-weighted "
         "attention. The maps of a ViT are the class token's; those of a Swin show what each token receives in its "
-        "window, stitched together.",
+        "window, stitched together; those of a detector what the query of each box that it found looks at.",
         "examples:\n  numpyvit attention cat.jpg --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n"
         "  numpyvit attention seven.png --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors --layer 3\n"
-        "  numpyvit attention cat.jpg --model swin_tiny_patch4_window7_224 --checkpoint swin.pth --patch 20 31\n",
+        "  numpyvit attention cat.jpg --model swin_tiny_patch4_window7_224 --checkpoint swin.pth --patch 20 31\n"
+        "  numpyvit attention cells.jpg --checkpoint runs/cells-detr_mini_160 --query 7\n",
     )
     verb.add_argument("image", metavar="IMAGE", help="an image file")
     add_checkpoint(verb)
@@ -39,27 +40,59 @@ def add(verbs):
         help="the attention of one patch instead, counted from 1; it is outlined",
     )
     verb.add_argument(
+        "--query", type=count, metavar="N", help="of a detector: this query alone, counted from 1, whatever it found"
+    )
+    verb.add_argument(
         "--npy",
         action="store_true",
         help="write the probabilities (blocks, heads, tokens, tokens), or those of --layer and --head, as an array; "
-        "with --patch, and of a Swin, the maps (heads, rows, columns) in multiples of an even share",
+        "with --patch, and of a Swin, the maps (heads, rows, columns) in multiples of an even share; of a detector the "
+        "probabilities (decoder layers, heads, queries, rows, columns), or those of --layer, --head and --query",
     )
     return verb
 
 
 def run(args):
-    from ..viz.attention import caption
-
     out = _out(args)
     model, _ = load_model(args, **({"img_size": args.img_size} if args.img_size else {}))
+    show = _show_queries if model.cross_attention_layers else _show_blocks
+    print(f"{out}: {show(args, model, out, pathlib.Path(args.image).name)}")
+
+
+def _show_blocks(args, model, out, title):
+    """Draw or write what the blocks of a model look at -> the title with what it sees."""
+    from ..viz.attention import caption
+
+    if args.query is not None:
+        raise ConfigError(f"--query {args.query}: a {type(model).__name__} has no queries; leave it out")
     pixels, x = prepare_image(model, args.image)
     x = as_input_of(model, x[None])
-    title = pathlib.Path(args.image).name
     if out.suffix == ".npy":
         _write_array(args, model, x, out)
     else:
         _draw(args, model, x, pixels, out, title)
-    print(f"{out}: {caption(model, x, title)}")
+    return caption(model, x, title)
+
+
+def _show_queries(args, model, out, title):
+    """Draw or write what the queries of a detector look at -> the title with how much they found."""
+    from ..models import class_names
+    from ..training.task import task_for
+    from ..viz import draw_query_attention, query_attention, query_attention_maps
+    from ..viz.queries import query_caption
+
+    if args.patch is not None or args.class_index is not None:
+        raise ConfigError("--patch and --class-index are for classifiers; a detector has --query")
+    query, layers = _query(args, model), model.cross_attention_layers
+    pixels, _ = task_for(model).read(model, args.image)
+    x = as_input_of(model, model.preprocessing.normalize(pixels[None]))
+    found = query_attention(model, x, *_places(args, layers))
+    if out.suffix == ".npy":
+        maps = _chosen(args, layers, query_attention_maps(model, x))
+        _save(maps if query is None else maps[..., query, :, :], out)
+    else:
+        draw_query_attention(found, pixels, out, class_names(model), title, query)
+    return query_caption(found, title)
 
 
 def _out(args):
@@ -77,22 +110,33 @@ def _draw(args, model, x, pixels, out, title):
     if args.layer is None and args.head is None:
         draw_attention(model, x, pixels, out, title, args.class_index, patch=patch)
     else:
-        draw_attention_map(model, x, pixels, out, *_places(args, model), title, patch=patch)
+        draw_attention_map(model, x, pixels, out, *_places(args, model.attention_layers), title, patch=patch)
 
 
 def _write_array(args, model, x, out):
-    import numpy as np
-
-    from ..files.atomic import write_atomically
     from ..viz import attends_to_all, attention_grids, attention_maps
 
     whole = args.patch is None and attends_to_all(model)
     maps = attention_maps(model, x) if whole else attention_grids(model, x, _patch(args, model, x))
-    if args.layer or args.head:
-        layer, head = _places(args, model)
-        maps = maps[layer] if head is None else maps[layer][head]
-    elif len({values.shape for values in maps}) > 1:
+    maps = _chosen(args, model.attention_layers, maps)
+    if len({values.shape for values in maps}) > 1:
         raise ConfigError("the maps of this model's blocks differ in size; choose one with --layer")
+    _save(maps, out)
+
+
+def _chosen(args, layers, maps):
+    """Of the maps of all layers those of --layer and --head."""
+    if args.layer is None and args.head is None:
+        return maps
+    layer, head = _places(args, layers)
+    return maps[layer] if head is None else maps[layer][head]
+
+
+def _save(maps, out):
+    import numpy as np
+
+    from ..files.atomic import write_atomically
+
     buffer = io.BytesIO()
     np.save(buffer, np.asarray(maps))
     write_atomically(out, buffer.getvalue())
@@ -108,15 +152,24 @@ def _patch(args, model, x):
     return args.patch[0] - 1, args.patch[1] - 1
 
 
-def _places(args, model):
+def _query(args, model):
+    """-> the query counted from 0, or None."""
+    if args.query is None:
+        return None
+    if args.query > model.num_queries:
+        raise ConfigError(f"--query {args.query}: the model has {model.num_queries}, counted from 1")
+    return args.query - 1
+
+
+def _places(args, layers):
     """-> (block, head or None), counted from 0."""
-    depth = len(model.attention_layers)
+    depth = len(layers)
     if args.layer is not None and args.layer > depth:
         raise ConfigError(f"--layer {args.layer}: the model has {depth}, counted from 1")
     layer = (args.layer or depth) - 1
     if args.head is None:
         return layer, None
-    heads = model.attention_layers[layer].num_heads
+    heads = layers[layer].num_heads
     if args.head > heads:
         raise ConfigError(f"--head {args.head}: block {layer + 1} has {heads}, counted from 1")
     return layer, args.head - 1

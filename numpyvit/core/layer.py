@@ -87,11 +87,13 @@ class Layer:
     transparent: the layer's parts count as its owner's own: model.embed.cls_token is model.cls_token, also in names.
     takes_first: forward takes a third argument, the number of leading tokens that are wanted (see Sequence).
     attention_layers: the attention of each block, where a model has attention_on_grid(tape, image_size, patch) to show.
+    cross_attention_layers: that of each decoder layer, where a model has query_attention_on_grid(tape) to show.
     """
 
     transparent = False
     takes_first = False
     attention_layers = ()
+    cross_attention_layers = ()
 
     def __init__(self, *, dtype: str = "float32", seed: Seed = 0):
         as_dtype(dtype)

@@ -150,6 +150,11 @@ class Encoder(Layer):
     def __init__(self, layers, norm=None):
         self.layers, self.norm = Sequence(layers) if layers else Identity(), norm or Identity()
 
+    @property
+    def depth(self) -> int:
+        """How many layers there are."""
+        return len(self.layers) if isinstance(self.layers, Sequence) else 0
+
     def forward(self, x, pos, mask=None, tape=FORGET):
         x, _, _ = self.layers.forward((x, pos, mask), tape)
         return self.norm.forward(x, tape)

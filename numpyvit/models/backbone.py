@@ -34,6 +34,10 @@ class ConvStem(Sequence):
 
     features, features_backward = Sequence.forward, Sequence.backward
 
+    def parameter_depth(self, name: str) -> int:
+        """i for the i-th convolution and its norm."""
+        return int(name.split(".")[0]) // 3
+
 
 def make_body(backbone, in_chans, dilation, **made):
     """A ResNet by its name, with stem and first stage frozen as in the official code, or a ConvStem of some widths."""

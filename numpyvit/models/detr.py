@@ -4,12 +4,13 @@ Shapes: B batch, C image channels, H×W pixels, h×w the map of the backbone, N 
 Q queries, K classes.
 """
 
+import re
 from functools import partial
 
 import numpy as np
 
-from ..backend import array_module, to_module
-from ..core import FORGET, as_dtype, make_rng
+from ..backend import Array, array_module, to_module
+from ..core import FORGET, Layer, Tape, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError, ShapeError
 from ..layers import (
@@ -17,7 +18,6 @@ from ..layers import (
     Conv2d,
     LearnedPosition,
     LearnedQueries,
-    Sequence,
     SinePosition,
     Transformer,
 )
@@ -168,6 +168,37 @@ class DETR(Model):
             )
 
     @property
+    def cross_attention_layers(self) -> list[Layer]:
+        return [layer.multihead_attn for layer in self.transformer.decoder.layers]
+
+    def query_attention_on_grid(self, tape: Tape) -> list[Array]:
+        """What each query looked at in a pass on a tape with record_all, decoder layer by layer.
+
+        -> [(B, heads, Q, h, w), …], the probabilities of the places: they sum to 1 and are 0 at padding.
+        """
+        kept = dict(tape.residuals())
+        ((_, _, h, w),) = kept[self]
+        maps = [layer.probabilities(kept[layer]) for layer in self.cross_attention_layers]
+        return [p[:, :, : self.num_queries].reshape(*p.shape[:2], -1, h, w) for p in maps]  # of the first group
+
+    def parameter_depth(self, name: str) -> int:
+        """0 for the first layer of the backbone, then one more for each layer or block of it, of the encoder and of the
+        decoder; the last for queries and heads.
+
+        A norm belongs to what follows it; input_proj and learned positions to the first layer of the encoder.
+        """
+        body, (encoder, decoder) = self.backbone[0].body, (self.transformer.encoder, self.transformer.decoder)
+        first = 1 + max(body.parameter_depth(own) for own, _ in body.named_parameters())
+        middle, last = first + encoder.depth, first + encoder.depth + len(decoder.layers)
+        if name.startswith("backbone.0.body."):
+            return body.parameter_depth(name.removeprefix("backbone.0.body."))
+        if match := re.match(r"transformer\.(encoder|decoder)\.layers\.(\d+)\.", name):
+            return {"encoder": first, "decoder": middle}[match[1]] + int(match[2])
+        if name.startswith("transformer.encoder.norm."):
+            return middle
+        return first if name.startswith(("input_proj.", "backbone.1.")) else last
+
+    @property
     def takes_denoising(self) -> bool:
         """Whether forward takes denoising queries as third input."""
         return self.queries.takes_denoising
@@ -191,9 +222,8 @@ class DETR(Model):
 
     def set_grad_checkpointing(self, enable: bool = True):
         """Let encoder layers keep only their input for backward and run forward again there (see core.Recompute)."""
-        layers = self.transformer.encoder.layers
-        if isinstance(layers, Sequence):
-            layers.set_recompute(enable)
+        if self.transformer.encoder.depth:
+            self.transformer.encoder.layers.set_recompute(enable)
 
 
 class AnchorDETR(DETR):

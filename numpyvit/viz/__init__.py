@@ -13,8 +13,10 @@ from .attention import (
 )
 from .boxes import draw_boxes, with_boxes
 from .curves import draw_curves
+from .queries import QueryAttention, draw_query_attention, query_attention, query_attention_maps
 
 __all__ = [
+    "QueryAttention",
     "attends_to_all",
     "attention_grids",
     "attention_maps",
@@ -23,8 +25,11 @@ __all__ = [
     "draw_attention_map",
     "draw_boxes",
     "draw_curves",
+    "draw_query_attention",
     "gradient_attention",
     "patch_filters",
     "pos_embed_similarity",
+    "query_attention",
+    "query_attention_maps",
     "with_boxes",
 ]

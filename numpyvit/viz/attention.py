@@ -36,10 +36,10 @@ def attention_grids(model: Layer, image: Array, patch: tuple[int, int] | None = 
     """
     if not model.attention_layers:
         raise ConfigError(f"a {type(model).__name__} has no attention to show; choose a ViT, a DeiT or a Swin")
-    batch, tape = _one_image(image), Tape(model, record_all=True)
+    batch, tape = one_image(image), Tape(model, record_all=True)
     model.forward(batch, tape)
     grids = model.attention_on_grid(tape, batch.shape[2:], patch)
-    return _finite([to_host(maps)[0] for maps in grids])
+    return finite([to_host(maps)[0] for maps in grids])
 
 
 def attends_to_all(model: Layer) -> bool:
@@ -98,14 +98,15 @@ def gradient_attention(model: Layer, image: Array, class_index: int | None = Non
 def _attention_on_tape(model, image):
     """-> the tape of a pass, the probabilities (H, T+N, T+N) of each block, and the logits."""
     tape = Tape(model, record_all=True)
-    logits = model.forward(_one_image(image), tape)
+    logits = model.forward(one_image(image), tape)
     maps = [to_host(layer.values_and_probabilities(kept)[1])[0] for layer, kept in _kept_by_attention(tape)]
     if not maps:
         raise ConfigError(f"a {type(model).__name__} has no attention over all tokens to show; choose a ViT or a DeiT")
-    return tape, _finite(maps), logits
+    return tape, finite(maps), logits
 
 
-def _finite(maps):
+def finite(maps: list[np.ndarray]) -> list[np.ndarray]:
+    """The maps. Errors: NonFiniteError where one is not finite."""
     if not all(np.isfinite(values).all() for values in maps):
         raise NonFiniteError("the attention is not finite: the model's weights are too large, or hold NaN")
     return maps
@@ -115,7 +116,8 @@ def _kept_by_attention(tape):
     return [(layer, kept) for layer, kept in tape.residuals() if isinstance(layer, Attention)]
 
 
-def _one_image(image):
+def one_image(image: Array) -> Array:
+    """(C, H, W) or (1, C, H, W) -> (1, C, H, W)."""
     batch = image[None] if image.ndim == 3 else image
     if batch.ndim != 4 or batch.shape[0] != 1:
         raise ShapeError(f"expected one image (C, H, W) or (1, C, H, W), got shape {image.shape}")
@@ -198,8 +200,8 @@ def draw_attention_map(
     Errors: ConfigError where the model has no such block or head.
     """
     grids = attention_grids(model, image, patch)
-    layer = _place("block", layer, len(grids))
-    head = None if head is None else _place("head", head, len(grids[layer]))
+    layer = place("block", layer, len(grids))
+    head = None if head is None else place("head", head, len(grids[layer]))
     tiles = [Tile("image"), _map_tile(grids, layer, head)]
     words = (caption(model, image, title), _unit(model, patch))
     draw_sheet(pixels, tiles, path, *words, 448, _outline(model, pixels, patch))
@@ -209,7 +211,7 @@ def caption(model: Layer, image: Array, title: str = "") -> str:
     """The title with the most probable class and its probability:   cat.jpg: tabby, 53.1%."""
     if model.num_classes == 0:
         return title
-    probabilities = softmax(to_host(model(_one_image(image))))[0]
+    probabilities = softmax(to_host(model(one_image(image))))[0]
     index = int(probabilities.argmax())
     return f"{title}{': ' if title else ''}{class_names(model)[index]}, {probabilities[index]:.1%}"
 
@@ -251,7 +253,8 @@ def _outline(model, pixels, patch):
     return row / rows, column / columns, (row + 1) / rows, (column + 1) / columns
 
 
-def _place(kind, index, count):
+def place(kind: str, index: int, count: int) -> int:
+    """An index from 0, or from the end where it is negative -> from 0. Errors: ConfigError where it lies outside."""
     if not -count <= index < count:
         raise ConfigError(f"{kind} {index} lies outside the model's 0..{count - 1}")
     return index % count

@@ -102,10 +102,15 @@ def with_boxes(
             tags.append((label, box, classes[label]))
     for label, box, score in _best(found, size or image.shape[1:], tile.size, least):
         _rectangle(draw, box, _color(label), width, dashed=False)
-        tags.append((label, box, f"{classes[label]} {score:.2f}".replace(" 0.", " .")))
+        tags.append((label, box, tag_text(classes[label], score)))
     for label, box, text in tags:
         _tag(draw, font, box, text, _color(label), tile.size)
     return tile
+
+
+def tag_text(name: str, score: float) -> str:
+    """A class and its score as a tag shows them:   cat .93."""
+    return f"{name} {score:.2f}".replace(" 0.", " .")
 
 
 def _color(label):

@@ -29,11 +29,13 @@ class Tile:
     """A map (rows, columns) over the image, or the image itself where there are no values.
 
     own_scale: shown from its lowest value to its 99th percentile instead of on the sheet's common scale, and starred.
+    outlines:  parts that are outlined on it alone, each (top, left, bottom, right) as shares of the image.
     """
 
     name: str
     values: np.ndarray | None = None
     own_scale: bool = False
+    outlines: tuple[tuple[float, float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ def draw_sheet(
     for i, tile in enumerate(tiles):
         x, y = _GAP + i % columns * step[0], top + i // columns * step[1]
         sheet.paste(image if tile.values is None else _colored(light, _share(tile, scale)), (x, y))
-        if outline is not None:
-            _draw_outline(draw, (x, y), image.size, outline)
+        for part in (*tile.outlines, *([] if outline is None else [outline])):
+            _draw_outline(draw, (x, y), image.size, part)
         name = tile.name + (" *" if tile.own_scale else "")
         write_line(draw, (x, y + image.height + 4), name, font, image.width, "#333333")
     if scale is not None:

@@ -59,8 +59,9 @@ def put_weights(model: Layer, arrays: dict, notes: dict, origin: str, path: str 
                 layer.eps = 1e-12  # of Hugging Face's ViT and DeiT
     cfg = getattr(model, "pretrained_cfg", {})
     bias = arrays.get(f"{heads[0]}bias")
-    if bias is not None and bias.size == 1000:
-        cfg = {**cfg, "classes": imagenet_classes()}
+    published = _PUBLISHED.get((model.kind, bias.size - model.other_classes)) if bias is not None else None
+    if published:
+        cfg = {**cfg, "classes": published()}
     model.pretrained_cfg = _pretrained_cfg(cfg, arrays, notes, origin, path)
 
 
@@ -102,7 +103,20 @@ def _pretrained_cfg(cfg, arrays, notes, origin, path):
 
 def imagenet_classes() -> list[str]:
     """The names of ImageNet-1k's classes in their usual order, from WordNet 3.0."""
-    return importlib.resources.files("numpyvit.data").joinpath("imagenet_classes.txt").read_text().splitlines()
+    return _lines("imagenet_classes.txt")
+
+
+def coco_classes() -> list[str]:
+    """The names of COCO's 91 object classes by their number; "N/A" for those, and for 0, that no image shows."""
+    return _lines("coco_classes.txt")
+
+
+def _lines(name):
+    return importlib.resources.files("numpyvit.data").joinpath(name).read_text().splitlines()
+
+
+# by a model's kind and number of classes: what weights that do not name their classes were trained on
+_PUBLISHED = {("classification", 1000): imagenet_classes, ("detection", 91): coco_classes}
 
 
 def _drop_heads(arrays, heads, rows):

@@ -1,0 +1,136 @@
+"""What the queries of a detector look at: the figure of DETR   (Carion et al. 2020, arXiv:2005.12872, fig. 6).
+
+Shapes: L decoder layers, H heads, Q queries, and the grid of the tokens with its rows and columns.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..backend import Array, to_host
+from ..core import Layer, Tape
+from ..errors import ConfigError
+from ..functional import softmax
+from .attention import finite, one_image, place
+from .boxes import tag_text
+from .sheet import Tile, draw_sheet
+
+FOUND = 0.5  # the least score of a box that counts as found
+_MOST = 8  # queries on a sheet
+_FINER = 4  # so many cells a token in each direction
+
+
+@dataclass(frozen=True)
+class QueryAttention:
+    """What each query looked at in an image, and what it found.
+
+    maps:   (Q, rows, columns); each sums to 1.
+    boxes:  (Q, 4), center x, center y, width and height in 0..1.
+    labels: (Q,), the class of highest probability, "no object" aside; scores: (Q,), its probability.
+    shown:  which maps these are: "decoder layer 6, mean of heads".
+    """
+
+    maps: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray
+    shown: str
+
+    def best(self, most: int = _MOST) -> list[int]:
+        """The queries that found something, best first; where none did, the best of them."""
+        order = np.argsort(-self.scores, kind="stable")[:most].tolist()
+        return [query for query in order if self.scores[query] >= FOUND] or order[:1]
+
+
+def query_attention_maps(model: Layer, image: Array) -> np.ndarray:
+    """The cross-attention of every decoder layer and head: (L, H, Q, rows, columns); each map sums to 1.
+
+    image: (C, H, W) or (1, C, H, W), prepared as for the model.
+    Errors: ConfigError for a model without queries.
+    """
+    return _forward(model, image)[0]
+
+
+def query_attention(model: Layer, image: Array, layer: int = -1, head: int | None = None) -> QueryAttention:
+    """What each query of a detector looks at, in one decoder layer, and the box that it gives.
+
+        map of query i = mean over heads of softmax(qᵢ kᵀ/√d)   over the tokens of the image.
+
+    layer, head: counted from 0, negative ones from the end; default the last layer and the mean of the heads.
+    Errors: ConfigError for a model without queries, or where it has no such layer or head.
+    """
+    maps, outputs = _forward(model, image)
+    layer = place("decoder layer", layer, len(maps))
+    if head is not None:
+        head = place("head", head, len(maps[layer]))
+    p = softmax(outputs["pred_logits"])[..., :-1]
+    return QueryAttention(
+        maps=maps[layer].mean(0) if head is None else maps[layer][head],
+        boxes=outputs["pred_boxes"],
+        labels=p.argmax(-1),
+        scores=p.max(-1),
+        shown=f"decoder layer {layer + 1}, {'mean of heads' if head is None else f'head {head + 1}'}",
+    )
+
+
+def draw_query_attention(
+    found: QueryAttention,
+    pixels: np.ndarray,
+    path: str | os.PathLike,
+    classes: Sequence[str],
+    title: str = "",
+    query: int | None = None,
+) -> None:
+    """A sheet as PNG: the image, and for each box that was found, best first and at most 8, what its query looks at.
+
+    The box is outlined on its map, its class and score stand below. All maps share one scale.
+
+    found: of query_attention; pixels: the image, (C, H, W) uint8; classes: names, by label.
+    query: this one alone, counted from 0, whatever it found; negative ones count from the end.
+    Errors: ConfigError where there is no such query.
+    """
+    chosen = found.best() if query is None else [place("query", query, len(found.scores))]
+    outlines = {i: _outline(found.boxes[i]) for i in chosen}
+    tiles = [Tile("image", outlines=tuple(outlines.values()))]
+    for i, outline in outlines.items():
+        name, shares = tag_text(classes[found.labels[i]], found.scores[i]), found.maps[i] * found.maps[i].size
+        tiles.append(Tile(f"query {i + 1}: {name}", _in_place(shares), outlines=(outline,)))
+    unit, tile_size = f"{found.shown}; 1 is an even share", 224 if query is None else 448
+    draw_sheet(pixels, tiles, path, query_caption(found, title), unit, tile_size)
+
+
+def query_caption(found: QueryAttention, title: str = "") -> str:
+    """The title with how many boxes were found:   street.jpg: 3 boxes."""
+    count = int((found.scores >= FOUND).sum())
+    return f"{title}{': ' if title else ''}{count or 'no'} {'box' if count == 1 else 'boxes'}"
+
+
+def _forward(model, image):
+    """-> the maps (L, H, Q, rows, columns), and what the queries gave for this image."""
+    if not model.cross_attention_layers:
+        raise ConfigError(f"a {type(model).__name__} has no queries whose attention could be shown; choose a DETR")
+    tape = Tape(model, record_all=True)
+    outputs = model.forward(one_image(image), tape)
+    maps = finite([to_host(maps)[0] for maps in model.query_attention_on_grid(tape)])
+    return np.stack(maps), {name: to_host(outputs[name])[0] for name in ("pred_logits", "pred_boxes")}
+
+
+def _in_place(values):
+    """A map (rows, columns) in finer cells, each token where it lies.
+
+    Convolutions of stride s and odd kernels, padded on both sides, center token i on pixel s·i: at the upper left of
+    its cell. Drawn in the cell's middle, every map would seem to look past its object, to the lower right.
+    """
+    return np.apply_along_axis(_finer, 1, np.apply_along_axis(_finer, 0, values))
+
+
+def _finer(line):
+    return np.interp((np.arange(_FINER * len(line)) + 0.5) / _FINER, np.arange(len(line)), line)
+
+
+def _outline(box):
+    """Center and size -> (top, left, bottom, right), within the image."""
+    x, y, width, height = box
+    return tuple(np.clip([y - height / 2, x - width / 2, y + height / 2, x + width / 2], 0, 1).tolist())
