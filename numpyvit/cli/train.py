@@ -11,6 +11,7 @@ from .arguments import add_settings, add_verb, count, rate
 from .checkpoint import load_teacher
 from .streams import tolerant_stdout
 
+_OF_THE_COMMAND = ("data_dir", "pretrained", "preparation", "teacher", "distillation")  # kept beside the settings
 _TRAIN_EXAMPLES = """examples:
   numpyvit train                                             the digits inside the package, half a minute
   numpyvit train --data mnist --data-dir ~/mnist --epochs 5
@@ -73,53 +74,18 @@ def run(args):
 
 
 def _train(args):
-    from ..data import Preprocessing, prepared_for
-    from ..models import create_model
     from ..training.fit import fit
-    from ..training.parts import load_parts
-    from ..training.task import kind_of, task_for
+    from ..training.task import task_for
 
     stored, out = _stored_settings(args)
     typed = _typed_settings(args, stored, out)
     options = {**stored.pop("options", {}), **typed.pop("options")}
     stored.pop("task", None)  # fit compares it
-    train_set, val_set, test_set = load_parts(
-        typed["data"],
-        {**stored, **typed}.get("data_dir"),
-        img_size=options.get("img_size"),
-        in_chans=options.get("in_chans", 3),
-        skip_bad=args.skip_bad,
-    )
-    recipe = recipes.recipe(
-        typed["data"],
-        len(train_set),
-        bool({**stored, **typed}.get("pretrained")),
-        typed.get("batch_size"),
-        kind_of(train_set),
-    )
-    nothing = dict.fromkeys(("data_dir", "pretrained", "preparation", "teacher", "distillation"))
-    settings = {**nothing, **vars(recipe), **stored, **typed}
-    options |= {
-        "img_size": train_set.img_size,
-        "in_chans": train_set.image_shape[0],
-        "num_classes": len(train_set.classes),
-    }
-    begun = args.resume and (out / "state.safetensors").exists()  # then the state holds the weights
-    model = create_model(
-        settings.pop("model"),
-        None if begun else settings["pretrained"],
-        seed=settings["seed"],
-        device=args.device,
-        grad_checkpointing=args.grad_checkpointing,
-        **options,
-    )
-    if settings["preparation"] is None and settings["pretrained"] and recipes.is_folder(settings["data"]):
-        settings["preparation"] = model.preprocessing.as_dict()  # images are prepared as those of the weights were
-    if settings["preparation"]:
-        preprocessing = Preprocessing.of(settings["preparation"])
-        train_set, test_set = (prepared_for(part, preprocessing) for part in (train_set, test_set))
-        val_set = prepared_for(val_set, preprocessing) if val_set is not None else None
-    config = {key: settings.pop(key) for key in ("data", *nothing)}
+    parts = _load({**stored, **typed}, options, args.skip_bad)
+    settings = {**dict.fromkeys(_OF_THE_COMMAND), **_recipe({**stored, **typed}, typed, parts[0]), **stored, **typed}
+    model = _make_model(args, settings, options, parts[0], begun=args.resume and (out / "state.safetensors").exists())
+    train_set, val_set, test_set = _prepared(parts, settings, model)
+    config = {key: settings.pop(key) for key in ("data", *_OF_THE_COMMAND)}
     task = _distillation(config, settings, args.device)
     say = print if not args.quiet else lambda text: None
     say(
@@ -143,6 +109,60 @@ def _train(args):
     chosen = val_set is not None or settings["val_fraction"] > 0
     result = json.loads((out / "result.json").read_bytes())
     say(_report(out, result, task or task_for(train_set), chosen, config))
+
+
+def _load(settings, options, skip_bad):
+    """-> the training, validation and test set."""
+    from ..training.parts import load_parts
+
+    return load_parts(
+        settings["data"],
+        settings.get("data_dir"),
+        img_size=options.get("img_size"),
+        in_chans=options.get("in_chans", 3),
+        skip_bad=skip_bad,
+    )
+
+
+def _recipe(settings, typed, train_set):
+    """The settings that suit the data where none are said."""
+    from ..training.task import kind_of
+
+    pretrained = bool(settings.get("pretrained"))
+    return vars(
+        recipes.recipe(settings["data"], len(train_set), pretrained, typed.get("batch_size"), kind_of(train_set))
+    )
+
+
+def _make_model(args, settings, options, train_set, begun):
+    """The model for the data, with pretrained weights unless the state of a run that has begun will give it others."""
+    from ..models import create_model
+
+    options |= {
+        "img_size": train_set.img_size,
+        "in_chans": train_set.image_shape[0],
+        "num_classes": len(train_set.classes),
+    }
+    return create_model(
+        settings.pop("model"),
+        None if begun else settings["pretrained"],
+        seed=settings["seed"],
+        device=args.device,
+        grad_checkpointing=args.grad_checkpointing,
+        **options,
+    )
+
+
+def _prepared(parts, settings, model):
+    """The sets, their images prepared as those of the weights were that the model begins with."""
+    from ..data import Preprocessing, prepared_for
+
+    if settings["preparation"] is None and settings["pretrained"] and recipes.is_folder(settings["data"]):
+        settings["preparation"] = model.preprocessing.as_dict()
+    if not settings["preparation"]:
+        return parts
+    preprocessing = Preprocessing.of(settings["preparation"])
+    return [None if part is None else prepared_for(part, preprocessing) for part in parts]
 
 
 def _distillation(config, settings, device):
