@@ -210,7 +210,7 @@ def made_by_cli(tmp_path_factory):
     [
         ({"options": 5}, "options must be an object, got 5"),
         ({"options": {"embed_dim": "x"}}, "'embed_dim'"),
-        ({"options": {"img_size": 8}}, "img_size must be a list of height and width"),
+        ({"options": {"img_size": [8]}}, "img_size must be a list of height and width"),
         ({"options": {"drop_rate": "x"}}, "drop_rate"),
         ({"lr": "x"}, "lr must be a finite number that is not negative, got 'x'"),
         ({"lr": float("nan")}, "lr must be a finite number"),

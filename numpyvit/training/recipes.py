@@ -8,7 +8,6 @@ in shares of the run.
 import math
 from dataclasses import replace
 
-from ..data import has_boxes
 from .settings import Settings
 
 PHOTOS = replace(Settings(), augment={"crop": 4, "flip": 0.5})
@@ -90,6 +89,8 @@ def _by_size(images, batch_size=None, most=PHOTOS):
 
 def default_model(data):
     """The preset that suits a data set or a folder."""
+    from ..data import has_boxes
+
     return _MODELS.get(data) or _MODELS_BY_KIND["detection" if has_boxes(data) else "classification"]
 
 
