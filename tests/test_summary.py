@@ -71,7 +71,7 @@ def test_it_prints_in_columns_with_totals():
 def test_looking_changes_nothing(case):
     model = case.layer()
     before, attributes = model.state_dict(), {id(layer): dict(vars(layer)) for _, layer in model.named_layers()}
-    nv.summary(model)
+    nv.summary(model, case.shape[1:])
     assert attributes == {id(layer): dict(vars(layer)) for _, layer in model.named_layers()}
     assert all(np.array_equal(before[name], array) for name, array in model.state_dict().items())
 

@@ -57,7 +57,7 @@ def read_image(
 def fit_image(image, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", orientation=1):
     """An image of Pillow as (C, H, W) uint8, resized and cropped as read_image does. orientation: EXIF's number.
 
-    Errors: DataError where it cannot have so many channels.
+    Errors: DataError where it cannot have that number of channels.
     """
     from PIL import Image
 

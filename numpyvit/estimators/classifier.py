@@ -211,7 +211,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _settings(self, data, seed):
-        """The recipe for so many images, with what the user says."""
+        """The recipe for a number of images, with what the user says."""
         batch_size = self.batch_size
         if batch_size is None:  # overhead bounds it below, the number of updates above
             batch_size = min(64, max(32, recipe(None, len(data)).batch_size))

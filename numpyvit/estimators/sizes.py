@@ -11,7 +11,7 @@ _PATCHES = 8  # a side, about
 
 
 def patch_for(side: int) -> int:
-    """The side of a patch for a side of so many pixels: single ones of a few, else 4 to 8 patches a side."""
+    """The side of a patch for an image's side in pixels: 1 for a few pixels, else such that 4 to 8 patches fit."""
     return max(1 if side < 8 else 2, math.ceil(side / _PATCHES))
 
 

@@ -3,6 +3,8 @@
 Shapes: B batch, N queries, M keys, D width, H heads, d = D/H.
 """
 
+import math
+
 import numpy as np
 
 from .. import functional as F
@@ -63,6 +65,10 @@ class MultiheadAttention(Layer):
         if tape.wants(self.in_proj_bias):
             tape.add(self.in_proj_bias, concatenate([F.sum_over_rows(gradient) for gradient in gradients]))
         return tuple(F.linear_input_gradient(gradient, w) for gradient, w in zip(gradients, self._thirds()[0]))
+
+    def own_multiply_adds(self, y, query, key, value, *others) -> int:
+        rows = sum(math.prod(x.shape[:2]) for x in (query, key, value))
+        return self.in_proj_weight.data.shape[1] * (y.shape[-1] * rows + 2 * query.shape[1] * math.prod(key.shape[:2]))
 
     def _thirds(self):
         """The weights and the biases of queries, keys and values."""

@@ -66,7 +66,7 @@ class AnchorQueries(Layer):
     Other than in the paper a layer's input holds the position: a query that knows where it is learns sooner by how much
     it is off. Waves are of temperature 20, as there.
 
-    groups:    so many times Q queries in training, that do not see each other; each finds every box (Group-DETR, Chen
+    groups:    groups of Q queries in training that do not see each other; each finds every box (Group-DETR, Chen
                et al. 2022, arXiv:2207.13085). Without a tape only the first group is there.
     denoising: learn a vector for each label, from which denoising queries start (see losses.denoising_queries);
                the others start from one for "no label" instead of zeros. Their outputs stand under "denoising".

@@ -19,7 +19,7 @@ from .sheet import Tile, draw_sheet
 
 FOUND = 0.5  # the least score of a box that counts as found
 _MOST = 8  # queries on a sheet
-_FINER = 4  # so many cells a token in each direction
+_FINER = 4  # cells for each token, in each direction
 
 
 @dataclass(frozen=True)
