@@ -225,7 +225,7 @@ def test_layers_in_lists_of_lists_have_names_gradients_and_updates(rng):
     assert all(not np.array_equal(before[name], after[name]) for name, _ in layer.named_parameters())
 
 
-@pytest.mark.parametrize("hide", [lambda x: {"a": x}, lambda x: [{"a": [x]}], lambda x: {x}], ids=str)
+@pytest.mark.parametrize("hide", [lambda x: {"a": x}, lambda x: [{"a": [x]}], lambda x: {x}], ids=["dict", "dict in a list", "set"])
 def test_layers_that_have_no_name_are_refused(hide):
     layer = nv.Layer()
     layer.parts = hide(Linear(2, 2))
