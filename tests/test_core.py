@@ -225,7 +225,10 @@ def test_layers_in_lists_of_lists_have_names_gradients_and_updates(rng):
     assert all(not np.array_equal(before[name], after[name]) for name, _ in layer.named_parameters())
 
 
-@pytest.mark.parametrize("hide", [lambda x: {"a": x}, lambda x: [{"a": [x]}], lambda x: {x}], ids=["dict", "dict in a list", "set"])
+HIDING = {"dict": lambda x: {"a": x}, "list": lambda x: [{"a": [x]}], "set": lambda x: {x}}
+
+
+@pytest.mark.parametrize("hide", HIDING.values(), ids=HIDING)
 def test_layers_that_have_no_name_are_refused(hide):
     layer = nv.Layer()
     layer.parts = hide(Linear(2, 2))
