@@ -22,10 +22,16 @@ class WithArray:
 
 
 class WithDLPack:
-    """What only hands out its memory."""
+    """What has __dlpack__ alone; NumPy asks its class."""
 
     def __init__(self, values):
-        self.__dlpack__, self.__dlpack_device__ = values.__dlpack__, values.__dlpack_device__
+        self.values = values
+
+    def __dlpack__(self, **options):
+        return self.values.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self.values.__dlpack_device__()
 
 
 class OnGPU:
