@@ -40,6 +40,21 @@ def xp(request):
     return {"numpy": lambda: np, "stand_in": lambda: stand_in, "cupy": _cupy}[request.param]()
 
 
+@pytest.fixture(scope="module")
+def torch():
+    """PyTorch, for tests of parity, beside which torchvision and timm load."""
+    import torch
+
+    # torchvision's compiled part is absent beside a CPU build; these two names let the rest of it load
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    torch.manual_seed(0)
+    torch.set_num_threads(1)
+    yield torch
+    del library
+
+
 def call_in_threads(count, function):
     """[function()] of so many threads at once; what one raises is raised here."""
     with concurrent.futures.ThreadPoolExecutor(count) as pool:

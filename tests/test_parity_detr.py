@@ -23,20 +23,6 @@ SIZES = dict(hidden_dim=32, nheads=4, enc_layers=2, dec_layers=2, dim_feedforwar
 CLASSES, QUERIES = 5, 7
 
 
-@pytest.fixture(scope="module")
-def torch():
-    import torch
-
-    # torchvision's compiled part is absent beside a CPU build; these two names let the rest of it load
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    yield torch
-    del library
-
-
 def convolutions(torch, widths):
     nn, layers = torch.nn, []
     for before, width in zip((3, *widths), widths):

@@ -29,18 +29,10 @@ PRESETS = [
 
 
 @pytest.fixture(scope="module")
-def timm():
-    import torch
-
-    torch.manual_seed(0)
-    # torchvision's compiled part is absent beside a CPU build; these two names let the rest of it load
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+def timm(torch):
     import timm
 
-    yield timm
-    del library
+    return timm
 
 
 def arrays_of(module):

@@ -17,20 +17,6 @@ pytestmark = [
 _DC5 = (False, False, True)
 
 
-@pytest.fixture(scope="module")
-def torch():
-    import torch
-
-    # torchvision's compiled part is absent beside a CPU build; these two names let the rest of it load
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    yield torch
-    del library
-
-
 def theirs(torch, name, **options):
     """torchvision's model in evaluation, with values in every statistic that show."""
     from torchvision import models

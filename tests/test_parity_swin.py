@@ -16,19 +16,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def torch():
-    import torch
-
-    # torchvision's compiled part is absent beside a CPU build; these two names let the rest of it load
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(name + "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    torch.manual_seed(0)
-    yield torch
-    del library
-
-
 def arrays_of(module):
     return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
 
