@@ -42,12 +42,12 @@ def add(verbs):
     )
     form = verb.add_mutually_exclusive_group()
     form.add_argument(
-        "--json", action="store_const", const=_Json, dest="form", help="a JSON object a line for each image"
+        "--json", action="store_const", const=_json, dest="form", help="a JSON object a line for each image"
     )
     form.add_argument(
-        "--csv", action="store_const", const=_Csv, dest="form", help="comma-separated, a row for each result"
+        "--csv", action="store_const", const=_csv, dest="form", help="comma-separated, a row for each result"
     )
-    verb.set_defaults(form=_Text)
+    verb.set_defaults(form=_text)
     return verb
 
 
@@ -57,15 +57,17 @@ def run(args):
     model, _ = load_model(args)
     if model.num_classes == 0:
         raise ConfigError(f"{args.checkpoint}: the model has no classes to predict, only features")
-    task, show = task_for(model), args.form()
-    out = args.out or ("predictions" if args.form is _Text else None)
+    task = task_for(model)
+    out = (args.out or ("predictions" if args.form is _text else None)) if task.draws_results else None
     unreadable, shown = [], 0
     images = _read(task, model, _files(args.images), unreadable)
     while batch := list(itertools.islice(images, _BATCH)):
         paths, read = zip(*batch)
         found = task.predict(model, list(read), threads=args.threads, top=args.top or task.top)
+        if args.form is _csv and not shown:
+            print(",".join(("image", "rank", *task.columns)))
         for path, image, results in zip(paths, read, found):
-            show(task, path, results)
+            args.form(task, path, results)
             if out is not None:
                 _draw(task, model, image, results, path, out)
         shown += len(batch)
@@ -104,40 +106,29 @@ def _read(task, model, paths, unreadable):
 
 
 def _draw(task, model, image, results, path, out):
-    """The results in their image, as out/NAME.png, where the task draws any."""
+    """The results in their image, as out/NAME.png."""
     file = pathlib.Path(out, pathlib.Path(path).stem + ".png")
-    if task.draws_results:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        task.draw_result(model, image, results, file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    task.draw_result(model, image, results, file)
 
 
 # ---- how a result is shown ------------------------------------------------------------------------------------------
 
 
-class _Text:
-    def __call__(self, task, path, results):
-        print(path)
-        for result in results:
-            print(f"  {task.show_result(result)}")
+def _text(task, path, results):
+    print(path)
+    for result in results:
+        print(f"  {task.show_result(result)}")
 
 
-class _Json:
-    def __call__(self, task, path, results):
-        print(json.dumps({"image": path, task.results: results}))
+def _json(task, path, results):
+    print(json.dumps({"image": path, task.results: results}))
 
 
-class _Csv:
-    """A row for each result; the columns are those of the first, and the next lines keep to them."""
-
-    def __init__(self):
-        self.rows, self.columns = csv.writer(sys.stdout, lineterminator="\n"), None
-
-    def __call__(self, task, path, results):
-        if self.columns is None:
-            self.columns = task.columns
-            self.rows.writerow(["image", "rank", *self.columns])
-        for rank, result in enumerate(results, 1):
-            self.rows.writerow([path, rank, *(_cell(result[name]) for name in self.columns)])
+def _csv(task, path, results):
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    for rank, result in enumerate(results, 1):
+        rows.writerow([path, rank, *(_cell(result[name]) for name in task.columns)])
 
 
 def _cell(value):
