@@ -96,10 +96,7 @@ class DetectionDataset:
         self, inputs: tuple[np.ndarray, np.ndarray], dtype: np.dtype | type = np.float32
     ) -> tuple[np.ndarray, np.ndarray]:
         """What a model is given: (normalized images with 0 at the padding, mask)."""
-        images, mask = inputs
-        images = normalize(images, self.mean, self.std, dtype)
-        images *= ~mask[:, None]
-        return images, mask
+        return normalize_padded(*inputs, self.mean, self.std, dtype)
 
     def take(self, indices: np.ndarray) -> "DetectionDataset":
         """The same set with these images only; images that are kept in memory are shared with it."""
@@ -119,6 +116,15 @@ def pad(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         place[:, : image.shape[1], : image.shape[2]] = image
         missing[: image.shape[1], : image.shape[2]] = False
     return padded, mask
+
+
+def normalize_padded(
+    images: np.ndarray, mask: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype=np.float32
+) -> tuple[np.ndarray, np.ndarray]:
+    """-> (normalized images with 0 at padding, mask), from what `pad` returned."""
+    images = normalize(images, mean, std, dtype)
+    images *= ~mask[:, None]
+    return images, mask
 
 
 def own_sizes(mask: np.ndarray) -> np.ndarray:

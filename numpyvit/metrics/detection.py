@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..errors import InputError, ShapeError
-from ..functional import box_cxcywh_to_xyxy
+from ..functional import box_cxcywh_to_xyxy, softmax
 from .coco import Boxes, coco_figures
 
 _OF_EACH_BOX = ("scores", "labels", "boxes", "area", "iscrowd")  # keys of predictions and targets that the score reads
@@ -52,6 +52,12 @@ def _only(label, image):
     """A prediction or a target with the boxes of one label."""
     chosen = np.asarray(image["labels"]) == label
     return image | {key: np.asarray(image[key])[chosen] for key in _OF_EACH_BOX if key in image}
+
+
+def best_classes(logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(..., K+1) -> labels and scores (...): the class of highest probability, "no object" (K) aside, and this."""
+    p = softmax(logits)[..., :-1]
+    return p.argmax(-1), p.max(-1)
 
 
 def to_pixels(boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -4,16 +4,14 @@ import time
 
 import numpy as np
 
-from .. import functional as F
 from .. import losses, viz
 from ..backend import to_host
-from ..data.detection import own_sizes, pad
+from ..data.detection import normalize_padded, own_sizes, pad
 from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
 from ..data.loader import Loader
 from ..errors import ConfigError, DataError
-from ..metrics import score_by_class, score_detections
-from ..metrics.detection import to_pixels
+from ..metrics import best_classes, score_by_class, score_detections, to_pixels
 from ..models import class_names
 from .evaluation import check_images, check_number_of_classes, module_and_dtype
 from .inference import infer
@@ -118,9 +116,9 @@ class Detection(Task):
     def predict(self, model, images, *, threads=None, top=None):
         pixels, sizes = zip(*images)
         xp, _ = module_and_dtype(model)
-        padded, mask = pad(pixels)
-        x = model.preprocessing.normalize(padded) * ~mask[:, None]
-        outputs = each(to_host, infer(model, to_device((x, mask), xp), threads))
+        how = model.preprocessing
+        x = normalize_padded(*pad(pixels), how.mean, how.std)
+        outputs = each(to_host, infer(model, to_device(x, xp), threads))
         names = class_names(model)
         return [_results(found, names, top) for found in detections(outputs, sizes)]
 
@@ -143,8 +141,7 @@ def detections(outputs, sizes) -> list:
     The label is the class of highest probability, "no object" aside, and the score its probability. Boxes are left,
     top, right, bottom in pixels of images of `sizes`, [(height, width), …].
     """
-    p = F.softmax(outputs["pred_logits"])[..., :-1]
-    labels, scores = p.argmax(-1), p.max(-1)
+    labels, scores = best_classes(outputs["pred_logits"])
     return [
         {"scores": of_image, "labels": label, "boxes": to_pixels(boxes, size)}
         for of_image, label, boxes, size in zip(scores, labels, outputs["pred_boxes"], sizes)

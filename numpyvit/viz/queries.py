@@ -12,7 +12,7 @@ import numpy as np
 from ..backend import Array, to_host
 from ..core import Layer, Tape
 from ..errors import ConfigError
-from ..functional import softmax
+from ..metrics import best_classes
 from .attention import finite, one_image, place
 from .boxes import tag_text
 from .sheet import Tile, draw_sheet
@@ -65,12 +65,12 @@ def query_attention(model: Layer, image: Array, layer: int = -1, head: int | Non
     layer = place("decoder layer", layer, len(maps))
     if head is not None:
         head = place("head", head, len(maps[layer]))
-    p = softmax(outputs["pred_logits"])[..., :-1]
+    labels, scores = best_classes(outputs["pred_logits"])
     return QueryAttention(
         maps=maps[layer].mean(0) if head is None else maps[layer][head],
         boxes=outputs["pred_boxes"],
-        labels=p.argmax(-1),
-        scores=p.max(-1),
+        labels=labels,
+        scores=scores,
         shown=f"decoder layer {layer + 1}, {'mean of heads' if head is None else f'head {head + 1}'}",
     )
 
