@@ -1,4 +1,7 @@
 import concurrent.futures
+import contextlib
+import pathlib
+import shutil
 import signal
 import threading
 
@@ -53,6 +56,49 @@ def torch():
     torch.set_num_threads(1)
     yield torch
     del library
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium, for tests of pages."""
+    api = pytest.importorskip("playwright.sync_api")
+    program = shutil.which("chromium") or shutil.which("google-chrome") or pytest.skip("no Chromium")
+    with (
+        api.sync_playwright() as play,
+        contextlib.closing(play.chromium.launch(executable_path=program, args=["--no-sandbox"])) as browser,
+    ):
+        yield browser
+
+
+@pytest.fixture
+def open_page(chromium):
+    """open_page(file or address, width=1400, dark=False) -> a page.
+
+    What it says on the console, an error in it, and what it asks from elsewhere fail the test.
+    """
+    trouble, contexts = [], []
+
+    def open_one(place, width=1400, dark=False):
+        address = place.absolute().as_uri() if isinstance(place, pathlib.Path) else place
+        viewport, scheme = {"width": width, "height": 900}, "dark" if dark else "light"
+        contexts.append(chromium.new_context(viewport=viewport, color_scheme=scheme, accept_downloads=True))
+        page = contexts[-1].new_page()
+        page.on("console", lambda said: trouble.append(said.text) if said.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: trouble.append(str(error)))
+        page.on("requestfailed", lambda asked: trouble.append(f"{asked.url[:200]} failed"))
+        home = address.split("//")[1].split("/")[0]
+        page.on("request", lambda asked: trouble.append(asked.url) if _is_elsewhere(asked.url, home) else None)
+        page.goto(address)
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert not trouble
+
+
+def _is_elsewhere(url, home):
+    return not url.startswith(("data:", "blob:")) and url.split("//")[1].split("/")[0] != home
 
 
 def call_in_threads(count, function):
