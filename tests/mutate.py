@@ -39,12 +39,18 @@ PATIENCE = 30  # seconds for each file of tests: a mutant may wait for itself
 
 # What is mutated, NAME for numpyvit/NAME.py and all of numpyvit/NAME/, and the tests that run first on it.
 TARGETS = {
-    "functional": ("formulas", "functional", "layers", "resample", "swin"),
+    "functional": ("formulas", "functional", "boxes", "convolution", "swin", "layers", "resample"),
     "kernels": ("kernels", "formulas", "functional"),
-    "core": ("core", "models", "step"),
-    "layers": ("layer_formulas", "initial_values", "defaults", "layers", "swin"),
-    "models": ("golden", "registry", "initial_values", "defaults", "models", "layer_formulas", "layers", "swin"),
-    "losses": ("losses", "golden", "defaults"),
+    "core": ("core", "models", "step", "layers"),
+    "layers": (
+        *("layer_formulas", "initial_values", "defaults", "cross_attention", "convolution", "layers", "swin"),
+        *("swin_attention", "query_attention", "detr", "resnet"),
+    ),
+    "models": (
+        *("registry", "initial_values", "defaults", "models", "golden", "resnet", "detr", "swin", "pyramid", "summary"),
+        *("query_attention", "layer_formulas", "layers"),
+    ),
+    "losses": ("losses", "detection_loss", "golden", "defaults", "detr", "detection"),
     "optim": ("optim", "defaults", "step"),
     "training/step": ("step", "inference"),
     "training/shards": ("step", "inference"),
