@@ -3,6 +3,8 @@
 Draws changes of one expression or statement each (tests/mutations.py tells which kinds) in the arithmetic, the layers,
 models, losses, optimizers, the tape and the step, runs the suite on every one of them in a copy of the tree, and prints
 those that pass all tests, then the share that was caught. A mutant at which the tests do not end counts as caught.
+Where pytest-cov is installed, the tests that run the changed line come first, those that run fewest other lines before
+all others; which tests those are is found by one run of the suite and kept beside the results.
 
     python tests/mutate.py --count 300 --seed 1 --jobs 2 --out mutants.jsonl
     python tests/mutate.py --count 50 --files 'numpyvit/losses.py' 'numpyvit/layers/*.py'
@@ -12,11 +14,13 @@ about the same mutant of the same tree is not tried again.
 """
 
 import argparse
+import collections
 import compileall
 import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import itertools
 import json
 import os
@@ -36,6 +40,8 @@ from mutations import mutants
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MEMORY = 16 << 30  # bytes of address space for one run of the tests: a mutant may ask for all there is
 PATIENCE = 30  # seconds for each file of tests: a mutant may wait for itself
+FOCUSED = 150  # tests of the changed line that run before the whole suite
+STATEMENT = 8  # lines of a statement
 
 # What is mutated, NAME for numpyvit/NAME.py and all of numpyvit/NAME/, and the tests that run first on it.
 TARGETS = {
@@ -97,9 +103,10 @@ def main():
         for i in range(options.jobs):
             trees.put(copy_of_tree(pathlib.Path(folder, str(i))))
         if rest and fingerprint() not in results:
-            check_that_the_suite_passes(trees)
+            check_that_the_suite_passes(trees, options.out)
             note({"key": fingerprint(), "outcome": "passed"})
-        for number, record in enumerate(tried(rest, trees, options.jobs), 1):
+        focused = Focused(coverage_file(options.out))
+        for number, record in enumerate(tried(rest, trees, options.jobs, focused), 1):
             note(record)
             print(f"[{number}/{len(rest)}] {record['file']}:{record['line']} {record['outcome']}", flush=True)
     report([results[key(file, mutant)] for file, mutant in drawn])
@@ -161,10 +168,10 @@ def test_files(tree, file):
 # ---- how it is tried ------------------------------------------------------------------------------------------------
 
 
-def tried(pairs, trees, jobs):
+def tried(pairs, trees, jobs, focused):
     """The records of all pairs, as they come."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(try_one, file, mutant, trees) for file, mutant in pairs]
+        futures = [pool.submit(try_one, file, mutant, trees, focused(file, mutant.line)) for file, mutant in pairs]
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
@@ -172,13 +179,13 @@ def tried(pairs, trees, jobs):
             pool.shutdown(cancel_futures=True)
 
 
-def try_one(file, mutant, trees):
-    """Run the tests on one mutant in a copy of the tree that is free. -> its record."""
+def try_one(file, mutant, trees, focused):
+    """Run the focused tests on one mutant in a copy of the tree that is free, then all. -> its record."""
     tree = trees.get()
     source = (tree / file).read_bytes()
     try:
         (tree / file).write_bytes(mutant.apply(source))
-        outcomes = (run_tests(tree, tests) for tests in test_files(tree, file))
+        outcomes = (run_tests(tree, tests) for tests in (focused, *test_files(tree, file)))
         outcome = next((outcome for outcome in outcomes if outcome != "passed"), "survived")
     finally:
         (tree / file).write_bytes(source)
@@ -187,13 +194,15 @@ def try_one(file, mutant, trees):
     return {**place, "before": mutant.before, "after": mutant.after, "outcome": outcome}
 
 
-def run_tests(tree, tests):
+def run_tests(tree, tests, *options, **settings):
     """'passed', or what caught it: the first failing test, or the time."""
     if not tests:
         return "passed"
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]
-    settings = {"PYTHONPATH": str(tree), "OPENBLAS_NUM_THREADS": "1"}
-    patience = PATIENCE * len(tests)
+    listed = tree / "tests.txt"
+    listed.write_text("\n".join(tests))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *options, f"@{listed}"]
+    settings |= {"PYTHONPATH": str(tree), "OPENBLAS_NUM_THREADS": "1"}
+    patience = PATIENCE * len({test.split("::")[0] for test in tests})
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(
             command, cwd=tree, env=os.environ | settings, stdout=printed, stderr=printed, start_new_session=True
@@ -214,14 +223,48 @@ def run_tests(tree, tests):
     return f"caught by {failed[0].split(' - ')[0].split(maxsplit=1)[1] if failed else f'exit {process.returncode}'}"
 
 
-def check_that_the_suite_passes(trees):
-    """A test that fails by itself would catch everything."""
+def check_that_the_suite_passes(trees, out):
+    """A test that fails by itself would catch everything. Meanwhile the lines that each test runs are written down."""
     tree = trees.get()
     first, others = test_files(tree, "")
-    outcome = run_tests(tree, first + others)
+    options, settings = [], {}
+    if importlib.util.find_spec("pytest_cov"):
+        # coverage's own files are found unclosed in whichever test runs then
+        quiet = "ignore::pytest.PytestUnraisableExceptionWarning"
+        options = ["--cov=numpyvit", "--cov-context=test", "--cov-report=", "-W", quiet]
+        settings = {"COVERAGE_FILE": str(coverage_file(out))}
+    outcome = run_tests(tree, first + others, *options, **settings)
     trees.put(tree)
     if outcome != "passed":
         sys.exit(f"the tests fail before anything is changed ({outcome}); mend that first")
+
+
+class Focused:
+    """focused(file, line) -> the tests that run a line, those that run fewest lines first."""
+
+    def __init__(self, coverage):
+        self.tests, lines = {}, collections.Counter()
+        if not coverage.exists():
+            return
+        from coverage import CoverageData
+
+        data = CoverageData(coverage)
+        data.read()
+        for path in data.measured_files():
+            file = "numpyvit/" + path.rpartition("/numpyvit/")[2]
+            for line, contexts in data.contexts_by_lineno(path).items():
+                self.tests[file, line] = tests = {context.split("|")[0] for context in contexts if context}
+                lines.update(tests)
+        self.tests = {place: sorted(tests, key=lambda test: (lines[test], test)) for place, tests in self.tests.items()}
+
+    def __call__(self, file, line):
+        """Of a statement over several lines the first is known."""
+        tests = (self.tests.get((file, line - i)) for i in range(STATEMENT))
+        return next(filter(None, tests), [])[:FOCUSED]
+
+
+def coverage_file(out):
+    return (out or pathlib.Path(tempfile.gettempdir(), "mutants")).absolute().with_suffix(f".{fingerprint()}.coverage")
 
 
 def copy_of_tree(folder):
