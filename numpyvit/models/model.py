@@ -16,6 +16,7 @@ class Model(Layer):
     image_weight:   the name of the weight that meets the images, (D, C, …).
     class_layers:   the names of the layers with a row for each class.
     other_classes:  how many rows those have beyond, such as a detector's "no object".
+    distilled:      whether it has a second head that learns from a teacher; on a tape it then gives a pair of logits.
 
     `input_shape` and `takes` are those of `patch_embed`; a model without one answers itself.
     """
@@ -24,6 +25,7 @@ class Model(Layer):
     image_weight = "patch_embed.proj.weight"
     class_layers = ("head", "head_dist")
     other_classes = 0
+    distilled = False
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -88,6 +88,7 @@ class VisionTransformer(Model):
         if global_pool == "token" and self.embed.cls_token is None:
             raise ConfigError("class_token=False needs global_pool='avg'")
         made |= dict(norm_layer=norm_layer)
+        self.distilled = distilled
         if distilled:
             self.classifier = DistilledHead(embed_dim, num_classes, **made)
         elif global_pool == "avg":

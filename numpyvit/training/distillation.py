@@ -32,7 +32,7 @@ class Distillation(Classification):
 
     def check(self, model, dataset):
         super().check(model, dataset)
-        if "head_dist.weight" not in dict(model.named_parameters()):
+        if not getattr(model, "distilled", False):
             raise ConfigError(
                 "distillation needs a student with a second head; take a distilled preset or distilled=True"
             )
