@@ -15,6 +15,7 @@ from ..layers import BasicBlock, Bottleneck, FrozenBatchNorm2d, Sequence, Stem
 from ..layers.checks import check_counts
 from ..layers.heads import linear_or_identity
 from ..layers.patches import pair
+from ..weights.renaming import without_counts
 from .model import IMAGENET, Model
 
 
@@ -173,9 +174,7 @@ class ResNet(Model):
 
     def load_state_dict(self, mapping: Mapping[str, np.ndarray], strict: bool = True) -> tuple[list[str], list[str]]:
         """As for every layer; how many batches a batch norm has seen, which torchvision's files hold, is left out."""
-        return super().load_state_dict(
-            {name: array for name, array in mapping.items() if not name.endswith("num_batches_tracked")}, strict
-        )
+        return super().load_state_dict(without_counts(mapping), strict)
 
 
 _PREPROCESSING = Preprocessing(IMAGENET.mean, IMAGENET.std, "bilinear", 224 / 256)  # of torchvision's first weights
