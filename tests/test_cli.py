@@ -8,7 +8,7 @@ from PIL import Image
 
 from numpyvit import cli, create_model
 from numpyvit.layers import Linear
-from numpyvit.weights.checkpoint import load_checkpoint, read_notes
+from numpyvit.weights.checkpoint import load_checkpoint, read_checkpoint
 
 VERBS = ["train", "evaluate", "predict", "attention", "convert", "models", "gradcheck"]
 
@@ -90,7 +90,7 @@ def test_own_images_from_published_weights_are_prepared_like_theirs(image_folder
     assert numpyvit("train", "--resume", "--steps", 3, "--out", tmp_path / "parts") == 0
     for name in ("straight", "parts"):
         file = tmp_path / name / "last.safetensors"
-        notes = read_notes(file)
+        notes = read_checkpoint(file)[1]
         assert notes["mean"] == [0.485, 0.456, 0.406] and notes["crop_pct"] == 0.9
         assert numpyvit("evaluate", "--checkpoint", file) == 0
     states = [load_checkpoint(tmp_path / name / "last.safetensors") for name in ("straight", "parts")]

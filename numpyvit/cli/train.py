@@ -91,7 +91,7 @@ def _train(args):
     say(
         f"{config['data']}: {len(train_set):,} images to train on{_validation(val_set, settings['val_fraction'])}, "
         f"{len(test_set):,} to test; "
-        f"{model._recipe['model']} with {model.num_parameters():,} parameters -> {out}"
+        f"{model.build_config['model']} with {model.num_parameters():,} parameters -> {out}"
     )
     fit(
         model,

@@ -45,8 +45,8 @@ def _parameters(builder):
     return {**(_parameters(builder.__base__) if passed_on else {}), **named}
 
 
-def _recipe(name, options):
-    """What a checkpoint needs to build the model again; `unsaved` names options that a file cannot hold."""
+def _build_config(name, options):
+    """See Layer.build_config."""
     plain, unsaved = {}, []
     for key, value in options.items():
         value = value.item() if hasattr(value, "item") else value
@@ -108,7 +108,7 @@ def create_model(
     model = variant.builder(**{**variant.options, **options}, dtype=dtype, seed=seed)
     preprocessing = variant.preprocessing.for_channels({"in_chans": 3, **variant.options, **options}["in_chans"])
     model.pretrained_cfg = {**preprocessing.as_dict(), "classes": None}
-    model._recipe = _recipe(name, options)
+    model.build_config = _build_config(name, options)
     if grad_checkpointing:
         model.set_grad_checkpointing()
     if pretrained is not None:

@@ -9,6 +9,7 @@ from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..files.atomic import to_json, write_atomically
 from ..models import DETR, Model, ResNet
+from ..weights.checkpoint import recipe_of
 from . import common, detr, resnet, swin, vit
 from .graph import Graph, Value
 
@@ -88,9 +89,8 @@ def output_shapes(model: Model) -> dict[str, tuple]:
 
 def notes(model: Model) -> dict:
     """What the file says of how images are prepared, of the classes, and of how to make the model again."""
-    recipe = getattr(model, "_recipe", None)
     known = {"classes": getattr(model, "pretrained_cfg", {}).get("classes"), "input_size": model.input_shape}
-    return {**({"recipe": recipe} if recipe else {}), **model.preprocessing.as_dict(), **known}
+    return {**recipe_of(model), **model.preprocessing.as_dict(), **known}
 
 
 def to_proto(onnx, graph: Graph, image_shape: tuple, uint8: bool, outputs: dict[str, tuple]):

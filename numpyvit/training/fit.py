@@ -84,7 +84,7 @@ def fit(
     )
     if out is None:
         return trainer.run()
-    config = {**getattr(model, "_recipe", {}), **as_config(settings), "task": task.config(), **config}
+    config = {**model.build_config, **as_config(settings), "task": task.config(), **config}
     with open_run(out, config, resume, free_on_resume(settings)) as directory:
         return trainer.run(directory)
 
