@@ -24,18 +24,14 @@ def stem(graph, layer, x):
 def basic_block(graph, block, x):
     y = graph.run(block.relu1, graph.run(block.bn1, graph.run(block.conv1, x)))
     y = graph.run(block.bn2, graph.run(block.conv2, y))
-    return graph.run(block.relu2, y + shortcut(graph, block, x))
+    return graph.run(block.relu2, y + graph.run(block.downsample, x))
 
 
 def bottleneck(graph, block, x):
     y = graph.run(block.relu1, graph.run(block.bn1, graph.run(block.conv1, x)))
     y = graph.run(block.relu2, graph.run(block.bn2, graph.run(block.conv2, y)))
     y = graph.run(block.bn3, graph.run(block.conv3, y))
-    return graph.run(block.relu3, y + shortcut(graph, block, x))
-
-
-def shortcut(graph, block, x):
-    return graph.run(block.downsample, x) if block.downsample else x
+    return graph.run(block.relu3, y + graph.run(block.downsample, x))
 
 
 RULES = {
