@@ -201,3 +201,11 @@ def test_a_row_may_hold_a_function_that_makes_the_model(monkeypatch):
 
     monkeypatch.setitem(nv.models.VARIANTS, "made", Variant(build, {"num_classes": 3}))
     assert nv.create_model("made", width=2).num_parameters() == count_parameters("made", width=2) == 2 * 49 + 3 * 3
+
+
+def test_a_model_says_how_it_was_made():
+    model = nv.create_model("vit_micro_patch2_8", num_classes=np.int64(3), act_layer=nv.layers.Tanh)
+    assert model.build_config == {
+        "model": "vit_micro_patch2_8", "options": {"num_classes": 3}, "unsaved": ["act_layer"],
+    }  # fmt: skip
+    assert nv.layers.Linear(2, 2).build_config == {}

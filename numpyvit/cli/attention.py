@@ -61,8 +61,9 @@ def run(args):
 
 def _show_blocks(args, model, out, title):
     """Draw or write what the blocks of a model look at -> the title with what it sees."""
-    from ..viz.attention import caption
+    from ..viz.attention import caption, check_shows_attention
 
+    check_shows_attention(model)
     if args.query is not None:
         raise ConfigError(f"--query {args.query}: a {type(model).__name__} has no queries; leave it out")
     pixels, x = prepare_image(model, args.image)
@@ -146,7 +147,7 @@ def _patch(args, model, x):
     """-> (row, column) counted from 0, or None."""
     if args.patch is None:
         return None
-    for value, most, what in zip(args.patch, model.patch_embed.grid_for(x.shape[2:]), ("rows", "columns")):
+    for value, most, what in zip(args.patch, model.grid_for(x.shape[2:]), ("rows", "columns")):
         if value > most:
             raise ConfigError(f"--patch {args.patch[0]} {args.patch[1]}: the image has {most} {what} of patches")
     return args.patch[0] - 1, args.patch[1] - 1

@@ -128,6 +128,10 @@ class VisionTransformer(Model):
         return [self.classifier.normalized(found[i]) if norm else found[i] for i in wanted]
 
     @property
+    def has_class_token(self) -> bool:
+        return self.cls_token is not None
+
+    @property
     def attention_layers(self) -> list[Layer]:
         return [block.attn for block in self.blocks]
 
@@ -139,13 +143,13 @@ class VisionTransformer(Model):
         The class token's attention to the patches, or that of patch=(row, column); without a class token, the mean over
         all patches.
         """
-        kept, grid, T = dict(tape.residuals()), self.patch_embed.grid_for(image_size), self.num_prefix_tokens
+        kept, grid, T = dict(tape.residuals()), self.grid_for(image_size), self.num_prefix_tokens
         if patch is not None:
             row, column = check_patch(patch, grid)
             start = T + row * grid[1] + column
             queries = slice(start, start + 1)
         else:
-            queries = slice(T, None) if self.cls_token is None else slice(0, 1)
+            queries = slice(0, 1) if self.has_class_token else slice(T, None)
         found = [layer.values_and_probabilities(kept[layer])[1] for layer in self.attention_layers]
         return [p[:, :, queries, T:].mean(2).reshape(*p.shape[:2], *grid) * p.shape[-1] for p in found]
 
