@@ -29,10 +29,17 @@ class Detection(Task):
 
     A model that takes denoising queries is given `groups` copies of the boxes with label_noise and box_noise (see
     losses.denoising_queries); groups=0 leaves them out.
+
+    The loss of training is that of every decoder layer and of denoising queries, the loss of `evaluate` that of the
+    last layer. Its terms "ce", "bbox" and "giou" are of the last layer in both, so they can be compared.
     """
 
     best = ("AP", True)
-    curves = {"loss": ("loss",), "terms of the loss": ("ce", "bbox", "giou"), "average precision": ("AP", "AP50")}
+    curves = {
+        "loss: training of every layer, validation of the last": ("loss",),
+        "terms of the loss of the last layer": ("ce", "bbox", "giou"),
+        "average precision": ("AP", "AP50"),
+    }
     shares = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     results, columns, draws_results = "boxes", ("class", "index", "score", *_SIDES), True
 

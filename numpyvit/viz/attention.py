@@ -247,7 +247,7 @@ def _unit(model, patch):
     elif _has_class_token(model):
         shown = "attention of the class token"
     else:
-        shown = "attention that each token receives"
+        shown = "attention that each token receives" + ("" if attends_to_all(model) else " in its window")
     return f"{shown}, in multiples of an even share"
 
 
