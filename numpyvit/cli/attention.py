@@ -2,13 +2,14 @@
 
 import io
 import pathlib
+from argparse import ArgumentParser, Namespace
 
 from ..errors import ConfigError
-from .arguments import add_checkpoint, add_verb, count, natural
+from .arguments import Verbs, add_checkpoint, add_verb, count, natural
 from .checkpoint import as_input_of, load_model, prepare_image
 
 
-def add(verbs):
+def add(verbs: Verbs) -> ArgumentParser:
     verb = add_verb(
         verbs,
         "attention",
@@ -52,7 +53,7 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> None:
     out = _out(args)
     model, _ = load_model(args, **({"img_size": args.img_size} if args.img_size else {}))
     show = _show_queries if model.cross_attention_layers else _show_blocks

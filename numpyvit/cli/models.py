@@ -1,10 +1,12 @@
 """`numpyvit models`: the presets."""
 
+from argparse import ArgumentParser, Namespace
+
 from ..errors import ConfigError
-from .arguments import add_verb
+from .arguments import Verbs, add_verb
 
 
-def add(verbs):
+def add(verbs: Verbs) -> ArgumentParser:
     verb = add_verb(
         verbs,
         "models",
@@ -16,7 +18,7 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> None:
     from ..models import create_model, list_models, summary
 
     names = list_models(args.pattern)

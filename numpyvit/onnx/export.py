@@ -1,6 +1,7 @@
 """Writing a model as an ONNX file."""
 
 import os
+from types import ModuleType
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def export_onnx(model: Model, path: str | os.PathLike, opset: int = 17, with_pre
     write_atomically(path, proto.SerializeToString(deterministic=True))
 
 
-def import_onnx():
+def import_onnx() -> ModuleType:
     try:
         import onnx
     except ImportError:
@@ -93,7 +94,7 @@ def notes(model: Model) -> dict:
     return {**recipe_of(model), **model.preprocessing.as_dict(), **known}
 
 
-def to_proto(onnx, graph: Graph, image_shape: tuple, uint8: bool, outputs: dict[str, tuple]):
+def to_proto(onnx: ModuleType, graph: Graph, image_shape: tuple, uint8: bool, outputs: dict[str, tuple]):
     """A graph as onnx has it, under the oldest version of the format that knows its operators."""
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
     inputs = [helper.make_tensor_value_info("images", onnx.TensorProto.UINT8 if uint8 else float32, image_shape)]

@@ -1,11 +1,12 @@
 """Boxes with classes: what a detector is trained for."""
 
 import time
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .. import losses, viz
-from ..backend import to_host
+from ..backend import Array, to_host
 from ..data.detection import normalize_padded, own_sizes, pad
 from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
@@ -142,7 +143,7 @@ class Detection(Task):
         return "{score:7.2%}  {class}  {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f}".format(**result)
 
 
-def detections(outputs, sizes) -> list:
+def detections(outputs: Mapping[str, Array], sizes: Sequence[tuple[int, int]]) -> list:
     """What a detector found, an entry a query: [{"scores": (Q,), "labels": (Q,), "boxes": (Q, 4)}, …].
 
     The label is the class of highest probability, "no object" aside, and the score its probability. Boxes are left,

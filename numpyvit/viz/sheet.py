@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -110,7 +110,7 @@ def lay_out(count: int, size: tuple[int, int], title: str, foot: int = 0, line: 
     return sheet, [(GAP + i % columns * width, top + i // columns * height) for i in range(count)]
 
 
-def save_png(image, path: str | os.PathLike) -> None:
+def save_png(image: Any, path: str | os.PathLike) -> None:
     """Write a Pillow image, whole or not at all."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
@@ -194,7 +194,7 @@ def _draw_scale(sheet, draw, font, scale, unit, y):
         draw.text((place, y + height + 4), text, fill="#333333", font=font, anchor="ma")
 
 
-def write_line(draw, place: tuple[int, int], text: str, font, width: int, color: str) -> None:
+def write_line(draw: Any, place: tuple[int, int], text: str, font: Any, width: int, color: str) -> None:
     """Text on one line, cut where it is too long; a ? for what is not a character, as in names of broken encoding."""
     text = text.replace("\n", " ").encode("utf-8", "replace").decode()
     if draw.textlength(text, font) > width:
