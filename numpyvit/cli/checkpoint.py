@@ -3,12 +3,11 @@
 import argparse
 import os
 from argparse import Namespace
+from typing import Any
 
-import numpy as np
-
-from ..backend import Array
-from ..core import Layer
 from ..errors import CheckpointError, NumpyvitError
+
+Layer = Array = Any  # in type hints: NumPy is imported when a verb runs, not before
 
 
 def load_model(args: Namespace, **overrides) -> tuple[Layer, dict]:
@@ -70,7 +69,7 @@ def _create(name, options, overrides, arrays, path):
 _FEW = 1_000_000  # parameters that cost nothing
 
 
-def prepare_image(model: Layer, path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
+def prepare_image(model: Layer, path: str | os.PathLike) -> tuple[Array, Array]:
     """-> an image as the model sees it: (C, H, W) uint8, and normalized: (C, H, W) floating point."""
     pixels = model.preprocessing.read(path, model.input_shape)
     return pixels, model.preprocessing.normalize(pixels)

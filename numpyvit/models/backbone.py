@@ -4,6 +4,7 @@ from ..core import FORGET, Layer, Seed, make_rng
 from ..errors import ConfigError
 from ..layers import Conv2d, GroupNorm, ReLU, Sequence
 from . import resnet
+from .resnet_sizes import convolutions, map_size, products
 
 
 class Backbone(Layer):
@@ -59,3 +60,15 @@ def count_body(backbone: str | tuple[int, ...], in_chans: int) -> tuple[int, int
     _, options, _ = resnet.VARIANTS[backbone]
     channels = 512 * options["block"].expansion
     return channels, resnet.count_parameters(**options, num_classes=0, in_chans=in_chans)
+
+
+def body_map(
+    backbone: str | tuple[int, ...], in_chans: int, image_size: tuple[int, int], dilation: bool
+) -> tuple[int, tuple[int, int]]:
+    """-> the multiply-adds of what make_body makes, for one image, and the (rows, columns) of its map."""
+    if not isinstance(backbone, str):
+        found = [(9 * a * b, i) for i, (a, b) in enumerate(zip((in_chans, *backbone), backbone), 1)]
+    else:
+        _, options, _ = resnet.VARIANTS[backbone]
+        found = convolutions(**options, in_chans=in_chans, width=64, dilated=(False, False, dilation))
+    return products(found, image_size), map_size(image_size, found[-1][1])

@@ -23,36 +23,9 @@ from ..layers import (
     Transformer,
 )
 from ..layers.patches import pair
-from .backbone import Backbone, count_body, make_body
+from .backbone import Backbone, make_body
+from .detr_sizes import count_multiply_adds, count_parameters
 from .model import IMAGENET, Model
-
-
-def count_parameters(
-    num_classes: int,
-    num_queries: int,
-    backbone: str | tuple[int, ...],
-    in_chans: int,
-    hidden_dim: int,
-    enc_layers: int,
-    dec_layers: int,
-    dim_feedforward: int,
-    position_embedding: str,
-    pre_norm: bool,
-    groups: int | None = None,
-    denoising: bool | None = None,
-    **others,
-) -> int:
-    """How many parameters a model has, those of frozen layers too, by arithmetic: nothing is made."""
-    D, K, mlp = hidden_dim, num_classes + 1, 2 * hidden_dim * dim_feedforward + dim_feedforward + hidden_dim
-    encoder = enc_layers * (4 * D * D + 8 * D + mlp) + 2 * D * pre_norm
-    decoder = dec_layers * (8 * D * D + 14 * D + mlp) + 2 * D
-    heads = (D + 1) * K + 2 * (D * D + D) + 4 * D + 4
-    queries = num_queries * D  # or boxes, a perceptron, and labels
-    if groups is not None:
-        queries = 4 * groups * num_queries + 3 * D * D + 2 * D + denoising * K * D
-    channels, body = count_body(backbone, in_chans)
-    learned = 50 * D * (position_embedding == "learned")
-    return body + (channels + 1) * D + learned + encoder + decoder + heads + queries
 
 
 class DETR(Model):
@@ -79,6 +52,7 @@ class DETR(Model):
     class_layers = ("class_embed", "label_embed")
     other_classes = 1
     count_parameters = staticmethod(count_parameters)
+    count_multiply_adds = staticmethod(count_multiply_adds)
 
     def __init__(
         self,

@@ -18,8 +18,8 @@ from .model import IMAGENET
 class Variant(NamedTuple):
     """A row of the table: what is called, with which options over its defaults, and how images are prepared.
 
-    The builder takes `dtype` and `seed` as well and returns a Model. One with a `count_parameters(**options)` lets the
-    size of a model be known before it is made.
+    The builder takes `dtype` and `seed` as well and returns a Model. One with a `count_parameters(**options)` and a
+    `count_multiply_adds(**options)` lets the size of a model be known before it is made.
     """
 
     builder: Callable[..., Layer]
@@ -73,6 +73,17 @@ def count_parameters(name: str, **overrides) -> int:
     if hasattr(builder, "count_parameters"):
         return builder.count_parameters(**options)
     return builder(**options).num_parameters()
+
+
+def count_multiply_adds(name: str, **overrides) -> int:
+    """How many multiply-adds a preset takes for one image, see `summary`, with options that override its own.
+
+    By the builder's count_multiply_adds where it has one, so that nothing is computed; else by the model itself.
+    """
+    builder, options = VARIANTS[name].builder, preset_options(name) | overrides
+    if hasattr(builder, "count_multiply_adds"):
+        return builder.count_multiply_adds(**options)
+    return builder(**options).multiply_adds()
 
 
 def create_model(

@@ -17,7 +17,7 @@ from ..layers.window import swin_norm
 from ..weights.swin import fit_windows
 from .checks import check_patch, check_sizes, places
 from .model import IMAGENET, Model
-from .swin_sizes import coarser, count_parameters, stage_sizes
+from .swin_sizes import coarser, count_multiply_adds, count_parameters, stage_sizes
 
 
 class SwinTransformer(Model):
@@ -202,6 +202,7 @@ class SwinTransformer(Model):
             stage.blocks.set_recompute(enable)
 
     count_parameters = staticmethod(count_parameters)
+    count_multiply_adds = staticmethod(count_multiply_adds)
 
 
 class NarrowSwinTransformer(SwinTransformer):

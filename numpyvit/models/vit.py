@@ -16,7 +16,7 @@ from ..layers.activations import GELU
 from ..weights.adapt import fit_pos_embed
 from .checks import check_patch, check_sizes, places
 from .model import Model
-from .vit_sizes import BASE, HUGE, LARGE, SMALL, TINY, count_parameters, sizes
+from .vit_sizes import BASE, HUGE, LARGE, SMALL, TINY, count_multiply_adds, count_parameters, sizes
 
 
 class VisionTransformer(Model):
@@ -170,6 +170,7 @@ class VisionTransformer(Model):
         self.blocks.set_recompute(enable)
 
     count_parameters = staticmethod(count_parameters)
+    count_multiply_adds = staticmethod(count_multiply_adds)
 
 
 class NarrowVisionTransformer(VisionTransformer):
