@@ -1,6 +1,5 @@
 """From a checkpoint and an image on the command line to a model and its input."""
 
-import argparse
 import os
 from argparse import Namespace
 from typing import Any
@@ -44,7 +43,7 @@ def _file(checkpoint):
 
 def load_teacher(path: str | os.PathLike, device: str) -> Layer:
     """-> the model of a checkpoint that names its model."""
-    return load_model(argparse.Namespace(checkpoint=path, model=None, device=device))[0]
+    return load_model(Namespace(checkpoint=path, model=None, device=device))[0]
 
 
 def _create(name, options, overrides, arrays, path):
