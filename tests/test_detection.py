@@ -220,3 +220,16 @@ def test_predict_gives_boxes_in_pixels_of_the_file_and_draws_them(trained, cells
 def test_images_of_different_sizes_are_found_in_together(trained, cells, capsys):
     assert numpyvit("predict", cells, "--checkpoint", trained, "--json", "--top", 1) == 0
     assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+def test_the_terms_of_training_and_validation_are_those_of_the_last_layer(rng):
+    targets = [{"labels": np.array([1, 0]), "boxes": rng.uniform(0.3, 0.5, (2, 4))}]
+    layers = [
+        {"pred_logits": rng.standard_normal((1, 3, 4)), "pred_boxes": rng.uniform(0.3, 0.5, (1, 3, 4))}
+        for _ in range(2)
+    ]
+    task = Detection()
+    in_training, _, terms = task.loss({**layers[1], "aux_outputs": layers[:1]}, targets)
+    in_validation, _, same = task.loss(layers[1], targets)
+    assert terms == same and in_training > in_validation
+    assert set(terms) < set(sum(task.curves.values(), ()))

@@ -250,7 +250,7 @@ def test_fit_takes_arrays_and_measures_both_sets_by_the_first(tmp_path):
     pairs = (train.images[:64], train.labels[:64]), (test.images[:20], test.labels[:20])
     records = nv.fit(model, *pairs, steps=1, warmup_steps=0, out=tmp_path, progress=False)
     own = data.Dataset.from_arrays(*pairs[0])
-    notes = nv.weights.read_notes(tmp_path / "last.safetensors")
+    notes = nv.weights.read_checkpoint(tmp_path / "last.safetensors")[1]
     np.testing.assert_allclose(notes["mean"], own.mean)
     same = data.Dataset.from_arrays(*pairs[1], own.classes, own.mean, own.std)
     assert nv.evaluate(model, same)["loss"] == pytest.approx(records[0]["val_loss"])

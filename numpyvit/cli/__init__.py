@@ -9,6 +9,7 @@ import contextlib
 import io
 import sys
 import warnings
+from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import ConfigError, Interrupted, NumpyvitError
@@ -18,7 +19,7 @@ from . import attention, convert, evaluate, gradcheck, models, predict, train
 from .streams import discard, settle
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, 1 for a failure, 2 for bad usage; after Ctrl-C 130, SIGTERM 143, and
     141 where nobody reads the output any more."""
     for stream in (sys.stdout, sys.stderr):
@@ -71,7 +72,7 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
     print(f"numpyvit: note: {message}", file=sys.stderr)
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="numpyvit",
         description="Vision Transformers in pure NumPy: train, evaluate, look.",

@@ -1,13 +1,14 @@
 """`numpyvit evaluate`: loss and score of a checkpoint."""
 
 import sys
+from argparse import ArgumentParser, Namespace
 
 from ..errors import CheckpointError
-from .arguments import add_checkpoint, add_verb, count
+from .arguments import Verbs, add_checkpoint, add_verb, count
 from .checkpoint import load_model
 
 
-def add(verbs):
+def add(verbs: Verbs) -> ArgumentParser:
     verb = add_verb(
         verbs,
         "evaluate",
@@ -31,7 +32,7 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> None:
     from ..data import prepared_for
     from ..files.atomic import to_json
     from ..training.evaluation import check_images, known_classes

@@ -6,15 +6,16 @@ import json
 import os
 import pathlib
 import sys
+from argparse import ArgumentParser, Namespace
 
 from ..errors import ConfigError, DataError
-from .arguments import add_checkpoint, add_verb, count
+from .arguments import Verbs, add_checkpoint, add_verb, count
 from .checkpoint import load_model
 
 _BATCH = 8  # images in memory at a time: enough for all threads, few enough to see results at once
 
 
-def add(verbs):
+def add(verbs: Verbs) -> ArgumentParser:
     verb = add_verb(
         verbs,
         "predict",
@@ -51,7 +52,7 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> int | None:
     from ..training.task import task_for
 
     model, _ = load_model(args)

@@ -3,11 +3,12 @@
 import json
 import pathlib
 import shlex
+from argparse import ArgumentParser, Namespace
 
 from ..errors import ConfigError, RunError
 from ..training import recipes
 from ..training.settings import KINDS, Settings, free_on_resume
-from .arguments import add_settings, add_verb, count, rate
+from .arguments import Verbs, add_settings, add_verb, count, rate
 from .checkpoint import load_teacher
 from .streams import tolerant_stdout
 
@@ -22,7 +23,7 @@ _TRAIN_EXAMPLES = """examples:
 """
 
 
-def add(verbs):
+def add(verbs: Verbs) -> ArgumentParser:
     verb = add_verb(verbs, "train", run, "Train a model on a data set or a folder of images.", _TRAIN_EXAMPLES)
     option = verb.add_argument
     option(
@@ -68,7 +69,7 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> None:
     with tolerant_stdout():
         _train(args)
 
@@ -91,7 +92,7 @@ def _train(args):
     say(
         f"{config['data']}: {len(train_set):,} images to train on{_validation(val_set, settings['val_fraction'])}, "
         f"{len(test_set):,} to test; "
-        f"{model._recipe['model']} with {model.num_parameters():,} parameters -> {out}"
+        f"{model.build_config['model']} with {model.num_parameters():,} parameters -> {out}"
     )
     fit(
         model,

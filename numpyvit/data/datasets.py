@@ -46,7 +46,16 @@ def load(
     return _load_named(name, data_dir, allow_download)
 
 
-def load_test(name, data_dir=None, *, img_size=None, in_chans=3, allow_download=True, skip_bad=False, classes=None):
+def load_test(
+    name: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    img_size: int | tuple[int, int] | None = None,
+    in_chans: int = 3,
+    allow_download: bool = True,
+    skip_bad: bool = False,
+    classes: Sequence[str] | None = None,
+) -> LabeledImages | DetectionDataset:
     """-> the set to evaluate on: the test part of a set by name, or a folder as it is.
 
     Of a folder, all of val/ (or test/) is taken, else all of its own class folders, however few images they hold and

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -10,11 +10,26 @@ from ..errors import ConfigError, DtypeError, InputError, ShapeError
 from .augment import normalize
 
 
+class Source(Protocol):
+    """Where the images and targets of a set come from.
+
+    image_shape: the (C, H, W) into which every image fits. img_size: what they were resized to.
+    """
+
+    image_shape: tuple[int, int, int]
+    img_size: int | tuple[int, int]
+
+    def __len__(self) -> int: ...
+
+    def image(self, i: int) -> np.ndarray:
+        """(C, H, W) uint8."""
+
+    def target(self, i: int) -> Mapping: ...
+
+
 class DetectionDataset:
     """Images of one size or many, each with any number of boxes.
 
-    source: where images and targets come from: len(source), source.image(i) -> (C, H, W) uint8, source.target(i),
-    source.image_shape, the (C, H, W) into which every image fits, and source.img_size, what they were resized to.
     classes: names, by label. mean, std: of each channel, of pixels in 0..1. name: that `load` knows the whole set by; a
     part of it has none.
     `DetectionDataset.from_arrays` makes a set of your own arrays.
@@ -24,7 +39,7 @@ class DetectionDataset:
 
     def __init__(
         self,
-        source,
+        source: Source,
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
@@ -119,7 +134,11 @@ def pad(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalize_padded(
-    images: np.ndarray, mask: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype=np.float32
+    images: np.ndarray,
+    mask: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: np.dtype | type = np.float32,
 ) -> tuple[np.ndarray, np.ndarray]:
     """-> (normalized images with 0 at padding, mask), from what `pad` returned."""
     images = normalize(images, mean, std, dtype)

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,14 @@ def read_image(
         return fit_image(image, img_size, in_chans, crop_pct, interpolation, _orientation(image) if upright else 1)
 
 
-def fit_image(image, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", orientation=1):
+def fit_image(
+    image: Any,
+    img_size: tuple[int, int],
+    in_chans: int,
+    crop_pct: float = 1.0,
+    interpolation: str = "bicubic",
+    orientation: int = 1,
+) -> np.ndarray:
     """An image of Pillow as (C, H, W) uint8, resized and cropped as read_image does. orientation: EXIF's number.
 
     Errors: DataError where it cannot have that number of channels.

@@ -3,24 +3,26 @@
 Shapes: B images, Q queries, K classes, n boxes in an image.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .. import functional as F
 from ..backend import array_module, to_host, to_module
 from .classification import cross_entropy
-from .matching import WEIGHTS, check_outputs, check_targets, match_checked
+from .matching import WEIGHTS, Outputs, Pairs, Target, check_outputs, check_targets, match_checked
 
 
 def detection(
-    outputs,
-    targets,
+    outputs: Outputs,
+    targets: Sequence[Target],
     return_parts: bool = False,
-    pairs=None,
+    pairs: Pairs | None = None,
     *,
     weights: tuple[float, float, float] = WEIGHTS,
     cost: tuple[float, float, float] = WEIGHTS,
     no_object: float = 0.1,
-):
+) -> tuple:
     """L = Σ over decoder layers of   w₀ ce + w₁ bbox + w₂ giou, each layer with pairs of its own   (see layer_loss).
 
     outputs: {"pred_logits": (B, Q, K+1), "pred_boxes": (B, Q, 4)}, with "aux_outputs", a list of the same for each
@@ -60,7 +62,15 @@ def detection(
     return (loss, gradient, parts) if return_parts else (loss, gradient)
 
 
-def layer_loss(layer, targets, pairs, boxes, weights=WEIGHTS, no_object=0.1, share=1.0):
+def layer_loss(
+    layer: Outputs,
+    targets: Sequence[Target],
+    pairs: Pairs,
+    boxes: int,
+    weights: tuple[float, float, float] = WEIGHTS,
+    no_object: float = 0.1,
+    share: float = 1.0,
+) -> tuple[dict, dict]:
     """The terms of one decoder layer, times `share`, and the weighted gradient by its logits and boxes.
 
         ce   = Σ_q v[c_q] (−log p_q[c_q]) / Σ_q v[c_q],   c_q the class of the query's box, or K for none,

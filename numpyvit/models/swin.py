@@ -17,7 +17,7 @@ from ..layers.window import swin_norm
 from ..weights.swin import fit_windows
 from .checks import check_patch, check_sizes, places
 from .model import IMAGENET, Model
-from .swin_sizes import coarser, count_parameters, stage_sizes
+from .swin_sizes import coarser, count_multiply_adds, count_parameters, stage_sizes
 
 
 class SwinTransformer(Model):
@@ -139,7 +139,7 @@ class SwinTransformer(Model):
     def _embed(self, x, tape):
         """(B, C, H, W) -> the first map (B, rows, columns, embed_dim)."""
         tokens = self.patch_embed.forward(x, tape.at(self.patch_embed))
-        return tokens.reshape(len(x), *self.patch_embed.grid_for(x.shape[2:]), -1)
+        return tokens.reshape(len(x), *self.grid_for(x.shape[2:]), -1)
 
     def _embed_backward(self, dy, tape):
         if not tape.reaches(self.patch_embed):
@@ -173,7 +173,7 @@ class SwinTransformer(Model):
         The maps are those of SwinBlock.attention_on_map; patch: (row, column) on the grid of patches, whose token is
         the one that looks, in each stage the one that it was merged into.
         """
-        kept, size, maps = dict(tape.residuals()), self.patch_embed.grid_for(image_size), []
+        kept, size, maps = dict(tape.residuals()), self.grid_for(image_size), []
         token = None if patch is None else check_patch(patch, size)
         for stage in self.layers:
             maps += [block.attention_on_map(kept[block.attn], size, token) for block in stage.blocks]
@@ -202,6 +202,7 @@ class SwinTransformer(Model):
             stage.blocks.set_recompute(enable)
 
     count_parameters = staticmethod(count_parameters)
+    count_multiply_adds = staticmethod(count_multiply_adds)
 
 
 class NarrowSwinTransformer(SwinTransformer):

@@ -2,11 +2,12 @@
 
 import importlib.resources
 from collections import Counter
+from collections.abc import Sequence
 
 from ..weights.adapt import imagenet_classes
 
 
-def match_classes(known, given):
+def match_classes(known: Sequence[str], given: Sequence[str]) -> list[int | None]:
     """For each of the names `given` its index in `known`, or None where no name, or more than one, fits.
 
     A name is looked for as it is, then without case and with blanks for underscores ("golden_retriever"), then by its
@@ -22,7 +23,7 @@ def match_classes(known, given):
     return found
 
 
-def imagenet_wnids():
+def imagenet_wnids() -> list[str]:
     """The WordNet ids of ImageNet-1k's classes in their usual order, by which its folders are named."""
     return importlib.resources.files("numpyvit.data").joinpath("imagenet_wnids.txt").read_text().split()
 

@@ -2,11 +2,12 @@
 
 import time
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
 from .. import losses
-from ..backend import to_host, to_module
+from ..backend import Array, to_host, to_module
 from ..data.loader import Loader
 from ..errors import ConfigError, InputError
 from ..functional import softmax
@@ -30,7 +31,7 @@ class Classification(Task):
     shares = ("accuracy", "top5_accuracy")
     results, columns, top = "classes", ("class", "index", "probability"), 5
 
-    def __init__(self, label_smoothing: float = 0.0, class_weights=None):
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | Array | None = None):
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
 
     @classmethod

@@ -1,11 +1,12 @@
 """Boxes with classes: what a detector is trained for."""
 
 import time
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .. import losses, viz
-from ..backend import to_host
+from ..backend import Array, to_host
 from ..data.detection import normalize_padded, own_sizes, pad
 from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
@@ -29,10 +30,17 @@ class Detection(Task):
 
     A model that takes denoising queries is given `groups` copies of the boxes with label_noise and box_noise (see
     losses.denoising_queries); groups=0 leaves them out.
+
+    The loss of training is that of every decoder layer and of denoising queries, the loss of `evaluate` that of the
+    last layer. Its terms "ce", "bbox" and "giou" are of the last layer in both, so they can be compared.
     """
 
     best = ("AP", True)
-    curves = {"loss": ("loss",), "terms of the loss": ("ce", "bbox", "giou"), "average precision": ("AP", "AP50")}
+    curves = {
+        "loss: training of every layer, validation of the last": ("loss",),
+        "terms of the loss of the last layer": ("ce", "bbox", "giou"),
+        "average precision": ("AP", "AP50"),
+    }
     shares = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     results, columns, draws_results = "boxes", ("class", "index", "score", *_SIDES), True
 
@@ -135,7 +143,7 @@ class Detection(Task):
         return "{score:7.2%}  {class}  {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f}".format(**result)
 
 
-def detections(outputs, sizes) -> list:
+def detections(outputs: Mapping[str, Array], sizes: Sequence[tuple[int, int]]) -> list:
     """What a detector found, an entry a query: [{"scores": (Q,), "labels": (Q,), "boxes": (Q, 4)}, …].
 
     The label is the class of highest probability, "no object" aside, and the score its probability. Boxes are left,

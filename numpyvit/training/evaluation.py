@@ -1,13 +1,27 @@
 """`evaluate`: how well a model does on a set, and whether the two belong together."""
 
-from ..backend import array_module
+from types import ModuleType
+
+import numpy as np
+
+from ..backend import Array, array_module
+from ..core import Layer
 from ..data import Dataset
+from ..data.loader import ImageSet
 from ..errors import ConfigError
 from ..models import Model, class_names
 from .task import Task, task_for
 
 
-def evaluate(model, dataset, *, batch_size: int = 256, threads: int | None = None, task: Task | None = None, **options):
+def evaluate(
+    model: Layer,
+    dataset: ImageSet | tuple[Array, Array],
+    *,
+    batch_size: int = 256,
+    threads: int | None = None,
+    task: Task | None = None,
+    **options,
+) -> dict:
     """The figures of a model on a set (see numpyvit.data), as its task has them: always "loss".
 
     dataset: or a pair of arrays (images, labels), see Dataset.from_arrays; they are normalized as model.preprocessing
@@ -33,7 +47,7 @@ def evaluate(model, dataset, *, batch_size: int = 256, threads: int | None = Non
 # ---- what a model and a set must have in common ---------------------------------------------------------------------
 
 
-def check_dataset(dataset):
+def check_dataset(dataset: ImageSet) -> None:
     """Errors: ConfigError for what is not a set of images."""
     if not callable(getattr(dataset, "batch", None)):
         raise ConfigError(
@@ -42,26 +56,26 @@ def check_dataset(dataset):
         )
 
 
-def from_pair(data, **shared):
+def from_pair(data: tuple[Array, Array], **shared) -> Dataset:
     """A set from a pair of arrays (images, labels). shared: its classes, mean and std, where they are known."""
     if len(data) != 2:
         raise ConfigError(f"data is a set of numpyvit.data or a pair (images, labels), got {len(data)} arrays")
     return Dataset.from_arrays(*data, **shared)
 
 
-def known_classes(model):
+def known_classes(model: Layer) -> list[str] | None:
     """The names of a model's classes where it has one for each output, else None."""
     names = getattr(model, "pretrained_cfg", {}).get("classes")
     return list(names) if names and len(names) == getattr(model, "num_classes", None) else None
 
 
-def module_and_dtype(model):
+def module_and_dtype(model: Layer) -> tuple[ModuleType, np.dtype]:
     """The namespace and dtype of a model's parameters."""
     data = next(parameter.data for _, parameter in model.named_parameters())
     return array_module(data), data.dtype
 
 
-def check_images(model, dataset):
+def check_images(model: Layer, dataset: ImageSet) -> None:
     """Errors: ConfigError where the set is empty, or its images have another shape than the model takes."""
     if len(dataset) == 0:
         raise ConfigError("the data set is empty")
@@ -72,7 +86,7 @@ def check_images(model, dataset):
         )
 
 
-def check_number_of_classes(model, dataset):
+def check_number_of_classes(model: Layer, dataset: ImageSet) -> None:
     """Errors: ConfigError where the set has more classes than the model has outputs."""
     outputs = getattr(model, "num_classes", None)
     if outputs is not None and len(dataset.classes) > outputs:

@@ -1,7 +1,12 @@
 """`fit`: train a model on a set."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 
+from ..backend import Array
+from ..core import Layer
+from ..data.loader import ImageSet
 from ..errors import ConfigError, Interrupted
 from .augmentation import augmentation
 from .divergence import explain_non_finite
@@ -17,20 +22,20 @@ __all__ = ["Interrupted", "evaluate", "explain_non_finite", "fit"]
 
 
 def fit(
-    model,
-    train,
-    val,
+    model: Layer,
+    train: ImageSet | tuple[Array, Array],
+    val: ImageSet | tuple[Array, Array] | None,
     *,
-    test=None,
-    task=None,
-    out=None,
-    resume=False,
-    save_every=10.0,
-    threads=None,
-    progress=True,
-    config=None,
+    test: ImageSet | tuple[Array, Array] | None = None,
+    task: Task | None = None,
+    out: str | os.PathLike | None = None,
+    resume: bool = False,
+    save_every: float = 10.0,
+    threads: int | None = None,
+    progress: bool = True,
+    config: Mapping | None = None,
     **settings,
-):
+) -> list[dict]:
     """Train a model on a set (see numpyvit.data) and validate it after each epoch.
 
     train, val:     sets of numpyvit.data, or pairs of arrays (images, labels), see Dataset.from_arrays. The best
@@ -84,7 +89,7 @@ def fit(
     )
     if out is None:
         return trainer.run()
-    config = {**getattr(model, "_recipe", {}), **as_config(settings), "task": task.config(), **config}
+    config = {**model.build_config, **as_config(settings), "task": task.config(), **config}
     with open_run(out, config, resume, free_on_resume(settings)) as directory:
         return trainer.run(directory)
 

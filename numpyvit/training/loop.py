@@ -4,11 +4,14 @@ import contextlib
 import shlex
 import time
 import warnings
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..backend import on_host
-from ..data.loader import Loader
+from ..core import Layer
+from ..data.augment import Augmentation
+from ..data.loader import ImageSet, Loader
 from ..data.preprocessing import Preprocessing
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
 from ..optim import EMA
@@ -19,8 +22,10 @@ from .optimization import make_optimizer, make_schedule
 from .progress import Progress
 from .records import Clock, Sums, describe, validation_figures
 from .run_writer import RunWriter, averaged
+from .settings import Settings
 from .step import TrainStep
 from .stopping import catch_signals
+from .task import Task
 
 _READ_EVERY = 20  # steps between two looks at the loss on a device, where each look stalls it
 
@@ -28,7 +33,20 @@ _READ_EVERY = 20  # steps between two looks at the loss on a device, where each 
 class Trainer:
     """The state of one run and the loop over it."""
 
-    def __init__(self, model, train, val, test, task, settings, augment, notes, threads, progress, save_every):
+    def __init__(
+        self,
+        model: Layer,
+        train: ImageSet,
+        val: ImageSet | None,
+        test: ImageSet | None,
+        task: Task,
+        settings: Settings,
+        augment: Sequence[Augmentation],
+        notes: Mapping,
+        threads: int | None,
+        progress: bool,
+        save_every: float,
+    ):
         self.model, self.val, self.test, self.settings = model, val, test, settings
         self.task = task
         self.writer, self.threads, self.shown, self.save_every = None, threads, progress, save_every

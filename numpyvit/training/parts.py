@@ -1,13 +1,17 @@
 """The parts of the data of a run: to train on, to choose the best weights on, to measure them on."""
 
+import os
 import pathlib
 
 import numpy as np
 
+from ..data.loader import ImageSet
 from ..errors import ConfigError
 
 
-def load_parts(name, data_dir=None, **options):
+def load_parts(
+    name: str | os.PathLike, data_dir: str | os.PathLike | None = None, **options
+) -> tuple[ImageSet, ImageSet | None, ImageSet]:
     """-> (training set, validation set or None, test set) by name or folder; options as of data.load.
 
     A folder with train/, val/ and test/ says itself which is which. Otherwise the second set of data.load is the test
@@ -25,7 +29,7 @@ def load_parts(name, data_dir=None, **options):
     return train, None, second
 
 
-def hold_out(dataset, fraction, seed):
+def hold_out(dataset: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """-> (the rest, a validation set): of each class this fraction by a draw from the seed, one image at least.
 
     A class of a single image is only trained on. A set without a label for each image counts as one class.

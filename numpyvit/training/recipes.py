@@ -61,7 +61,13 @@ _MODELS_BY_KIND = {"classification": "vit_micro_patch4_32", "detection": "detr_m
 _FINE_TUNING = {"lr": 1e-3, "layer_decay": 0.75}
 
 
-def recipe(data, images=None, pretrained=False, batch_size=None, kind="classification") -> Settings:
+def recipe(
+    data: str | None,
+    images: int | None = None,
+    pretrained: bool = False,
+    batch_size: int | None = None,
+    kind: str = "classification",
+) -> Settings:
     """The settings for a data set by name, for a folder, or for arrays (None), with a number of images to train on.
 
     pretrained: for weights that are trained already. batch_size: the user's, from which the warm-up follows where the
@@ -87,18 +93,18 @@ def _by_size(images, batch_size=None, most=PHOTOS):
     )
 
 
-def default_model(data):
+def default_model(data: str) -> str:
     """The preset that suits a data set or a folder."""
     from ..data import has_boxes
 
     return _MODELS.get(data) or _MODELS_BY_KIND["detection" if has_boxes(data) else "classification"]
 
 
-def is_folder(data):
+def is_folder(data: str) -> bool:
     return data not in RECIPES
 
 
-def describe_default(name):
+def describe_default(name: str) -> str:
     """A setting's default in words, with the data sets that have another one."""
     common = getattr(Settings(), name)
     others = {}

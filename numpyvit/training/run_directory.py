@@ -9,7 +9,9 @@ leave equal files: those are in metrics.jsonl alone.
 
 import contextlib
 import json
+import os
 import pathlib
+from collections.abc import Collection, Iterator, Mapping
 
 from ..errors import CheckpointError, RunError
 from ..files.atomic import to_json, write_atomically
@@ -21,7 +23,9 @@ TIMINGS = ("seconds", "images_per_second", "loader_seconds")
 
 
 @contextlib.contextmanager
-def open_run(path, config, resume=False, free=()):
+def open_run(
+    path: str | os.PathLike, config: Mapping, resume: bool = False, free: Collection[str] = ()
+) -> "Iterator[RunDirectory]":
     """The RunDirectory of one run, held against other processes while open."""
     if resume:
         config_to_resume(path)  # where there is none nothing is made
@@ -38,7 +42,7 @@ def open_run(path, config, resume=False, free=()):
 class RunDirectory:
     """The files of one run. `config` is compared when a run is resumed; keys in `free` may differ."""
 
-    def __init__(self, path, config, resume=False, free=()):
+    def __init__(self, path: str | os.PathLike, config: Mapping, resume: bool = False, free: Collection[str] = ()):
         self.path, self.free = pathlib.Path(path), free
         self.config = json.loads(to_json(config))  # as it will be read back
         if resume:
@@ -102,7 +106,7 @@ class RunDirectory:
             return {}
 
 
-def check_same_run(file, config, known, free=()):
+def check_same_run(file: str | os.PathLike, config: Mapping, known: Mapping, free: Collection[str] = ()) -> None:
     """Errors: RunError where settings, those in `free` aside, differ from the known ones in a file."""
     keys = sorted(key for key in config.keys() | known.keys() if key not in (*free, *_PLACES))
     different = [key for key in keys if config.get(key) != known.get(key)]
@@ -111,7 +115,7 @@ def check_same_run(file, config, known, free=()):
         raise RunError(f"{file}: belongs to another run ({shown}); choose another --out or the same settings")
 
 
-def read_config(path):
+def read_config(path: str | os.PathLike) -> dict | None:
     """The settings of the run in a directory, None where there is none."""
     file = pathlib.Path(path) / "config.json"
     try:
@@ -127,7 +131,7 @@ def read_config(path):
     return config
 
 
-def config_to_resume(path):
+def config_to_resume(path: str | os.PathLike) -> dict:
     """The settings of the run in a directory. Errors: RunError where there is none."""
     config = read_config(path)
     if config is None:

@@ -2,14 +2,19 @@
 
 import contextlib
 import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 from .. import viz
+from ..core import Layer
+from ..optim import EMA, Optimizer
 from ..weights.checkpoint import load_checkpoint, save_checkpoint
 from .records import best_record
-from .task import number_figures
+from .run_directory import RunDirectory
+from .task import Task, number_figures
 
 
-def averaged(ema):
+def averaged(ema: EMA | None) -> AbstractContextManager:
     """A context. While open, the model's weights are those that count: the average where one is kept."""
     return ema.applied() if ema is not None else contextlib.nullcontext()
 
@@ -20,7 +25,16 @@ class RunWriter:
     notes: what each file of weights says beside them. threads: for inference.
     """
 
-    def __init__(self, directory, model, optimizer, ema, task, notes, threads):
+    def __init__(
+        self,
+        directory: RunDirectory,
+        model: Layer,
+        optimizer: Optimizer,
+        ema: EMA | None,
+        task: Task,
+        notes: Mapping,
+        threads: int | None,
+    ):
         self.directory, self.model, self.optimizer, self.ema = directory, model, optimizer, ema
         self.task, self.notes, self.threads = task, notes, threads
 

@@ -5,15 +5,18 @@ products; BLAS is held to one thread each meanwhile. The shards and the order in
 from the batch and the model alone, so the result is bit-equal on any number of threads.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 from .. import losses
 from ..backend import as_array, on_host, shared_workers
-from ..core import Tape
+from ..core import Layer, Seed, Tape
 from ..errors import DtypeError, InputError, NonFiniteError
-from ..optim import check_clip_norm, clip_global_norm
+from ..optim import Optimizer, check_clip_norm, clip_global_norm
 from . import shards
 from .nested import first_array, join, take
+from .shards import Sharding
 
 
 class TrainStep:
@@ -34,7 +37,14 @@ class TrainStep:
     """
 
     def __init__(
-        self, model, optimizer, loss=losses.cross_entropy, threads=None, seed=0, clip_norm=None, sharding=None
+        self,
+        model: Layer,
+        optimizer: Optimizer,
+        loss: Callable[..., tuple] = losses.cross_entropy,
+        threads: int | None = None,
+        seed: Seed | None = 0,
+        clip_norm: float | None = None,
+        sharding: Sharding | None = None,
     ):
         self.model, self.optimizer, self.loss = model, optimizer, loss
         if clip_norm is not None:

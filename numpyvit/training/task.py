@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Layer
+from ..data.loader import ImageSet
 from ..errors import ConfigError
 from .settings import Settings
 
@@ -128,12 +129,12 @@ def number_figures(figures: Mapping) -> dict:
     }
 
 
-def kind_of(dataset) -> str:
+def kind_of(dataset: ImageSet | Layer) -> str:
     """What is to be learned of a set, such as "classification"."""
     return getattr(dataset, "kind", "classification")
 
 
-def task_for(dataset, settings: Settings | None = None) -> Task:
+def task_for(dataset: ImageSet | Layer, settings: Settings | None = None) -> Task:
     """The task that a set is for, by its `kind`, with what the settings say about it."""
     from .. import training
 
