@@ -13,8 +13,6 @@ from ..cpu.attention import matmul_by_heads
 from . import loops
 
 _NUMPY = {name: found.function for (name, *key), found in SETS["numpy"].items() if key == [np, "f"]}
-    name: found.function for (name, module, dtype), found in SETS["numpy"].items() if (module, dtype) == (np, "f")
-}
 SETS["fast"].update(SETS["numpy"])
 
 
