@@ -4,7 +4,9 @@ NaN and infinities go through them as through the formulas, so none is assumed a
 that the compiler finds, the same at every run. Compiled code is kept on disk beside this file, or in the user's cache.
 """
 
+import functools
 import math
+import sys
 
 import numpy as np
 from llvmlite import ir
@@ -26,7 +28,24 @@ _LEAST = _f(-80)  # below, exp of a score is 0: smaller numbers make products sl
 
 
 def _compiled(*signature):
-    return njit(void(*signature), nogil=True, cache=True, fastmath=_ANY_ORDER, error_model="numpy")
+    """A decorator. What is not compiled yet on this machine takes some seconds, which is said once."""
+
+    def compile_loop(function):
+        compile_it = functools.partial(njit, void(*signature), nogil=True, fastmath=_ANY_ORDER, error_model="numpy")
+        try:
+            loop = compile_it(cache=True)(function)
+        except RuntimeError:  # no folder to keep it in
+            loop = compile_it()(function)
+        if not loop.stats.cache_hits:
+            _say_once("numpyvit: compiling kernels, which takes some seconds, once on this machine")
+        return loop
+
+    return compile_loop
+
+
+@functools.cache
+def _say_once(text):
+    print(text, file=sys.stderr, flush=True)
 
 
 @intrinsic
