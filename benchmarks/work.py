@@ -50,6 +50,13 @@ def numpyvit_work(kind, name, threads):
     return lambda: step(x, y)
 
 
+def numpyvit_fast_work(kind, name, threads):
+    import numpyvit as nv
+
+    nv.kernels("fast")
+    return numpyvit_work(kind, name, threads)
+
+
 def _numpyvit_layer(name):
     import numpyvit as nv
     from numpyvit import layers
@@ -150,6 +157,7 @@ def peak_memory():
 
 ENGINES = {
     "numpyvit": numpyvit_work,
+    "numpyvit-fast": numpyvit_fast_work,
     "torch": lambda *a: torch_work(*a, fused_attention=False),
     "torch-sdpa": lambda *a: torch_work(*a, fused_attention=True),
     "torch-compile": lambda *a: torch_work(*a, fused_attention=True, compiled=True),

@@ -18,6 +18,8 @@ from ..training.stopping import noticed_ctrl_c
 from . import attention, convert, evaluate, gradcheck, models, predict, train
 from .streams import discard, settle
 
+_KERNELS = "of the formulas: NumPy's (default), or compiled ones, which need pip install 'numpyvit[fast]'"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, 1 for a failure, 2 for bad usage; after Ctrl-C 130, SIGTERM 143, and
@@ -38,13 +40,15 @@ def _run_verb(argv, stop):
     args = None
     try:
         args = build_parser().parse_args(argv)
+        from .. import kernels
         from ..backend.process import tune_process
 
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
             tune_process()
-            code = args.run(args) or 0
+            with kernels.choose(args.kernels):
+                code = args.run(args) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -81,5 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in (train, evaluate, predict, attention, convert, models, gradcheck):
-        verb.add(verbs).add_argument("--debug", action="store_true", help="show the traceback of a failure")
+        option = verb.add(verbs).add_argument
+        option("--kernels", choices=("numpy", "fast"), default="numpy", help=_KERNELS)
+        option("--debug", action="store_true", help="show the traceback of a failure")
     return parser

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .. import kernels
 from ..backend import on_host
 from ..core import Layer
 from ..data.augment import Augmentation
@@ -194,6 +195,7 @@ class Trainer:
         start = time.monotonic()
         self._check_weights()
         position = {"epoch": self.epoch, "batch": self.batch, "records": self.records, "steps": self.steps}
+        position["kernels"] = kernels.chosen()
         self.writer.save_state({**position, "sums": self.sums.values(), "clock": self.clock.values()})
         now = time.monotonic()
         self._save_at = now + max(self.save_every, 10 * (now - start))
@@ -209,6 +211,13 @@ class Trainer:
         self.epoch, self.batch, self.records = position["epoch"], position["batch"], position["records"]
         self.steps = self.step.steps = position["steps"]
         self.sums, self.clock = Sums(*position["sums"]), Clock(*position["clock"])
+        before, now = position.get("kernels", "numpy"), kernels.chosen()
+        if before != now:
+            warnings.warn(
+                f"the run was trained with the kernels {before!r} and goes on with {now!r}, "
+                "so the last digits of its weights will be others",
+                stacklevel=4,
+            )
 
     # -- the end before the end
 

@@ -17,27 +17,27 @@ def attention(
     if bias is not None:
         scores += bias
     p = softmax_(scores)
-    return _matmul_by_heads(p if keep is None else p * keep, v), p
+    return matmul_by_heads(p if keep is None else p * keep, v), p
 
 
 @kernel("attention_backward", np, "fd", tolerance=3e-6, gain=1.1)
 def attention_backward(
     dout: Array, q: Array, k: Array, v: Array, p: Array, scale: float, keep: Array | None = None
 ) -> tuple[Array, ...]:
-    dv = _matmul_by_heads(transposed(p if keep is None else p * keep), dout)
+    dv = matmul_by_heads(transposed(p if keep is None else p * keep), dout)
     ds = np.matmul(dout, transposed(v))  # dp
     if keep is not None:
         ds *= keep
     ds *= p
     ds -= p * sum_over_last(ds)
-    dq = _matmul_by_heads(ds, k)
+    dq = matmul_by_heads(ds, k)
     dq *= scale
-    dk = _matmul_by_heads(transposed(ds), q)
+    dk = matmul_by_heads(transposed(ds), q)
     dk *= scale
     return dq, dk, dv, ds
 
 
-def _matmul_by_heads(a, b):
+def matmul_by_heads(a, b):
     """a b: (..., H, N, M) and (..., H, M, d) -> (..., H, N, d), laid out in memory so that join_heads moves nothing."""
     if a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
         return np.matmul(a, b)
