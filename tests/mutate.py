@@ -4,7 +4,7 @@ Draws changes of one expression or statement each (tests/mutations.py tells whic
 models, losses, optimizers, the tape and the step, runs the suite on every one of them in a copy of the tree, and prints
 those that pass all tests, then the share that was caught. A mutant at which the tests do not end counts as caught.
 Where pytest-cov is installed, the tests that run the changed line come first, those that run fewest other lines before
-all others; which tests those are is found by one run of the suite and kept beside the results.
+all others; which tests those are is found once and kept beside the results.
 
     python tests/mutate.py --count 300 --seed 1 --jobs 2 --out mutants.jsonl
     python tests/mutate.py --count 50 --files 'numpyvit/losses.py' 'numpyvit/layers/*.py'
@@ -103,9 +103,12 @@ def main():
         for i in range(options.jobs):
             trees.put(copy_of_tree(pathlib.Path(folder, str(i))))
         if rest and fingerprint() not in results:
-            check_that_the_suite_passes(trees, options.out)
+            check_that_the_suite_passes(trees)
             note({"key": fingerprint(), "outcome": "passed"})
-        focused = Focused(coverage_file(options.out))
+        lines = coverage_file(options.out)
+        if rest and not lines.exists() and importlib.util.find_spec("pytest_cov"):
+            cover(trees, lines)
+        focused = Focused(lines)
         for number, record in enumerate(tried(rest, trees, options.jobs, focused), 1):
             note(record)
             print(f"[{number}/{len(rest)}] {record['file']}:{record['line']} {record['outcome']}", flush=True)
@@ -223,20 +226,25 @@ def run_tests(tree, tests, *options, **settings):
     return f"caught by {failed[0].split(' - ')[0].split(maxsplit=1)[1] if failed else f'exit {process.returncode}'}"
 
 
-def check_that_the_suite_passes(trees, out):
-    """A test that fails by itself would catch everything. Meanwhile the lines that each test runs are written down."""
+def check_that_the_suite_passes(trees):
+    """A test that fails by itself would catch everything."""
     tree = trees.get()
     first, others = test_files(tree, "")
-    options, settings = [], {}
-    if importlib.util.find_spec("pytest_cov"):
-        # coverage's own files are found unclosed in whichever test runs then
-        quiet = "ignore::pytest.PytestUnraisableExceptionWarning"
-        options = ["--cov=numpyvit", "--cov-context=test", "--cov-report=", "-W", quiet]
-        settings = {"COVERAGE_FILE": str(coverage_file(out))}
-    outcome = run_tests(tree, first + others, *options, **settings)
+    outcome = run_tests(tree, first + others)
     trees.put(tree)
     if outcome != "passed":
         sys.exit(f"the tests fail before anything is changed ({outcome}); mend that first")
+
+
+def cover(trees, file):
+    """Write down which lines each test runs, of those tests that run first on some mutant."""
+    tree, names = trees.get(), {name for tests in TARGETS.values() for name in tests}
+    tests = [str(path.relative_to(tree)) for name in sorted(names) for path in tree.glob(f"tests/test_{name}.py")]
+    options = ("--cov=numpyvit", "--cov-context=test", "--cov-report=", "--maxfail=1000")
+    # coverage's own files are found unclosed in whichever test runs then
+    options += ("-W", "ignore::pytest.PytestUnraisableExceptionWarning")
+    run_tests(tree, tests, *options, COVERAGE_FILE=str(file))
+    trees.put(tree)
 
 
 class Focused:

@@ -13,6 +13,13 @@ import numpyvit
 MODULES = sorted(module.name for module in pkgutil.walk_packages(numpyvit.__path__, "numpyvit."))
 PASSED_ON = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
+# modules that import what an extra brings
+EXTRAS = {
+    "numpyvit.estimators.classifier": "sklearn",
+    "numpyvit.estimators.features": "sklearn",
+    "numpyvit.kernels.fast": "numba",
+}
+
 
 def test_type_checkers_are_told_of_the_hints():
     assert resources.files("numpyvit").joinpath("py.typed").is_file()
@@ -21,8 +28,9 @@ def test_type_checkers_are_told_of_the_hints():
 @pytest.fixture(params=[name for name in MODULES if not name.endswith("__main__")])
 def functions(request):
     """{name: function or method} of what a module defines."""
-    if request.param in ("numpyvit.estimators.classifier", "numpyvit.estimators.features"):
-        pytest.importorskip("sklearn")
+    for name, needed in EXTRAS.items():
+        if request.param.startswith(name):
+            pytest.importorskip(needed)
     found = {}
     for name, value in vars(importlib.import_module(request.param)).items():
         if getattr(value, "__module__", None) != request.param:
