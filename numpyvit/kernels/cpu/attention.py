@@ -37,7 +37,7 @@ def attention_backward(
     return dq, dk, dv, ds
 
 
-def matmul_by_heads(a, b):
+def matmul_by_heads(a: Array, b: Array) -> Array:
     """a b: (..., H, N, M) and (..., H, M, d) -> (..., H, N, d), laid out in memory so that join_heads moves nothing."""
     if a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
         return np.matmul(a, b)
