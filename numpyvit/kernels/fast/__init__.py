@@ -40,10 +40,14 @@ def gelu_with_slope(x: Array) -> tuple[Array, Array]:
 
 @_compiled("layer_norm", tolerance=5e-6, gain=6)
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
-    if not _in_order(x, weight, bias):
+    of_columns = len(x) == 1 and _in_order(x.T)  # the features of one image first, see cpu/linear.py
+    if not (of_columns or _in_order(x)):
         return _NUMPY["layer_norm"](x, weight, bias, eps)
     y, xhat, rstd = np.empty_like(x), np.empty_like(x), np.empty((*x.shape[:-1], 1), x.dtype)
-    loops.layer_norm(rows(x), weight, bias, eps, rows(y), rows(xhat), rstd.reshape(-1))
+    if of_columns:
+        loops.layer_norm_of_columns(rows(x).T, weight, bias, eps, rows(y).T, rows(xhat).T, rstd.reshape(-1))
+    else:
+        loops.layer_norm(rows(x), weight, bias, eps, rows(y), rows(xhat), rstd.reshape(-1))
     return y, xhat, rstd
 
 

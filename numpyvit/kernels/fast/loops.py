@@ -120,6 +120,30 @@ def layer_norm(x, weight, bias, eps, y, xhat, rstd):
             y[i, j] = normalized * weight[j] + bias[j]
 
 
+@_compiled(_two, _one, _one, float32, _two, _two, _one)
+def layer_norm_of_columns(x, weight, bias, eps, y, xhat, rstd):
+    """Of arrays (width, rows): the features of one image lie first in memory."""
+    width, columns = x.shape
+    mean = np.zeros(columns, np.float32)
+    rstd[:] = _f(0)
+    for i in range(width):
+        for j in range(columns):
+            mean[j] += x[i, j]
+    for j in range(columns):
+        mean[j] /= _f(width)
+    for i in range(width):
+        for j in range(columns):
+            centered = x[i, j] - mean[j]
+            rstd[j] += centered * centered
+    for j in range(columns):
+        rstd[j] = _f(1) / np.sqrt(rstd[j] / _f(width) + eps)
+    for i in range(width):
+        for j in range(columns):
+            normalized = (x[i, j] - mean[j]) * rstd[j]
+            xhat[i, j] = normalized
+            y[i, j] = normalized * weight[i] + bias[i]
+
+
 @_compiled(_two, _one, _two, _one, _two, _one, _one)
 def layer_norm_backward(dy, weight, xhat, rstd, dx, dweight, dbias):
     """dweight and dbias are added to."""
