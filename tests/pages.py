@@ -23,5 +23,5 @@ def check_excerpt(block):
     """
     first, shown = block.split("\n", 1)
     source = re.sub(r'^ +""".*?"""\n', "", (ROOT / first.removeprefix("# ")).read_text(), flags=re.M | re.S)
-    for part in re.split(r"\n\n|(?<=:)\n(?=    def )", shown.strip("\n")):
+    for part in re.split(r"\n\n+|(?<=:)\n(?=    def )", shown.strip("\n")):
         assert f"\n{part}\n" in source, f"{first[2:]} does not hold this:\n{part}"

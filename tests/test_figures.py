@@ -1,0 +1,42 @@
+"""The figures of the pages in docs/ are those that their scripts draw."""
+
+import importlib
+import io
+import re
+
+import numpy as np
+import pytest
+from pages import ROOT
+from PIL import Image
+
+DOCS = ROOT / "docs"
+FOLDER = DOCS / "figures"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.png"))
+DERIVED = [page.stem for page in DOCS.glob("*.md") if "from the formula to the check" in page.read_text()]
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    monkeypatch.syspath_prepend(DOCS)
+    return importlib.import_module("figures.__main__")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_what_its_script_draws(name, figures):
+    """The same bytes twice; and but for how another version of matplotlib sets its letters, those that are committed."""
+    drawn, committed = figures.draw(name), (FOLDER / f"{name}.png").read_bytes()
+    assert figures.draw(name) == drawn
+    assert len(committed) <= 60_000
+    drawn, committed = (Image.open(io.BytesIO(png)).convert("RGB") for png in (drawn, committed))
+    assert drawn.size == committed.size
+    assert np.abs(np.asarray(drawn, float) - np.asarray(committed, float)).mean() < 3
+
+
+def test_each_has_a_script_and_each_script_a_figure(figures):
+    assert NAMES == figures.NAMES
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_a_page_that_derives_shows_its_figure_and_says_what_is_on_it(name):
+    if name != "convolution":
+        assert re.search(rf"!\[[^\]]{{20,}}\]\(figures/{name}\.png\)", (DOCS / f"{name}.md").read_text())
