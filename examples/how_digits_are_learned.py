@@ -4,8 +4,8 @@
     python examples/how_digits_are_learned.py                  writes how_digits_are_learned.png
     python examples/how_digits_are_learned.py --epochs 5       less of it
 
-The cells (# %%) run one after another in an editor that knows them, or all at once as a script. It needs no network: the
-digits are in the package. docs/README.md leads to the pages that derive what happens here.
+The cells (# %%) run one after another in an editor that knows them, or all at once as a script. The digits are in the
+package. docs/README.md leads to the pages that derive what happens here.
 """
 
 # %% What it is told
