@@ -7,32 +7,25 @@ import shlex
 
 import numpy as np
 import pytest
+from pages import ROOT, blocks, check_excerpt
 from PIL import Image
 
 import numpyvit as nv
 from numpyvit import cli
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
+PYTHON = blocks(README)
 COMMANDS = [
     line.split("   ")[0].strip()
-    for language, text in BLOCKS
+    for text in blocks(README, language="")
     for line in text.splitlines()
-    if not language and line.startswith("numpyvit ")
+    if line.startswith("numpyvit ")
 ]
 
 
 def test_the_layer_that_it_shows_stands_in_the_source():
-    source = (ROOT / "numpyvit" / "layers" / "attention.py").read_text()
-    shown = PYTHON[0].splitlines()
-    methods = "\n".join(shown[1:]).split("\n\n")
-    for method in methods:
-        signature, body = method.split("\n", 1)
-        body = re.escape(body.rstrip())
-        assert re.search(re.escape(signature) + r'\n(        """.*?"""\n)?' + body, source, re.S), signature
+    check_excerpt(PYTHON[0])
 
 
 def test_its_program_runs_as_printed(tmp_path, monkeypatch):
