@@ -88,7 +88,7 @@ class Layer:
     takes_first: forward takes a third argument, the number of leading tokens that are wanted (see Sequence).
     attention_layers: the attention of each block, where a model has attention_on_grid(tape, image_size, patch) to show.
     cross_attention_layers: that of each decoder layer, where a model has query_attention_on_grid(tape) to show.
-    smallest_map: numbers in the smallest array between layers, for one image; 0 where it is about as large as the image.
+    smallest_map: numbers in the smallest map between layers, for one image; 0 where maps do not get small.
     """
 
     transparent = False

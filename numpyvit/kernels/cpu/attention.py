@@ -33,7 +33,7 @@ def attention_backward(
     keep: Array | None = None,
     out: Sequence[Array] | None = None,
 ) -> tuple[Array, ...]:
-    dq, dk, dv = out or (None, None, None)
+    dq, dk, dv = (None, None, None) if out is None else out
     dv = _matmul_by_heads(transposed(p if keep is None else p * keep), dout, dv)
     ds = np.matmul(dout, transposed(v))  # dp
     if keep is not None:
