@@ -80,13 +80,15 @@ class WindowAttention(Layer):
         dout = self.proj.backward(self.proj_drop.backward(dy, tape), tape)
         (dout,) = F.split_heads(dout, 1, self.num_heads)
         q, k, v, p, keep = tape.pop(self)
-        *gradients, ds = F.attention_backward(dout.reshape(q.shape), q, k, v, p, self.scale, keep)
+        dqkv = array_module(dy).empty((*dy.shape[:2], len(self.qkv.weight.data)), dtype=dy.dtype)
+        parts = [part.reshape(q.shape) for part in F.split_heads(dqkv, 3, self.num_heads)]
+        *_, ds = F.attention_backward(dout.reshape(q.shape), q, k, v, p, self.scale, keep, out=parts)
         if tape.wants(self.relative_position_bias_table):
             scores = ds.shape[-3:]
             dbias = F.sum_over_rows(ds.reshape(-1, math.prod(scores))).reshape(scores)
             dtable = F.relative_bias_backward(dbias, self.rows.data, self.columns.data)
             tape.add(self.relative_position_bias_table, dtable)
-        return self.qkv.backward(F.join_heads([part.reshape(-1, *part.shape[-3:]) for part in gradients]), tape)
+        return self.qkv.backward(dqkv, tape)
 
     def own_multiply_adds(self, y: Array, x: Array, *others: Array) -> int:
         """Of q kᵀ and p v, for each pair of a query and a key of a window."""

@@ -4,6 +4,7 @@ Shapes: B batch, C image channels, H×W pixels, D width of the first stage, K cl
 (H/(P·2ˢ), W/(P·2ˢ)) tokens of width D·2ˢ.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
@@ -102,6 +103,7 @@ class SwinTransformer(Model):
 
         self.layers = Sequence(swin_stage(i, stage) for i, stage in enumerate(stages))
         self.num_classes, self.num_features = num_classes, stages[-1].dim
+        self.smallest_map = self.num_features * math.prod(coarser(self.patch_embed.grid_size, len(stages) - 1))
         self.norm = norm_layer(self.num_features, dtype=dtype)
         self.head = MapHead(self.num_features, num_classes, drop_rate, **made)
         self.set_paths()

@@ -4,6 +4,7 @@ For arrays in another order of memory than the loops run through, the kernels of
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -87,18 +88,26 @@ def attention(
 
 @_compiled("attention_backward", tolerance=3e-6, gain=2)
 def attention_backward(
-    dout: Array, q: Array, k: Array, v: Array, p: Array, scale: float, keep: Array | None = None
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    p: Array,
+    scale: float,
+    keep: Array | None = None,
+    out: Sequence[Array] | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     if not _in_order(p):
-        return _NUMPY["attention_backward"](dout, q, k, v, p, scale, keep)
-    dv = matmul_by_heads(transposed(p if keep is None else p * keep), dout)
+        return _NUMPY["attention_backward"](dout, q, k, v, p, scale, keep, out)
+    dq, dk, dv = (None, None, None) if out is None else out
+    dv = matmul_by_heads(transposed(p if keep is None else p * keep), dout, dv)
     ds = np.matmul(dout, transposed(v), order="C")  # dp
     if keep is not None:
         ds *= keep
     loops.softmax_backward(rows(p), rows(ds))
-    dq = matmul_by_heads(ds, k)
+    dq = matmul_by_heads(ds, k, dq)
     dq *= scale
-    dk = matmul_by_heads(transposed(ds), q)
+    dk = matmul_by_heads(transposed(ds), q, dk)
     dk *= scale
     return dq, dk, dv, ds
 
