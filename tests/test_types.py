@@ -21,6 +21,8 @@ def test_type_checkers_are_told_of_the_hints():
 def test_every_hint_names_types_that_exist(name):
     if name in ("numpyvit.estimators.classifier", "numpyvit.estimators.features"):
         pytest.importorskip("sklearn")
+    if name.startswith("numpyvit.serve."):
+        pytest.importorskip("uvicorn")
     module = importlib.import_module(name)
     for value in vars(module).values():
         if getattr(value, "__module__", None) != name:
