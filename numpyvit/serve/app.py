@@ -10,9 +10,8 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.responses import JSONResponse
-from starlette.routing import Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.responses import FileResponse, JSONResponse
+from starlette.routing import Route
 
 from ..data.images import stored_size
 from ..errors import ConfigError, DataError
@@ -42,7 +41,7 @@ def create_app(
             Route("/attention", service.attention, methods=["POST"]),
             Route("/info", service.info),
             Route("/health", service.health),
-            Mount("/", StaticFiles(directory=_PAGE, html=True)),
+            *(Route(f"/{file.name.removeprefix('index.html')}", _file(file)) for file in sorted(_PAGE.iterdir())),
         ],
         middleware=[
             Middleware(Guard),
@@ -133,6 +132,15 @@ class Service:
         if height * width > most * 1e6:
             raise HTTPException(413, f"{upload}: has {width}×{height} pixels, expected at most {most:g} million")
         return self.served.read(upload)
+
+
+def _file(path):
+    """What answers with a file of the page; no other can be asked for."""
+
+    async def answer(request):
+        return FileResponse(path)
+
+    return answer
 
 
 def _number(request, name):

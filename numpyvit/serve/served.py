@@ -28,12 +28,13 @@ class Served:
             raise ConfigError("the model has no classes to predict, only features; serve another checkpoint")
         self.model, self.notes, self.threads = model, notes or {}, threads
         self.task = task_for(model)
+        self._looked = None  # the last image, and what each layer looked at
 
     def info(self) -> dict:
         """What the page and clients may know of it."""
         layers = self.model.cross_attention_layers or self.model.attention_layers
         return {
-            "model": self.notes.get("recipe", {}).get("model") or type(self.model).__name__,
+            "model": (getattr(self.model, "_recipe", None) or {}).get("model") or type(self.model).__name__,
             "kind": self.model.kind,
             "classes": class_names(self.model),
             "input_shape": list(self.model.input_shape),
@@ -57,29 +58,35 @@ class Served:
         """[(image, layer, head, rollout), …] -> [what the model looks at, for JSON, …]; see docs/serve.md.
 
         layer, head: counted from 1; None: the last layer, all heads. Errors: ConfigError where there are none such.
+        One thread at a time may call this: all layers of the last image are kept for the next question.
         """
         return [self._look(*request) for request in requests]
 
     def _look(self, image, layer, head, rollout):
-        pixels = self.pixels(image)
-        x = to_device(self.model.preprocessing.normalize(pixels[None]), module_and_dtype(self.model)[0])
-        if rollout:
-            return {"layer": None, "head": None, **_windows(rollout_windows(self.model, x))}
-        layers = self.model.cross_attention_layers or self.model.attention_layers
-        if not layers:
-            raise ConfigError(f"a {type(self.model).__name__} has no attention to show")
+        layers = self._layers(image)
+        if rollout and not self.model.cross_attention_layers:
+            return {"layer": None, "head": None, **_windows(rollout_windows(layers))}
         layer = _place("layer", len(layers) if layer is None else layer, len(layers))
         if head is not None:
-            _place("head", head, layers[layer].num_heads)
+            own = self.model.cross_attention_layers or self.model.attention_layers
+            _place("head", head, own[layer].num_heads)
         heads = slice(None) if head is None else slice(head - 1, head)
         shown = {"layer": layer + 1, "head": head}
         if self.model.cross_attention_layers:
-            return {**shown, **self._queries(x, layer, heads, _stored_size(image, pixels))}
-        return {**shown, **_windows(attention_windows(self.model, x)[layer], heads)}
+            return {**shown, **self._queries(*layers[layer], heads, _stored_size(image, self.pixels(image)))}
+        return {**shown, **_windows(layers[layer], heads)}
 
-    def _queries(self, x, layer, heads, size):
+    def _layers(self, image):
+        """What each layer looks at in an image."""
+        pixels = self.pixels(image)
+        if self._looked is None or not np.array_equal(self._looked[0], pixels):
+            x = to_device(self.model.preprocessing.normalize(pixels[None]), module_and_dtype(self.model)[0])
+            look = attention_of_heads if self.model.cross_attention_layers else attention_windows
+            self._looked = pixels, look(self.model, x)
+        return self._looked[1]
+
+    def _queries(self, found, maps, heads, size):
         """What the queries look at whose boxes were found, with their boxes in pixels of the stored image."""
-        found, maps = attention_of_heads(self.model, x, layer)
         chosen, names = found.best(maps.shape[1]), class_names(self.model)
         x, y, width, height = (found.boxes[chosen] * np.tile(size[::-1], 2)).T
         edges = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], 1).round(2).tolist()

@@ -61,26 +61,26 @@ def query_attention(model: Layer, image: Array, layer: int = -1, head: int | Non
     layer, head: counted from 0, negative ones from the end; default the last layer and the mean of the heads.
     Errors: ConfigError for a model without queries, or where it has no such layer or head.
     """
-    found, maps = attention_of_heads(model, image, layer)
+    layers = attention_of_heads(model, image)
+    found, maps = layers[place("decoder layer", layer, len(layers))]
     if head is None:
         return found
     head = place("head", head, len(maps))
     return replace(found, maps=maps[head], shown=found.shown.replace("mean of heads", f"head {head + 1}"))
 
 
-def attention_of_heads(model: Layer, image: Array, layer: int = -1) -> tuple[QueryAttention, np.ndarray]:
-    """-> what query_attention returns for the mean of the heads, and the maps of each head: (H, Q, rows, columns)."""
-    maps, outputs = _forward(model, image)
-    layer = place("decoder layer", layer, len(maps))
+def attention_of_heads(model: Layer, image: Array) -> list[tuple[QueryAttention, np.ndarray]]:
+    """Of each decoder layer what query_attention returns for the mean of the heads, and each head's maps.
+
+    The maps are (H, Q, rows, columns).
+    """
+    layers, outputs = _forward(model, image)
     labels, scores = best_classes(outputs["pred_logits"])
-    found = QueryAttention(
-        maps=maps[layer].mean(0),
-        boxes=outputs["pred_boxes"],
-        labels=labels,
-        scores=scores,
-        shown=f"decoder layer {layer + 1}, mean of heads",
-    )
-    return found, maps[layer]
+    shown = "decoder layer {}, mean of heads"
+    return [
+        (QueryAttention(maps.mean(0), outputs["pred_boxes"], labels, scores, shown.format(number)), maps)
+        for number, maps in enumerate(layers, 1)
+    ]
 
 
 def draw_query_attention(

@@ -1,6 +1,6 @@
 """What each token looks at, block by block, with all heads: for pages on which one clicks through them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -43,12 +43,15 @@ def attention_windows(model: Layer, image: Array) -> list[AttentionWindows]:
     return found
 
 
-def rollout_windows(model: Layer, image: Array) -> AttentionWindows:
+def rollout_windows(layers: list[AttentionWindows]) -> AttentionWindows:
     """Attention rollout as an AttentionWindows of one head: row i tells how much of each input token reaches token i.
 
-    Errors: ConfigError for a model whose tokens do not look at all others.
+    layers: of attention_windows. Errors: ConfigError where the tokens of a layer do not look at all others.
     """
-    return _one_window(model, attention_rollout(attention_maps(model, image))[None])
+    if any(len(layer.tokens) > 1 for layer in layers):
+        raise ConfigError("rollout is defined where each token looks at all others; choose a ViT or a DeiT")
+    rollout = attention_rollout(np.stack([layer.probabilities[:, 0] for layer in layers]))
+    return replace(layers[0], probabilities=rollout[None, None])
 
 
 def _one_window(model, maps):

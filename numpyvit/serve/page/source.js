@@ -53,29 +53,21 @@ class Saved {
 // This page with its styles, its scripts and `held` inside, as text.
 async function selfContained(held) {
   const read = async (address) => (await fetch(address)).text();
-  const page = new DOMParser().parseFromString(await read("./"), "text/html");
-  const policy = page.createElement("meta");
-  policy.httpEquiv = "Content-Security-Policy";
-  policy.content = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:";
-  page.head.prepend(policy);
-  const sheet = page.querySelector("link[rel=stylesheet]");
-  const style = page.createElement("style");
-  style.textContent = await read(sheet.getAttribute("href"));
-  sheet.replaceWith(style);
-  const data = page.createElement("script");
-  data.type = "application/json";
-  data.id = "held";
-  data.textContent = JSON.stringify(held).replaceAll("<", "\\u003c");
-  page.body.append(data);
-  for (const script of [...page.querySelectorAll("script[src]")]) {
-    const inline = page.createElement("script");
-    inline.textContent = await read(script.getAttribute("src"));
-    script.remove();
-    page.body.append(inline);
+  const element = (opening, text) => `<${opening}>${text}</${opening.split(" ")[0]}>`;
+  const data = JSON.stringify(held).replaceAll("<", "\\u003c");
+  const scripts = [element('script type="application/json" id="held"', data)];
+  let page = await read("./");
+  for (const [tag, address] of page.matchAll(/<script src="([^"]+)".*\n/g)) {
+    scripts.push(element("script", await read(address)));
+    page = page.replace(tag, "");
   }
-  page.title = `${held.info.model}, saved`;
-  page.body.classList.add("saved");
-  return `<!doctype html>\n${page.documentElement.outerHTML}\n`;
+  const [sheet, address] = page.match(/<link rel="stylesheet" href="([^"]+)">/);
+  const style = element("style", await read(address));
+  const policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:";
+  return page
+    .replace(sheet, () => `<meta http-equiv="Content-Security-Policy" content="${policy}">\n${style}`)
+    .replace("<body>", '<body class="saved">')
+    .replace("</body>", () => `${scripts.join("\n")}\n</body>`);
 }
 
 function download(text, name) {

@@ -12,6 +12,15 @@ function heat(share) {
   return HEAT[low].map((value, i) => value + (HEAT[low + 1][i] - value) * (place - low));
 }
 
+// The colors from 0 to the most, on a canvas.
+function drawScale(canvas) {
+  const context = canvas.getContext("2d");
+  for (let x = 0; x < canvas.width; x++) {
+    context.fillStyle = `rgb(${heat(x / (canvas.width - 1)).join(" ")})`;
+    context.fillRect(x, 0, 1, canvas.height);
+  }
+}
+
 class View {
   constructor(canvas) {
     this.canvas = canvas;
@@ -25,8 +34,10 @@ class View {
     await image.decode();
     this.image = image;
     const scale = LONGER_SIDE / Math.max(image.naturalWidth, image.naturalHeight);
-    this.canvas.width = Math.round(image.naturalWidth * scale);
-    this.canvas.height = Math.round(image.naturalHeight * scale);
+    const [width, height] = [Math.round(image.naturalWidth * scale), Math.round(image.naturalHeight * scale)];
+    if (this.canvas.width !== width || this.canvas.height !== height) {
+      [this.canvas.width, this.canvas.height] = [width, height]; // which clears it
+    }
     this.canvas.hidden = false;
   }
 
@@ -43,21 +54,22 @@ class View {
 
   drawMap(map, opacity) {
     const most = Math.max(...map.values, 1e-12);
+    // a query's tokens are centered on the corners of their cells, so that one row and column more cover the image
+    const more = map.of === "query" ? 1 : 0;
     const small = document.createElement("canvas");
-    [small.width, small.height] = [map.columns, map.rows];
-    const pixels = new ImageData(map.columns, map.rows);
-    map.values.forEach((value, i) => {
-      pixels.data.set([...heat(value / most), 255 * opacity * (0.35 + (0.65 * value) / most)], 4 * i);
-    });
-    small.getContext("2d").putImageData(pixels, 0, 0);
-    const { width, height } = this.canvas;
-    this.context.imageSmoothingEnabled = map.of === "query";
-    if (map.of !== "query") {
-      this.context.drawImage(small, 0, 0, width, height);
-      return;
+    [small.width, small.height] = [map.columns + more, map.rows + more];
+    const pixels = new ImageData(small.width, small.height);
+    for (let i = 0; i < small.width * small.height; i++) {
+      const row = Math.min(map.rows - 1, Math.floor(i / small.width));
+      const column = Math.min(map.columns - 1, i % small.width);
+      const shade = Math.sqrt(map.values[row * map.columns + column] / most);
+      pixels.data.set([...heat(shade), 255 * opacity * (0.35 + 0.65 * shade)], 4 * i);
     }
-    const [cellWidth, cellHeight] = [width / map.columns, height / map.rows];
-    this.context.drawImage(small, -cellWidth / 2, -cellHeight / 2, width, height);
+    small.getContext("2d").putImageData(pixels, 0, 0);
+    const [cellWidth, cellHeight] = [this.canvas.width / map.columns, this.canvas.height / map.rows];
+    const [x, y] = [(-more * cellWidth) / 2, (-more * cellHeight) / 2];
+    this.context.imageSmoothingEnabled = more === 1;
+    this.context.drawImage(small, x, y, small.width * cellWidth, small.height * cellHeight);
   }
 
   outline(map) {
