@@ -26,7 +26,7 @@ from numpyvit.errors import ConfigError
 from numpyvit.functional import softmax
 from numpyvit.serve import Limits, Served
 from numpyvit.serve.batching import Batcher
-from numpyvit.serve.server import following, serve
+from numpyvit.serve.server import following, serve, stamp
 from numpyvit.weights.checkpoint import save_checkpoint
 
 IMAGE = gray()
@@ -385,7 +385,7 @@ def test_weights_that_are_written_again_are_loaded_and_broken_ones_are_not(tmp_p
         assert condition()
 
     said = []
-    with following(file, load, loaded.append, seconds=0.01):
+    with following(file, stamp(file), load, loaded.append, seconds=0.01):
         (tmp_path / "new").write_bytes(b"broken")
         (tmp_path / "new").replace(file)
         wait_for(lambda: said.append(capsys.readouterr().err) or "weights before are kept" in "".join(said))

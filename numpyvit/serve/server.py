@@ -32,6 +32,7 @@ def serve(
     Bound to this machine's own names it answers to these alone.
     Errors: ConfigError where host or port cannot be had.
     """
+    seen = stamp(watch)
     served = load()
     with contextlib.closing(_bound(host, port)) as listener:
         hosts = LOCAL if listener.getsockname()[0] in ("127.0.0.1", "::1") else ("*",)
@@ -47,7 +48,7 @@ def serve(
         )
         shown = f"[{host}]" if ":" in host else host
         started(f"http://{shown}:{listener.getsockname()[1]}")
-        with following(watch, load, app.state.service.replace):
+        with following(watch, seen, load, app.state.service.replace):
             uvicorn.Server(config).run(sockets=[listener])
 
 
@@ -60,13 +61,13 @@ def _bound(host, port):
 
 
 @contextlib.contextmanager
-def following(path, load, replace, seconds=_LOOK_EVERY):
-    """While open, replace(load()) whenever the file has changed; without a path nothing."""
+def following(path, seen, load, replace, seconds=_LOOK_EVERY):
+    """While open, replace(load()) whenever the file's stamp is no longer `seen`; without a path nothing."""
     if path is None:
         yield
         return
     ended = threading.Event()
-    thread = threading.Thread(target=_follow, args=(path, load, replace, seconds, ended), daemon=True)
+    thread = threading.Thread(target=_follow, args=(path, seen, load, replace, seconds, ended), daemon=True)
     thread.start()
     try:
         yield
@@ -75,21 +76,20 @@ def following(path, load, replace, seconds=_LOOK_EVERY):
         thread.join()
 
 
-def _follow(path, load, replace, seconds, ended):
-    seen = _stamp(path)
+def _follow(path, seen, load, replace, seconds, ended):
     while not ended.wait(seconds):
-        stamp = _stamp(path)
-        if stamp in (seen, None):
+        found = stamp(path)
+        if found in (seen, None):
             continue
-        seen = stamp
+        seen = found
         try:
             replace(load())
         except (NumpyvitError, OSError) as error:
             print(f"numpyvit: note: the weights before are kept: {error}", file=sys.stderr)
 
 
-def _stamp(path):
-    """What changes when a file is written again, None where there is none."""
-    with contextlib.suppress(OSError):
+def stamp(path):
+    """What changes when a file is written again; None where there is none, or no path."""
+    with contextlib.suppress(OSError, TypeError):
         status = os.stat(path)
         return status.st_ino, status.st_mtime_ns, status.st_size
