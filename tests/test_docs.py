@@ -6,7 +6,7 @@ import re
 import pytest
 
 PAGES = sorted((pathlib.Path(__file__).parents[1] / "docs").glob("*.md"))
-NEEDS = {"onnx.md": ("onnx", "onnxruntime")}
+NEEDS = {"onnx.md": ("onnx", "onnxruntime"), "serve.md": ("uvicorn", "starlette", "python_multipart")}
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
 
 
