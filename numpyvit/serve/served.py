@@ -6,6 +6,7 @@ import io
 import numpy as np
 
 from ..errors import ConfigError
+from ..metrics import to_pixels
 from ..models import class_names
 from ..training.evaluation import module_and_dtype
 from ..training.nested import to_device
@@ -88,8 +89,7 @@ class Served:
     def _queries(self, found, maps, heads, size):
         """What the queries look at whose boxes were found, with their boxes in pixels of the stored image."""
         chosen, names = found.best(maps.shape[1]), class_names(self.model)
-        x, y, width, height = (found.boxes[chosen] * np.tile(size[::-1], 2)).T
-        edges = np.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], 1).round(2).tolist()
+        edges = to_pixels(found.boxes[chosen], size).round(2).tolist()
         queries = [
             {
                 "query": query + 1,

@@ -1,15 +1,15 @@
 "use strict";
 // Drawing a digit, and what a data set of digits would have made of it.
 
-// How a set of images of size×size pixels frames its digits. MNIST: scaled into 20×20 of 28×28 pixels, the center of mass
-// in the middle. The 8×8 digits of the UCI repository: as high as the image, at most 6.5 wide.
+// How a set of images of size×size pixels frames its digits. MNIST: scaled into 20×20 of 28×28 pixels, the center of
+// mass in the middle. The 8×8 digits of the UCI repository: as high as the image, at most 6.5 wide.
 function framing(size) {
   return size <= 12
     ? { width: 0.8125 * size, height: size, pen: 0.22 * size, fill: true }
     : { width: (20 / 28) * size, height: (20 / 28) * size, pen: (3 / 28) * size, fill: false };
 }
 
-// Strokes, lists of [x, y], as gray values of size×size pixels, 255 for ink; the pen is as wide however large one draws.
+// Strokes, lists of [x, y], as gray values of size×size pixels, 255 for ink. The pen is as wide however large one draws.
 function normalizedDigit(strokes, size) {
   const { width, height, pen, fill } = framing(size);
   const points = strokes.flat();

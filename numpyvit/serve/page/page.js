@@ -1,5 +1,5 @@
 "use strict";
-// The page: what is chosen, and what happens when something is.
+// The page: what is chosen, what is asked, and what is shown.
 
 const at = (id) => document.getElementById(id);
 const held = at("held") && JSON.parse(at("held").textContent);
@@ -17,7 +17,7 @@ let place = null; // the chosen patch, x and y in 0..1
 let chosen = null; // the number of the chosen box
 let asked = 0; // counts questions, so that only the last one's answer is shown
 
-// ---- the model --------------------------------------------------------------------------------------------------------
+// ---- the model -----------------------------------------------------------------------------------------------------
 
 async function describe() {
   const before = info;
@@ -46,7 +46,7 @@ function arrange() {
 
 const isDetector = () => info.kind === "detection";
 
-// ---- questions --------------------------------------------------------------------------------------------------------
+// ---- questions -----------------------------------------------------------------------------------------------------
 
 async function ask(file) {
   const [number, name] = [++asked, key()];
@@ -90,7 +90,7 @@ function say(text) {
   at("error").hidden = text === "";
 }
 
-// ---- what is shown ----------------------------------------------------------------------------------------------------
+// ---- what is shown -------------------------------------------------------------------------------------------------
 
 function showResult() {
   const list = at("results");
@@ -160,7 +160,8 @@ function headOf(found) {
   const [select, heads] = [at("head"), found.shape[0]];
   if (select.options.length !== heads + 1 && !at("rollout").checked) {
     const before = Number(select.value || 0);
-    select.replaceChildren(new Option("mean of all", 0), ...[...Array(heads).keys()].map((k) => new Option(`head ${k + 1}`, k + 1)));
+    const each = [...Array(heads).keys()].map((k) => new Option(`head ${k + 1}`, k + 1));
+    select.replaceChildren(new Option("mean of all", 0), ...each);
     select.value = before <= heads ? before : 0;
   }
   const head = Number(select.value || 0);
@@ -187,153 +188,11 @@ function described(map) {
   if (!map) return "";
   const brightest = map.values.indexOf(Math.max(...map.values));
   const [row, column] = [Math.floor(brightest / map.columns) + 1, (brightest % map.columns) + 1];
-  const most = `the patch in row ${row}, column ${column} (${percent(map.values[brightest])})`;
-  if (map.of === "query") return `The query of this box looked most at row ${row}, column ${column} (${percent(map.values[brightest])}).`;
-  if (map.of === "all") return `Most attention is received by ${most}.`;
+  const most = `row ${row}, column ${column} (${percent(map.values[brightest])})`;
+  if (map.of === "query") return `The query of this box looked most at ${most}.`;
+  if (map.of === "all") return `Most attention is received by the patch in ${most}.`;
   const who = map.of === "class" ? "The class token" : `The patch in row ${map.row + 1}, column ${map.column + 1}`;
-  const verbs = at("rollout").checked ? ["is reached most by", "reaches most"] : ["attends most to", "is attended most by"];
-  return `${who} ${verbs[direction() === "to" ? 0 : 1]} ${most}.`;
+  const [rolled, plain] = [["is reached most by", "reaches most"], ["attends most to", "is attended most by"]];
+  const verbs = at("rollout").checked ? rolled : plain;
+  return `${who} ${verbs[direction() === "to" ? 0 : 1]} the patch in ${most}.`;
 }
-
-// ---- choosing ---------------------------------------------------------------------------------------------------------
-
-function chooseBox(number) {
-  chosen = chosen === number ? null : number;
-  for (const [i, button] of at("results").querySelectorAll("button").entries()) {
-    button.setAttribute("aria-pressed", i === chosen);
-  }
-  showSafely();
-}
-
-function choosePlace(spot) {
-  place = spot;
-  showSafely();
-}
-
-const showSafely = () => showLook().catch((error) => say(error.message));
-
-at("view").addEventListener("click", (event) => {
-  const spot = view.place(event);
-  if (!isDetector()) {
-    if (info.attention) choosePlace(spot);
-    return;
-  }
-  const area = (box) => (box.right - box.left) * (box.bottom - box.top);
-  const inside = (box) => box.left <= spot.x && spot.x <= box.right && box.top <= spot.y && spot.y <= box.bottom;
-  const hit = boxes().map((box, number) => ({ ...box, number })).filter(inside).sort((a, b) => area(a) - area(b))[0];
-  if (hit) chooseBox(hit.number);
-});
-
-const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-at("view").addEventListener("keydown", (event) => {
-  if (event.key === "Escape") return deselect();
-  const [step, found] = [STEPS[event.key], looks[key()]];
-  if (!step || !found) return;
-  event.preventDefault();
-  if (isDetector()) {
-    const count = result.boxes.length;
-    if (count) chooseBox(((chosen ?? -1) + count + step[0] + step[1]) % count);
-    return;
-  }
-  const [rows, columns] = found.grid;
-  const moved = (value, count, by) => (Math.min(Math.max(Math.floor(value * count) + by, 0), count - 1) + 0.5) / count;
-  const from = place ?? { x: 0.5, y: 0.5 };
-  choosePlace({ x: moved(from.x, columns, step[0]), y: moved(from.y, rows, step[1]) });
-});
-
-function deselect() {
-  place = null;
-  if (chosen !== null) chooseBox(chosen);
-  showSafely();
-}
-
-at("whole").addEventListener("click", deselect);
-for (const id of ["layer", "head", "rollout", "direction", "opacity"]) at(id).addEventListener("input", showSafely);
-
-// ---- images -----------------------------------------------------------------------------------------------------------
-
-function take(file) {
-  if (!file) return;
-  place = chosen = null;
-  ask(file);
-}
-
-function listen() {
-  at("file").addEventListener("change", () => take(at("file").files[0]));
-  document.addEventListener("paste", (event) => take(event.clipboardData.files[0]));
-  document.addEventListener("dragover", (event) => {
-    event.preventDefault();
-    document.body.classList.add("dropping");
-  });
-  document.addEventListener("dragleave", (event) => event.relatedTarget || document.body.classList.remove("dropping"));
-  document.addEventListener("drop", (event) => {
-    event.preventDefault();
-    document.body.classList.remove("dropping");
-    take(event.dataTransfer.files[0]);
-  });
-  const pad = new Pad(at("pad"), soon(async (strokes) => {
-    if (!strokes.length) return;
-    const size = info.input_shape[1];
-    await ask(await asImage(normalizedDigit(strokes, size), size));
-  }));
-  at("undo").addEventListener("click", () => pad.undo());
-  at("clear").addEventListener("click", () => pad.clear());
-  at("save").addEventListener("click", () => save().catch((error) => say(error.message)));
-}
-
-// The function, called once with the last argument after each call before has ended.
-function soon(work) {
-  let [running, next] = [false, null];
-  return async (argument) => {
-    next = { argument };
-    if (running) return;
-    running = true;
-    while (next) {
-      const { argument: last } = next;
-      next = null;
-      await work(last);
-    }
-    running = false;
-  };
-}
-
-async function save() {
-  const names = info.attention ? [...Array(info.attention.layers).keys()].map((i) => String(i + 1)) : [];
-  if (info.attention && info.attention.rollout) names.push("rollout");
-  at("save").disabled = true;
-  try {
-    for (const [i, name] of names.entries()) {
-      at("saving").textContent = `attention ${i + 1} of ${names.length}`;
-      await look(name);
-    }
-    const page = await selfContained({ info, result, attention: answers });
-    download(page, `${info.model}.html`);
-    at("saving").textContent = "saved";
-  } finally {
-    at("save").disabled = false;
-  }
-}
-
-// ---- begin ------------------------------------------------------------------------------------------------------------
-
-async function follow() {
-  try {
-    if ((await describe()) && image) await ask(image);
-  } catch (error) {
-    say(error.message);
-  }
-  setTimeout(follow, 2000);
-}
-
-async function begin() {
-  try {
-    await describe();
-    if (held) return await ask(null);
-    listen();
-    if (info.watched) setTimeout(follow, 2000);
-  } catch (error) {
-    say(error.message);
-  }
-}
-
-begin();

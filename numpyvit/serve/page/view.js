@@ -1,8 +1,11 @@
 "use strict";
 // The image with a map over it, the outline of the chosen patch, and boxes.
 
-const COLORS = ["#ff5a50", "#46c85a", "#5a96ff", "#ffc828", "#dc6eff", "#32d7d7", "#ff9132", "#ff78b4", "#aadc3c", "#bea582"];
-const HEAT = [[0, 0, 4], [40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39], [252, 255, 164]];
+// of boxes, by class, as of numpyvit.viz
+const COLORS = "#ff5a50 #46c85a #5a96ff #ffc828 #dc6eff #32d7d7 #ff9132 #ff78b4 #aadc3c #bea582".split(" ");
+// of maps, from nothing to the most: matplotlib's inferno
+const HEAT = [[0, 0, 4], [40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39]];
+HEAT.push([252, 255, 164]);
 const LONGER_SIDE = 1120; // of the canvas
 const SMALL = 100; // pixels of an image's side, below which they are shown as squares
 
