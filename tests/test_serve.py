@@ -20,7 +20,7 @@ import uvicorn
 from served_model import form, gray, in_json, png, serving, tiny_model
 
 import numpyvit as nv
-from numpyvit import cli
+from numpyvit import cli, kernels
 from numpyvit.core import observing
 from numpyvit.errors import ConfigError
 from numpyvit.functional import softmax
@@ -169,6 +169,17 @@ def test_an_item_waits_no_longer_than_max_wait_for_others():
     batcher = Batcher(lambda items: (started.set(), items)[1], max_batch=1000, max_wait=0.05)
     assert batcher.submit(1).result(10) == 1 and started.is_set()
     batcher.close()
+
+
+def test_the_thread_that_works_has_the_kernels_that_were_chosen_around():
+    with nv.plain():
+        batcher = Batcher(lambda items: [kernels._chosen.get() for _ in items])
+    try:
+        with nv.plain():
+            assert batcher.submit(0).result(10) is kernels._chosen.get()
+        assert batcher.submit(0).result(10) is not kernels._chosen.get()
+    finally:
+        batcher.close()
 
 
 def test_an_item_that_fails_spoils_no_other_of_its_batch():

@@ -2,6 +2,7 @@
 
 import os
 import time
+from argparse import ArgumentParser, Namespace, _SubParsersAction
 
 from ..errors import ConfigError
 from ..serve.limits import Limits
@@ -19,7 +20,7 @@ LIMITS = (  # of numpyvit.serve.Limits: name, type, metavar, help
 )
 
 
-def add(verbs):
+def add(verbs: _SubParsersAction) -> ArgumentParser:
     verb = add_verb(
         verbs,
         "serve",
@@ -51,7 +52,7 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> None:
     from ..serve import Served, serve
 
     if args.port > 65535:

@@ -57,7 +57,7 @@ def create_app(
 class Service:
     """The model of a server, the threads that work for it, and how many requests are on their way."""
 
-    def __init__(self, served, limits, watched):
+    def __init__(self, served: Served, limits: Limits, watched: bool):
         self.served, self.limits, self.watched = served, limits, watched
         self.version = self.on_their_way = 0
 

@@ -1,10 +1,12 @@
 """Items of many callers, worked on a batch at a time by one thread."""
 
+import contextvars
 import queue
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import Any
 
 
 class Batcher:
@@ -18,10 +20,11 @@ class Batcher:
     def __init__(self, work: Callable[[list], list], max_batch: int = 1, max_wait: float = 0.0):
         self.work, self.max_batch, self.max_wait = work, max_batch, max_wait
         self._waiting = queue.SimpleQueue()  # of (item, future); None ends the thread
-        self._thread = threading.Thread(target=self._run, name="numpyvit-batches", daemon=True)
+        here = contextvars.copy_context().run  # the chosen kernels are chosen there too
+        self._thread = threading.Thread(target=here, args=(self._run,), name="numpyvit-batches", daemon=True)
         self._thread.start()
 
-    def submit(self, item) -> Future:
+    def submit(self, item: Any) -> Future:
         """-> the future of the answer. One that is canceled before its batch begins costs nothing."""
         future = Future()
         self._waiting.put((item, future))

@@ -1,6 +1,7 @@
 """What every answer carries, and which pages of a browser may ask."""
 
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
@@ -18,7 +19,7 @@ _HEADERS = {
 class Guard:
     """An ASGI middleware: security headers on every answer, and 403 for requests from pages of other origins."""
 
-    def __init__(self, app):
+    def __init__(self, app: ASGIApp):
         self.app = app
         self.headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
 

@@ -2,12 +2,14 @@
 
 import base64
 import io
+import os
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..errors import ConfigError
 from ..metrics import to_pixels
-from ..models import class_names
+from ..models import Model, class_names
 from ..training.evaluation import module_and_dtype
 from ..training.nested import to_device
 from ..training.task import task_for
@@ -24,7 +26,7 @@ class Served:
     same server by a subclass with another `predict`.
     """
 
-    def __init__(self, model, notes: dict | None = None, threads: int | None = None):
+    def __init__(self, model: Model, notes: dict | None = None, threads: int | None = None):
         if model.num_classes == 0:
             raise ConfigError("the model has no classes to predict, only features; serve another checkpoint")
         self.model, self.notes, self.threads = model, notes or {}, threads
@@ -43,7 +45,7 @@ class Served:
             "epoch": self.notes.get("epoch"),
         }
 
-    def read(self, source):
+    def read(self, source: str | os.PathLike | BinaryIO) -> Any:
         """An image file as `predict` and `look` take it. Errors: DataError."""
         return self.task.read(self.model, source)
 
@@ -102,11 +104,11 @@ class Served:
         ]
         return {"grid": list(maps.shape[2:]), "queries": queries, **_packed(maps[heads][:, chosen])}
 
-    def pixels(self, image) -> np.ndarray:
+    def pixels(self, image: Any) -> np.ndarray:
         """(C, H, W) uint8, the image as the model sees it."""
         return image[0] if isinstance(image, tuple) else image
 
-    def picture(self, image) -> dict:
+    def picture(self, image: Any) -> dict:
         """The image as the model sees it, as a data URL for a page, and the size of the stored one."""
         from PIL import Image
 

@@ -5,7 +5,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -61,7 +61,13 @@ def _bound(host, port):
 
 
 @contextlib.contextmanager
-def following(path, seen, load, replace, seconds=_LOOK_EVERY):
+def following(
+    path: str | os.PathLike | None,
+    seen: tuple | None,
+    load: Callable[[], Served],
+    replace: Callable[[Served], None],
+    seconds: float = _LOOK_EVERY,
+) -> Iterator[None]:
     """While open, replace(load()) whenever the file's stamp is no longer `seen`; without a path nothing."""
     if path is None:
         yield
@@ -88,7 +94,7 @@ def _follow(path, seen, load, replace, seconds, ended):
             print(f"numpyvit: note: the weights before are kept: {error}", file=sys.stderr)
 
 
-def stamp(path):
+def stamp(path: str | os.PathLike | None) -> tuple | None:
     """What changes when a file is written again; None where there is none, or no path."""
     with contextlib.suppress(OSError, TypeError):
         status = os.stat(path)
