@@ -1,6 +1,7 @@
 """A model behind HTTP: what it answers, what it refuses, and that it goes on."""
 
 import base64
+import contextvars
 import importlib.util
 import io
 import json
@@ -20,7 +21,7 @@ import uvicorn
 from served_model import form, gray, in_json, png, serving, tiny_model
 
 import numpyvit as nv
-from numpyvit import cli, kernels
+from numpyvit import cli
 from numpyvit.core import observing
 from numpyvit.errors import ConfigError
 from numpyvit.functional import softmax
@@ -171,15 +172,14 @@ def test_an_item_waits_no_longer_than_max_wait_for_others():
     batcher.close()
 
 
-def test_the_thread_that_works_has_the_kernels_that_were_chosen_around():
-    with nv.plain():
-        batcher = Batcher(lambda items: [kernels._chosen.get() for _ in items])
-    try:
-        with nv.plain():
-            assert batcher.submit(0).result(10) is kernels._chosen.get()
-        assert batcher.submit(0).result(10) is not kernels._chosen.get()
-    finally:
-        batcher.close()
+def test_the_thread_that_works_has_what_was_chosen_around_it():
+    """Such as a set of kernels."""
+    choice = contextvars.ContextVar("choice", default="none")
+    before = choice.set("mine")
+    batcher = Batcher(lambda items: [choice.get() for _ in items])
+    choice.reset(before)
+    assert batcher.submit(0).result(10) == "mine"
+    batcher.close()
 
 
 def test_an_item_that_fails_spoils_no_other_of_its_batch():
