@@ -110,6 +110,8 @@ class Service:
                 return images, await asyncio.gather(*futures)
         except TimeoutError:
             raise HTTPException(504, f"no answer within {self.limits.timeout:g} seconds; try again") from None
+        except asyncio.CancelledError:  # the server is stopped, and has waited for a while
+            raise HTTPException(503, "the server is stopped") from None
         except (ConfigError, DataError) as error:
             raise HTTPException(422, str(error)) from None
         finally:
