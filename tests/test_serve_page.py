@@ -50,6 +50,12 @@ def draw(page, strokes):
         page.mouse.up()
 
 
+def click(page, x, y):
+    """Click the image, x and y in 0..1."""
+    frame = page.locator("#view").bounding_box()
+    page.locator("#view").click(position={"x": x * frame["width"], "y": y * frame["height"]})
+
+
 def drop(page, content, name="image.png"):
     """Let go of a file over the page."""
     page.evaluate(
@@ -115,8 +121,7 @@ def test_a_patch_is_clicked_and_chosen_by_keys(open_page, digits):
     drop(page, gray(size=(28, 28)))
     said(page, "The class token attends most to")
     assert colors(page) > 3
-    frame = page.locator("#view").bounding_box()
-    page.mouse.click(frame["x"] + 0.5 * frame["width"], frame["y"] + 0.2 * frame["height"])
+    click(page, 0.5, 0.2)
     said(page, "The patch in row 2, column 4 attends most to")
     page.check("input[value=from]")
     said(page, "The patch in row 2, column 4 is attended most by")
@@ -150,8 +155,7 @@ def test_the_map_that_is_shown_is_the_models(open_page, digits):
     for direction, row in (("to", maps[1 + 0 * 7 + 6, 1:]), ("from", maps[1:, 1 + 6])):
         said(page, "attends most" if direction == "to" else "")
         page.check(f"input[value={direction}]")
-        frame = page.locator("#view").bounding_box()
-        page.mouse.click(frame["x"] + 0.95 * frame["width"], frame["y"] + 0.05 * frame["height"])
+        click(page, 0.95, 0.05)
         said(page, "row 1, column 7 " + ("attends" if direction == "to" else "is attended"))
         text = page.inner_text("#said")
         assert f"row {row.argmax() // 7 + 1}, column {row.argmax() % 7 + 1} ({row.max():.1%})" in text
@@ -173,8 +177,7 @@ def test_a_saved_page_works_without_a_server(open_page, digits, tmp_path):
     said(saved, "The class token attends most to")
     assert saved.inner_text("#results") == results and not saved.locator("#input").is_visible()
     saved.locator("#layer").fill("1")
-    frame = saved.locator("#view").bounding_box()
-    saved.mouse.click(frame["x"] + 0.5 * frame["width"], frame["y"] + 0.5 * frame["height"])
+    click(saved, 0.5, 0.5)
     said(saved, "The patch in row 4, column 4 attends most to")
     saved.check("#rollout")
     said(saved, "is reached most by")
