@@ -7,7 +7,7 @@ from pages import ROOT, blocks, check_excerpt, is_excerpt
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
-NEEDS = {"onnx.md": ("onnx", "onnxruntime")}
+NEEDS = {"onnx.md": ("onnx", "onnxruntime"), "serve.md": ("uvicorn", "starlette", "python_multipart")}
 README, INDEX = (ROOT / "README.md").read_text(), (DOCS / "README.md").read_text()
 
 

@@ -73,6 +73,9 @@ def test_its_commands_run(command, run_folder, monkeypatch):
     run = re.search(r"runs/(\w+)-\w+", command)
     if run and not pathlib.Path(run[0]).exists():
         assert cli.main(["train", "--data", run[1], "--out", run[0], *short]) == 0
+    if verb == "serve":  # until somebody stops it
+        uvicorn = pytest.importorskip("uvicorn")
+        monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: None)
     if verb == "train":
         arguments += ["--steps", "3"] if "--resume" in command else short
     assert cli.main([verb, *arguments]) == 0

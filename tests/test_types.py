@@ -18,6 +18,7 @@ EXTRAS = {
     "numpyvit.estimators.classifier": "sklearn",
     "numpyvit.estimators.features": "sklearn",
     "numpyvit.kernels.fast": "numba",
+    "numpyvit.serve.": "uvicorn",
 }
 
 

@@ -43,6 +43,7 @@ def read_image(
 ) -> np.ndarray:
     """An image file as (C, H, W) uint8: upright, in gray or RGB, its shorter side resized, the center cropped.
 
+    path: or an open file, which messages name by its str().
     crop_pct: the share of the resized image's shorter side that the crop keeps. Sizes and rounding are those of
     torchvision's Resize and CenterCrop, by which timm prepares images. interpolation "squash" resizes both sides to
     img_size with bilinear weights, as Hugging Face does for ViT. An image that EXIF says was taken with the camera
@@ -101,6 +102,12 @@ def look_at(paths: Sequence[str | os.PathLike]) -> list[tuple[int, int] | str]:
         return list(tqdm(looks, "checking images", len(paths), leave=False, unit="", delay=2, disable=None))
 
 
+def stored_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) of the stored pixels, by the header alone. Errors: DataError."""
+    with _opened(path) as image:
+        return image.height, image.width
+
+
 def is_turned(path: str | os.PathLike) -> bool:
     """Whether EXIF says that height and width change places when the image is set upright."""
     with _opened(path) as image:
@@ -133,10 +140,10 @@ def _is_whole(image):
 
 @contextlib.contextmanager
 def _opened(path):
-    """Pillow's image of a file. What it trips over in the block becomes a DataError that names the file."""
+    """Pillow's image of a file, also an open one. What it trips over in the block becomes a DataError that names it."""
     from PIL import Image, UnidentifiedImageError
 
-    with open_file(path) as file:
+    with contextlib.nullcontext(path) if hasattr(path, "read") else open_file(path) as file:
         try:
             with Image.open(file, formats=_FORMATS) as image:
                 _check_header(image)

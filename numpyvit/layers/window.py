@@ -6,6 +6,8 @@ Shapes: B batch, H×W rows and columns of tokens, C channels, n windows a map, N
 import math
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from .. import functional as F
 from ..backend import Array, array_module, to_module
 from ..core import FORGET, Buffer, Layer, Parameter, Seed, as_dtype, make_rng
@@ -188,6 +190,15 @@ class SwinBlock(Layer):
         if token is not None:
             queries[token] = p.shape[-1]  # an even share is 1/N
         return F.attention_from(p, queries, self.window_size, self.shift_size, self.pad_first)
+
+    def attention_in_windows(self, residuals: tuple, size: tuple[int, int]) -> tuple[np.ndarray, Array]:
+        """What the attention kept for one map of `size`: (n, N) and (heads, n, N, N).
+
+        The first tells which token of the map, row by row, each of a window is, −1 for padding.
+        """
+        places = np.arange(1, size[0] * size[1] + 1).reshape(1, *size, 1)  # padding is 0
+        tokens = F.to_windows(places, self.window_size, self.shift_size, self.pad_first)[..., 0] - 1
+        return tokens, self.attn.probabilities(residuals).swapaxes(0, 1)
 
     def backward(self, dy, tape):
         cut = (self.window_size, self.shift_size)

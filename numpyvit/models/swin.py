@@ -182,6 +182,19 @@ class SwinTransformer(Model):
             size, token = coarser(size, 1), token and (token[0] // 2, token[1] // 2)
         return maps
 
+    def attention_in_windows(
+        self, tape: Tape, image_size: tuple[int, int]
+    ) -> list[tuple[tuple[int, int], np.ndarray, Array]]:
+        """What a pass of one image on a tape with record_all looked at, block by block, window by window.
+
+        [(grid, tokens, probabilities), …]: (rows, columns) of the block's map, and of SwinBlock.attention_in_windows.
+        """
+        kept, size, found = dict(tape.residuals()), self.patch_embed.grid_for(image_size), []
+        for stage in self.layers:
+            found += [(size, *block.attention_in_windows(kept[block.attn], size)) for block in stage.blocks]
+            size = coarser(size, 1)
+        return found
+
     def parameter_depth(self, name: str) -> int:
         """0 for the embedding, i + 1 for the i-th block of all stages, one more for what follows the blocks.
 
