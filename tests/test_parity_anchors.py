@@ -1,10 +1,9 @@
-"""Live comparison of the detector with boxes as queries with PyTorch: outputs, every part of the loss, all gradients."""
+"""Live comparison of the detector with boxes as queries with PyTorch: outputs, every part of the loss, gradients."""
 
 import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from compare_with_torch import (
     CLASSES,
