@@ -1,15 +1,8 @@
-"""What tests of parity with PyTorch's DETR share: a backbone, inputs and targets, and comparing."""
+"""What tests of parity with PyTorch's DETR share: inputs, targets, and comparing."""
 
 import numpy as np
 
 CLASSES = 5
-
-
-def convolutions(torch, widths):
-    nn, layers = torch.nn, []
-    for before, width in zip((3, *widths), widths):
-        layers += [nn.Conv2d(before, width, 3, 2, 1, bias=False), nn.GroupNorm(8, width), nn.ReLU()]
-    return nn.Sequential(*layers), widths[-1]
 
 
 def randomized(torch, module):

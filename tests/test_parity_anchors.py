@@ -10,7 +10,6 @@ from compare_with_torch import (
     arrays_of,
     assert_close,
     compare_gradients,
-    convolutions,
     padded_batch,
     randomized,
     some_targets,
@@ -33,8 +32,9 @@ SIZES = dict(hidden_dim=32, nheads=4, enc_layers=2, dec_layers=3, dim_feedforwar
 
 def both(torch, groups, dtype):
     import torch_anchor_detr
+    from torch_backbones import convolutions
 
-    body, channels = convolutions(torch, (8, 16, 16))
+    body, channels = convolutions((8, 16, 16))
     theirs = torch_anchor_detr.AnchorDETR(body, channels, CLASSES, QUERIES, groups=groups, **SIZES)
     theirs = randomized(torch, theirs).to(getattr(torch, dtype))
     options = dict(SIZES, backbone=(8, 16, 16), num_queries=QUERIES, groups=groups)
@@ -104,10 +104,11 @@ def test_without_a_tape_the_first_group_answers_as_in_pytorch(torch):
 @pytest.mark.parametrize("name", ["detr_micro_64", "detr_mini_160"])
 def test_the_small_presets_have_the_parameters_of_the_reference(torch, name):
     import torch_anchor_detr
+    from torch_backbones import convolutions
 
     ours = nv.create_model(name, seed=0)
     layers = ours.transformer
-    body, channels = convolutions(torch, tuple(len(layer.weight.data) for layer in ours.backbone[0].body[::3]))
+    body, channels = convolutions(tuple(len(layer.weight.data) for layer in ours.backbone[0].body[::3]))
     theirs = torch_anchor_detr.AnchorDETR(
         body,
         channels,

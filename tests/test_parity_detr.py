@@ -11,7 +11,6 @@ from compare_with_torch import (
     arrays_of,
     assert_close,
     compare_gradients,
-    convolutions,
     padded_batch,
     randomized,
     some_targets,
@@ -34,27 +33,6 @@ SIZES = dict(hidden_dim=32, nheads=4, enc_layers=2, dec_layers=2, dim_feedforwar
 QUERIES = 7
 
 
-def residuals(torch, name, dilation=False):
-    """torchvision's ResNet with frozen batch norms, as in DETR's code: stem and first stage are not trained."""
-    import torchvision
-
-    norm = torchvision.ops.misc.FrozenBatchNorm2d
-    body = getattr(torchvision.models, name)(norm_layer=norm, replace_stride_with_dilation=[False, False, dilation])
-    channels = body.fc.in_features
-    for part, parameter in body.named_parameters():
-        parameter.requires_grad_(part.startswith(("layer2", "layer3", "layer4")))
-    return torchvision.models._utils.IntermediateLayerGetter(body, {"layer4": "0"}), channels
-
-
-class LastMap:
-    """IntermediateLayerGetter gives a dict of maps; DETR wants the map."""
-
-    def __new__(cls, torch, getter):
-        forward = getter.forward
-        getter.forward = lambda x: forward(x)["0"]
-        return getter
-
-
 OPTIONS = {
     "post-norm": {},
     "pre-norm": dict(pre_norm=True),
@@ -69,13 +47,10 @@ CASES = [("convolutions", name) for name in OPTIONS] + [("resnet18", "post-norm"
 @pytest.mark.parametrize("backbone, name", CASES, ids=[" ".join(case) for case in CASES])
 def test_outputs_losses_and_gradients_equal_pytorchs(torch, backbone, name, dtype, tolerance):
     import torch_detr
+    from torch_backbones import convolutions, residuals
 
     kind, dilation = BACKBONES[backbone]
-    if isinstance(kind, str):
-        getter, channels = residuals(torch, kind, dilation)
-        body = LastMap(torch, getter)
-    else:
-        body, channels = convolutions(torch, kind)
+    body, channels = residuals(kind, dilation) if isinstance(kind, str) else convolutions(kind)
     options = {**SIZES, **OPTIONS[name]}
     theirs = randomized(torch, torch_detr.DETR(body, channels, CLASSES, QUERIES, **options)).to(getattr(torch, dtype))
     ours = DETR(CLASSES, QUERIES, kind, dilation=dilation, dropout=0.0, dtype=dtype, **options)
