@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from ..backend import Array, array_module, to_module
+from ..backend import Array, array_module, on_host, to_module
 from ..core import FORGET, Layer, Tape, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError, ShapeError
@@ -77,6 +77,7 @@ class DETR(Model):
     kind = "detection"
     class_layers = ("class_embed", "label_embed")
     other_classes = 1
+    min_shard = 200_000  # it does much with few numbers at a time: 16 images of 64×64 pixels keep a thread busy
     count_parameters = staticmethod(count_parameters)
 
     def __init__(
@@ -135,6 +136,8 @@ class DETR(Model):
         self._check(images, mask)
         (body, position), encoder = self.backbone, self.transformer.encoder
         features = body.forward(images, tape.at(body))
+        if mask is not None and on_host(mask) and not mask.any():
+            mask = None  # nothing is padding
         if mask is not None:
             mask = resize_mask(mask, features.shape[2:])
         pos = position.forward(features, mask, tape.at(position))

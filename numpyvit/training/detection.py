@@ -21,6 +21,7 @@ from .task import Result, Task
 _BATCH = 32  # images at a time in evaluation: padded to one size, they take more memory than those of a classifier
 _SAMPLES = 12  # images of a set that are drawn
 _SIDES = ("left", "top", "right", "bottom")
+_NO_OBJECT = 10.0  # the weight of all queries that find nothing: 100 of 0.1
 _DRAWN = 0.5  # the least score of a box that is drawn
 
 
@@ -29,6 +30,8 @@ class Detection(Task):
 
     A model that takes denoising queries is given `groups` copies of the boxes with label_noise and box_noise (see
     losses.denoising_queries); groups=0 leaves them out.
+    no_object: weight of "no object" in the loss; None follows from the number of queries, so that all of them together
+               weigh what the paper's 100 do with its 0.1: with fewer and 0.1, several queries find one object.
     """
 
     best = ("AP", True)
@@ -36,8 +39,14 @@ class Detection(Task):
     shares = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     results, columns, draws_results = "boxes", ("class", "index", "score", *_SIDES), True
 
-    def __init__(self, groups: int = 5, label_noise: float = 0.2, box_noise: float = 0.4):
-        self.groups, self.label_noise, self.box_noise = groups, label_noise, box_noise
+    def __init__(
+        self,
+        groups: int = 5,
+        label_noise: float = 0.2,
+        box_noise: float = 0.4,
+        no_object: float | None = None,
+    ):
+        self.groups, self.label_noise, self.box_noise, self.no_object = groups, label_noise, box_noise, no_object
 
     def config(self):
         return {**super().config(), **vars(self)}
@@ -61,7 +70,10 @@ class Detection(Task):
         return (*inputs, to_device(queries, module_and_dtype(model)[0])), labels
 
     def loss(self, outputs, targets):
-        value, gradient, parts = losses.detection(outputs, targets, return_parts=True)
+        no_object = self.no_object
+        if no_object is None:
+            no_object = min(1.0, _NO_OBJECT / outputs["pred_logits"].shape[1])
+        value, gradient, parts = losses.detection(outputs, targets, return_parts=True, no_object=no_object)
         return value, gradient, {name: parts[name] for name in ("ce", "bbox", "giou")}
 
     def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False):
