@@ -1,4 +1,4 @@
-"""A piece of a detector's work, in a process of its own: `python -m benchmarks.detection_work KIND NAME ENGINE THREADS`.
+"""A piece of work of a detector, in a process of its own: `-m benchmarks.detection_work KIND NAME ENGINE THREADS`.
 
 It is told what to do as benchmarks.work is. PyTorch's models are those that the tests of parity compare with.
 """
