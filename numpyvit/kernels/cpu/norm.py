@@ -67,11 +67,9 @@ def group_norm_backward(dy: Array, weight: Array, xhat: Array, rstd: Array) -> t
     of_channel = sum_over_last(dy3)[..., 0], np.einsum("bcn,bcn->bc", dy3, xhat3)  # of dy and dy x̂
     dbias, dweight = (sums.sum(0) for sums in of_channel)
     per_group = xhat3.shape[2] * C // G
-    mean_g, mean_g_xhat = ((sums * weight).reshape(B, G, -1).sum(-1, keepdims=True) / per_group for sums in of_channel)
-    mean_g, mean_g_xhat, rstd = (
-        np.repeat(array, C // G, axis=1) for array in (mean_g * rstd, mean_g_xhat * rstd, rstd)
-    )
+    means = [(sums * weight).reshape(B, G, -1).sum(-1, keepdims=True) / per_group for sums in of_channel]  # of g, g x̂
+    shift, slope, rstd = (np.repeat(of_group, C // G, axis=1) for of_group in (means[0] * rstd, means[1] * rstd, rstd))
     dx = dy3 * (weight[:, None] * rstd)
-    dx -= xhat3 * mean_g_xhat
-    dx -= mean_g
+    dx -= xhat3 * slope
+    dx -= shift
     return dx.reshape(dy.shape), dweight, dbias
