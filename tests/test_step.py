@@ -30,6 +30,14 @@ def test_a_tiny_batch_is_one_shard_and_a_larger_one_several():
     assert [count(40, 1, 8, 8), count(4, 1, 64, 64), count(2, 3, 64, 64)] == [2, 2, 1]  # work, numbers, least
 
 
+def test_a_model_may_ask_for_larger_shards():
+    count = lambda name, *shape: len(  # noqa: E731
+        shards.Sharding().split(np.empty(shape, np.float32), nv.create_model(name))
+    )
+    assert count("vit_micro_patch4_32", 64, 3, 64, 64) == 8
+    assert [count("detr_micro_64", images, 3, 64, 64) for images in (1, 8, 16, 64)] == [1, 2, 2, 3]
+
+
 @pytest.fixture
 def batch(rng):
     return rng.standard_normal((13, 1, 8, 8)).astype(np.float32), rng.integers(0, 3, 13)

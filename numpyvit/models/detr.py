@@ -78,6 +78,7 @@ class DETR(Model):
     class_layers = ("class_embed", "label_embed")
     other_classes = 1
     min_shard = 200_000  # it does much with few numbers at a time: 16 images of 64×64 pixels keep a thread busy
+    scores_every_class = False  # a query is scored with its best class alone, as in the paper
     count_parameters = staticmethod(count_parameters)
 
     def __init__(
@@ -235,6 +236,8 @@ class AnchorDETR(DETR):
     groups:    groups of queries in training, each of which finds every box.
     denoising: take denoising queries as third input, (images, mask, queries) (see losses.denoising_queries).
     """
+
+    scores_every_class = True  # and with the others, as in DAB-DETR's code: one in doubt may be right with its second
 
     def __init__(self, *args, groups: int = 1, denoising: bool = True, **options):
         super().__init__(*args, queries=partial(AnchorQueries, groups=groups, denoising=denoising), **options)

@@ -11,6 +11,7 @@ from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
 from ..data.loader import Loader
 from ..errors import ConfigError, DataError
+from ..functional import softmax
 from ..metrics import best_classes, score_by_class, score_detections, to_pixels
 from ..models import class_names
 from .evaluation import check_images, check_number_of_classes, module_and_dtype
@@ -21,6 +22,7 @@ from .task import Result, Task
 _BATCH = 32  # images at a time in evaluation: padded to one size, they take more memory than those of a classifier
 _SAMPLES = 12  # images of a set that are drawn
 _SIDES = ("left", "top", "right", "bottom")
+_LIKELY = 1e-3  # the least probability of a class that counts where every class of a query does
 _NO_OBJECT = 10.0  # the weight of all queries that find nothing: 100 of 0.1
 _DRAWN = 0.5  # the least score of a box that is drawn
 
@@ -85,7 +87,7 @@ class Detection(Task):
             outputs = each(to_host, infer(model, to_device(inputs, xp), threads))
             value, _, parts = self.loss(outputs, targets)
             sums += np.multiply((value, *parts.values()), len(targets))
-            found += detections(outputs, [target["size"] for target in targets])
+            found += detections(outputs, [target["size"] for target in targets], model.scores_every_class)
             true += targets
         seconds, count = time.perf_counter() - start, len(dataset)
         figures = {
@@ -147,17 +149,26 @@ class Detection(Task):
         return "{score:7.2%}  {class}  {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f}".format(**result)
 
 
-def detections(outputs, sizes) -> list:
+def detections(outputs, sizes, every_class=False) -> list:
     """What a detector found, an entry a query: [{"scores": (Q,), "labels": (Q,), "boxes": (Q, 4)}, …].
 
-    The label is the class of highest probability, "no object" aside, and the score its probability. Boxes are left,
-    top, right, bottom in pixels of images of `sizes`, [(height, width), …].
+    The label is the class of highest probability, "no object" aside, and the score its probability; with every_class
+    there is an entry for each class of a query that is likely by a thousandth. Boxes are left, top, right, bottom in
+    pixels of images of `sizes`, [(height, width), …].
     """
+    if every_class:
+        found = zip(softmax(outputs["pred_logits"])[..., :-1], outputs["pred_boxes"], sizes)
+        return [_of_every_class(*image) for image in found]
     labels, scores = best_classes(outputs["pred_logits"])
     return [
         {"scores": of_image, "labels": label, "boxes": to_pixels(boxes, size)}
         for of_image, label, boxes, size in zip(scores, labels, outputs["pred_boxes"], sizes)
     ]
+
+
+def _of_every_class(p, boxes, size):
+    query, label = np.nonzero(p >= _LIKELY)
+    return {"scores": p[query, label], "labels": label, "boxes": to_pixels(boxes[query], size)}
 
 
 def _table(rows):
