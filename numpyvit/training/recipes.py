@@ -1,7 +1,7 @@
 """The settings where nothing else is said: a model, a length and the augmentation for each data set.
 
 The rate stays constant and a moving average of the weights is what counts, so a run has no planned end: training 3
-epochs and then 2 more is the same as training 5. So what follows from the number of images is counted in epochs, not
+epochs and then 2 more is the same as training 5; `shapes`, whose length is known, is the exception. So what follows from the number of images is counted in epochs, not
 in shares of the run.
 """
 
@@ -43,7 +43,9 @@ RECIPES = {
     "fashion-mnist": replace(MNIST, epochs=10, augment={"crop": 2, "flip": 0.5}),
     "cifar10": PHOTOS,
     "cifar100": PHOTOS,
-    "shapes": replace(BOXES, lr=1e-3, augment={"box_flip": {"horizontal": 0.5}}),
+    "shapes": replace(
+        BOXES, epochs=54, lr=1e-3, schedule="cosine", augment={"box_flip": {"horizontal": 0.5, "vertical": 0.5}}
+    ),
 }
 BY_KIND = {
     "classification": PHOTOS,
