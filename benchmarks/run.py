@@ -32,10 +32,10 @@ _PAUSE = 0.05  # seconds, for the threads of the engine before to stop waiting f
 
 
 class Worker:
-    """A process of benchmarks.work."""
+    """A process of benchmarks.work, or of another module that takes the same."""
 
-    def __init__(self, kind, config, engine, threads):
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.work", kind, config, engine, str(threads)]
+    def __init__(self, kind, config, engine, threads, module="benchmarks.work"):
+        command = [sys.executable, "-W", "ignore", "-m", module, kind, config, engine, str(threads)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -73,11 +73,11 @@ def engines(kind):
     return names
 
 
-def interleave(kind, config, names, threads, rounds):
+def interleave(kind, config, names, threads, rounds, module="benchmarks.work", sessions=_SESSIONS):
     """{engine: {"median", "minimum" in ms, "peak_mib", "runs"}} of one run with all engines in turn."""
     times, peaks = {name: [] for name in names}, {name: [] for name in names}
-    for session in range(_SESSIONS):
-        workers = {name: Worker(kind, config, name, threads) for name in names if times[name] is not None}
+    for session in range(sessions):
+        workers = {name: Worker(kind, config, name, threads, module) for name in names if times[name] is not None}
         for name, worker in list(workers.items()):
             try:
                 worker.warm_up()
@@ -85,7 +85,7 @@ def interleave(kind, config, names, threads, rounds):
                 print(f"  {name} does not run here", file=sys.stderr)
                 times[name] = None
                 del workers[name]
-        for _ in range(rounds * session // _SESSIONS, rounds * (session + 1) // _SESSIONS):
+        for _ in range(rounds * session // sessions, rounds * (session + 1) // sessions):
             for name, worker in workers.items():
                 times[name] += worker.turn()
         for name, worker in workers.items():

@@ -166,7 +166,11 @@ ENGINES = {
 
 
 def main(kind, name, engine, threads):
-    work = ENGINES[engine](kind, name, int(threads))
+    serve(ENGINES[engine](kind, name, int(threads)))
+
+
+def serve(work):
+    """Run it as often as standard input says, and print the milliseconds; at the end the peak memory in MiB."""
     for line in sys.stdin:
         times = []
         for _ in range(1 + int(line)):

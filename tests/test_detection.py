@@ -56,6 +56,27 @@ def test_a_score_is_the_highest_probability_of_a_class_and_no_object_is_not_one(
     np.testing.assert_allclose(found["scores"], [0.2, 0.5], rtol=1e-6)
 
 
+def test_a_query_with_boxes_as_queries_is_scored_with_every_class():
+    logits = np.log(np.array([[[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]]], np.float32))
+    boxes = np.array([[[0.5, 0.5, 1, 1], [0.25, 0.25, 0.5, 0.5]]])
+    (found,) = detections({"pred_logits": logits, "pred_boxes": boxes}, [(8, 8)], every_class=True)
+    assert found["labels"].tolist() == [0, 1, 0, 1]
+    np.testing.assert_allclose(found["scores"], [0.1, 0.2, 0.5, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(found["boxes"], [[0, 0, 8, 8], [0, 0, 8, 8], [0, 0, 4, 4], [0, 0, 4, 4]])
+    chosen = {name: nv.create_model(name).scores_every_class for name in ("detr_micro_64", "detr_mini_160")}
+    assert all(chosen.values()) and not nv.models.detr.DETR.scores_every_class
+
+
+@pytest.mark.parametrize("queries, weight", [(100, 0.1), (50, 0.2), (5, 1.0)])
+def test_no_object_weighs_as_much_in_all_as_with_the_papers_hundred_queries(queries, weight):
+    targets = [{"labels": np.array([0, 2]), "boxes": np.full((2, 4), 0.4)}]
+    rng = np.random.default_rng(0)
+    outputs = {"pred_logits": rng.standard_normal((1, queries, 6)), "pred_boxes": rng.random((1, queries, 4))}
+    value, _, _ = Detection().loss(outputs, targets)
+    assert value == nv.losses.detection(outputs, targets, no_object=weight)[0]
+    assert Detection(no_object=0.3).loss(outputs, targets)[0] == nv.losses.detection(outputs, targets, no_object=0.3)[0]
+
+
 class Oracle:
     """Stands in for a trained detector: its answers are the true boxes of the images that it is given."""
 

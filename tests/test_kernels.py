@@ -93,6 +93,11 @@ CALLS = {
         [x, weight, bias, *places] for x, weight, _, places in _CONVOLUTIONS for bias in (None, _normal(len(weight))[0])
     ],
     "conv2d_weight_gradient": [[dy, x, weight.shape[2:], *places] for x, weight, dy, places in _CONVOLUTIONS],
+    "group_norm": [[*_normal((3, 8, 5, 4), 8, 8), 2, 1e-5], [*_normal((2, 4, 1, 3), 4, 4), 4, 1e-3]],
+    "group_norm_backward": [
+        [*_normal((3, 8, 5, 4), 8, (3, 8, 5, 4)), *np.abs(_normal((3, 2, 1)))],
+        [*_normal((2, 4, 1, 3), 4, (2, 4, 1, 3)), *np.abs(_normal((2, 4, 1)))],
+    ],
     "layer_norm": [[*_normal((3, 5, 8), 8, 8), 1e-6], [*_normal((4, 8), 8, 8), 1e-3]],
     "layer_norm_backward": [[*_normal((3, 5, 8), 8, (3, 5, 8)), np.full((3, 5, 1), 1.7)]],
 }

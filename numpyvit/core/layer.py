@@ -91,7 +91,7 @@ class Layer:
     cross_attention_layers: that of each decoder layer, where a model has query_attention_on_grid(tape) to show.
     build_config: how create_model made a model, as its checkpoints keep it: {"model": the name, "options": what was
                   given beside it}, and "unsaved", the names of options that a file cannot hold; {} for any other layer.
-    smallest_map: numbers in the smallest map between layers, for one image; 0 where maps do not get small.
+    min_shard: how many numbers of its input a shard of a batch should have, where training.Sharding asks for fewer.
     """
 
     transparent = False
@@ -99,7 +99,7 @@ class Layer:
     attention_layers = ()
     cross_attention_layers = ()
     build_config: Mapping = MappingProxyType({})
-    smallest_map = 0
+    min_shard = 0
 
     def __init__(self, *, dtype: str = "float32", seed: Seed = 0):
         as_dtype(dtype)

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from ..backend import Array, array_module, to_module
+from ..backend import Array, array_module, on_host, to_module
 from ..core import FORGET, Layer, Seed, Tape, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError, ShapeError
@@ -51,6 +51,8 @@ class DETR(Model):
     kind = "detection"
     class_layers = ("class_embed", "label_embed")
     other_classes = 1
+    min_shard = 200_000  # it does much with few numbers at a time: 16 images of 64×64 pixels keep a thread busy
+    scores_every_class = False  # a query is scored with its best class alone, as in the paper
     count_parameters = staticmethod(count_parameters)
     count_multiply_adds = staticmethod(count_multiply_adds)
 
@@ -110,6 +112,8 @@ class DETR(Model):
         self._check(images, mask)
         (body, position), encoder = self.backbone, self.transformer.encoder
         features = body.forward(images, tape.at(body))
+        if mask is not None and on_host(mask) and not mask.any():
+            mask = None  # nothing is padding
         if mask is not None:
             mask = resize_mask(mask, features.shape[2:])
         pos = position.forward(features, mask, tape.at(position))
@@ -207,6 +211,8 @@ class AnchorDETR(DETR):
     groups:    groups of queries in training, each of which finds every box.
     denoising: take denoising queries as third input, (images, mask, queries) (see losses.denoising_queries).
     """
+
+    scores_every_class = True  # and with the others, as in DAB-DETR's code: one in doubt may be right with its second
 
     def __init__(self, *args, groups: int = 1, denoising: bool = True, **options):
         super().__init__(*args, queries=partial(AnchorQueries, groups=groups, denoising=denoising), **options)

@@ -11,14 +11,17 @@ from dataclasses import replace
 import numpy as np
 
 from ..backend import Array
-from ..core import FORGET, Layer, Seed, Tape, as_dtype, make_rng
+from ..core import FORGET, Layer, Seed, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
 from ..layers.window import swin_norm
 from ..weights.swin import fit_windows
-from .checks import check_patch, check_sizes, places
+from .checks import check_sizes, places
 from .model import IMAGENET, Model
+from .swin_attention import attention_in_windows, attention_on_grid
 from .swin_sizes import coarser, count_multiply_adds, count_parameters, stage_sizes
+
+_SMALLEST_MAP = 100_000  # numbers of a shard in the last stage, whose calls are the shortest
 
 
 class SwinTransformer(Model):
@@ -103,7 +106,8 @@ class SwinTransformer(Model):
 
         self.layers = Sequence(swin_stage(i, stage) for i, stage in enumerate(stages))
         self.num_classes, self.num_features = num_classes, stages[-1].dim
-        self.smallest_map = self.num_features * math.prod(coarser(self.patch_embed.grid_size, len(stages) - 1))
+        smallest = self.num_features * math.prod(coarser(self.patch_embed.grid_size, len(stages) - 1))
+        self.min_shard = _SMALLEST_MAP * math.prod(self.input_shape) // smallest
         self.norm = norm_layer(self.num_features, dtype=dtype)
         self.head = MapHead(self.num_features, num_classes, drop_rate, **made)
         self.set_paths()
@@ -167,34 +171,6 @@ class SwinTransformer(Model):
     def attention_layers(self) -> list[Layer]:
         return [block.attn for stage in self.layers for block in stage.blocks]
 
-    def attention_on_grid(
-        self, tape: Tape, image_size: tuple[int, int], patch: tuple[int, int] | None = None
-    ) -> list[Array]:
-        """What a pass on a tape with record_all looked at, block by block: [(B, heads, rows, columns), …].
-
-        The maps are those of SwinBlock.attention_on_map; patch: (row, column) on the grid of patches, whose token is
-        the one that looks, in each stage the one that it was merged into.
-        """
-        kept, size, maps = dict(tape.residuals()), self.grid_for(image_size), []
-        token = None if patch is None else check_patch(patch, size)
-        for stage in self.layers:
-            maps += [block.attention_on_map(kept[block.attn], size, token) for block in stage.blocks]
-            size, token = coarser(size, 1), token and (token[0] // 2, token[1] // 2)
-        return maps
-
-    def attention_in_windows(
-        self, tape: Tape, image_size: tuple[int, int]
-    ) -> list[tuple[tuple[int, int], np.ndarray, Array]]:
-        """What a pass of one image on a tape with record_all looked at, block by block, window by window.
-
-        [(grid, tokens, probabilities), …]: (rows, columns) of the block's map, and of SwinBlock.attention_in_windows.
-        """
-        kept, size, found = dict(tape.residuals()), self.patch_embed.grid_for(image_size), []
-        for stage in self.layers:
-            found += [(size, *block.attention_in_windows(kept[block.attn], size)) for block in stage.blocks]
-            size = coarser(size, 1)
-        return found
-
     def parameter_depth(self, name: str) -> int:
         """0 for the embedding, i + 1 for the i-th block of all stages, one more for what follows the blocks.
 
@@ -216,6 +192,7 @@ class SwinTransformer(Model):
         for stage in self.layers:
             stage.blocks.set_recompute(enable)
 
+    attention_on_grid, attention_in_windows = attention_on_grid, attention_in_windows
     count_parameters = staticmethod(count_parameters)
     count_multiply_adds = staticmethod(count_multiply_adds)
 

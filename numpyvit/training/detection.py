@@ -12,6 +12,7 @@ from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
 from ..data.loader import Loader
 from ..errors import ConfigError, DataError
+from ..functional import softmax
 from ..metrics import best_classes, score_by_class, score_detections, to_pixels
 from ..models import class_names
 from .evaluation import check_images, check_number_of_classes, module_and_dtype
@@ -22,6 +23,8 @@ from .task import Result, Task
 _BATCH = 32  # images at a time in evaluation: padded to one size, they take more memory than those of a classifier
 _SAMPLES = 12  # images of a set that are drawn
 _SIDES = ("left", "top", "right", "bottom")
+_LIKELY = 1e-3  # the least probability of a class that counts where every class of a query does
+_NO_OBJECT = 10.0  # the weight of all queries that find nothing: 100 of 0.1
 _DRAWN = 0.5  # the least score of a box that is drawn
 
 
@@ -30,6 +33,8 @@ class Detection(Task):
 
     A model that takes denoising queries is given `groups` copies of the boxes with label_noise and box_noise (see
     losses.denoising_queries); groups=0 leaves them out.
+    no_object: weight of "no object" in the loss; None follows from the number of queries, so that all of them together
+               weigh what the paper's 100 do with its 0.1: with fewer and 0.1, several queries find one object.
 
     The loss of training is that of every decoder layer and of denoising queries, the loss of `evaluate` that of the
     last layer. Its terms "ce", "bbox" and "giou" are of the last layer in both, so they can be compared.
@@ -44,8 +49,14 @@ class Detection(Task):
     shares = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     results, columns, draws_results = "boxes", ("class", "index", "score", *_SIDES), True
 
-    def __init__(self, groups: int = 5, label_noise: float = 0.2, box_noise: float = 0.4):
-        self.groups, self.label_noise, self.box_noise = groups, label_noise, box_noise
+    def __init__(
+        self,
+        groups: int = 5,
+        label_noise: float = 0.2,
+        box_noise: float = 0.4,
+        no_object: float | None = None,
+    ):
+        self.groups, self.label_noise, self.box_noise, self.no_object = groups, label_noise, box_noise, no_object
 
     def config(self):
         return {**super().config(), **vars(self)}
@@ -69,7 +80,10 @@ class Detection(Task):
         return (*inputs, to_device(queries, module_and_dtype(model)[0])), labels
 
     def loss(self, outputs, targets):
-        value, gradient, parts = losses.detection(outputs, targets, return_parts=True)
+        no_object = self.no_object
+        if no_object is None:
+            no_object = min(1.0, _NO_OBJECT / outputs["pred_logits"].shape[1])
+        value, gradient, parts = losses.detection(outputs, targets, return_parts=True, no_object=no_object)
         return value, gradient, {name: parts[name] for name in ("ce", "bbox", "giou")}
 
     def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False):
@@ -81,7 +95,7 @@ class Detection(Task):
             outputs = each(to_host, infer(model, to_device(inputs, xp), threads))
             value, _, parts = self.loss(outputs, targets)
             sums += np.multiply((value, *parts.values()), len(targets))
-            found += detections(outputs, [target["size"] for target in targets])
+            found += detections(outputs, [target["size"] for target in targets], model.scores_every_class)
             true += targets
         seconds, count = time.perf_counter() - start, len(dataset)
         figures = {
@@ -143,17 +157,26 @@ class Detection(Task):
         return "{score:7.2%}  {class}  {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f}".format(**result)
 
 
-def detections(outputs: Mapping[str, Array], sizes: Sequence[tuple[int, int]]) -> list:
+def detections(outputs: Mapping[str, Array], sizes: Sequence[tuple[int, int]], every_class: bool = False) -> list:
     """What a detector found, an entry a query: [{"scores": (Q,), "labels": (Q,), "boxes": (Q, 4)}, …].
 
-    The label is the class of highest probability, "no object" aside, and the score its probability. Boxes are left,
-    top, right, bottom in pixels of images of `sizes`, [(height, width), …].
+    The label is the class of highest probability, "no object" aside, and the score its probability; with every_class
+    there is an entry for each class of a query that is likely by a thousandth. Boxes are left, top, right, bottom in
+    pixels of images of `sizes`, [(height, width), …].
     """
+    if every_class:
+        found = zip(softmax(outputs["pred_logits"])[..., :-1], outputs["pred_boxes"], sizes)
+        return [_of_every_class(*image) for image in found]
     labels, scores = best_classes(outputs["pred_logits"])
     return [
         {"scores": of_image, "labels": label, "boxes": to_pixels(boxes, size)}
         for of_image, label, boxes, size in zip(scores, labels, outputs["pred_boxes"], sizes)
     ]
+
+
+def _of_every_class(p, boxes, size):
+    query, label = np.nonzero(p >= _LIKELY)
+    return {"scores": p[query, label], "labels": label, "boxes": to_pixels(boxes[query], size)}
 
 
 def _table(rows):
