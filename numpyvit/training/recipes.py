@@ -1,8 +1,8 @@
 """The settings where nothing else is said: a model, a length and the augmentation for each data set.
 
 The rate stays constant and a moving average of the weights is what counts, so a run has no planned end: training 3
-epochs and then 2 more is the same as training 5; `shapes`, whose length is known, is the exception. So what follows from the number of images is counted in epochs, not
-in shares of the run.
+epochs and then 2 more is the same as training 5. So what follows from the number of images is counted in epochs, not
+in shares of the run. `shapes` is the exception: what it is to reach, and so its length, is known.
 """
 
 import math
