@@ -44,7 +44,7 @@ RECIPES = {
     "cifar10": PHOTOS,
     "cifar100": PHOTOS,
     "shapes": replace(
-        BOXES, epochs=54, lr=1e-3, schedule="cosine", augment={"box_flip": {"horizontal": 0.5, "vertical": 0.5}}
+        BOXES, epochs=52, lr=1e-3, schedule="cosine", augment={"box_flip": {"horizontal": 0.5, "vertical": 0.5}}
     ),
 }
 BY_KIND = {
@@ -59,6 +59,8 @@ _MODELS = {
 }
 _MODELS_BY_KIND = {"classification": "vit_micro_patch4_32", "detection": "detr_mini_160"}
 
+_UPDATES_FOR_BOXES = 2000  # of a detector at least: a few hundred images are seen more often
+
 # for weights that are trained already: the head learns at the full rate, lower blocks slower and slower (BEiT's way)
 _FINE_TUNING = {"lr": 1e-3, "layer_decay": 0.75}
 
@@ -71,6 +73,8 @@ def recipe(data, images=None, pretrained=False, batch_size=None, kind="classific
     a mirrored image may be of another class.
     """
     settings = RECIPES[data] if data in RECIPES else _by_size(images, batch_size, BY_KIND.get(kind, Settings()))
+    if kind == "detection" and data not in RECIPES:
+        settings = replace(settings, epochs=max(settings.epochs, _UPDATES_FOR_BOXES * settings.batch_size // images))
     if data is None:
         settings = replace(settings, augment={})
     return replace(settings, **_FINE_TUNING) if pretrained else settings
