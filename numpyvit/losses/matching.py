@@ -32,6 +32,15 @@ def match(outputs: Outputs, targets: Sequence[Target], cost: tuple[float, float,
     return match_checked(outputs, check_targets(outputs, targets), cost)
 
 
+def match_layers(layers: Sequence[Outputs], targets: Sequence[Target], cost: tuple[float, float, float]) -> list[Pairs]:
+    """The pairs of each of some layers, for targets that check_targets returned; costs are worked out at once."""
+    outputs = {
+        name: np.concatenate([to_host(layer[name]) for layer in layers]) for name in ("pred_logits", "pred_boxes")
+    }
+    pairs, count = match_checked(outputs, targets * len(layers), cost), len(targets)
+    return [pairs[start : start + count] for start in range(0, len(pairs), count)]
+
+
 def match_checked(outputs: Outputs, targets: Sequence[Target], cost: tuple[float, float, float]) -> Pairs:
     """match, for targets that check_targets returned. All costs are worked out at once, short lists padded."""
     from scipy.optimize import linear_sum_assignment
