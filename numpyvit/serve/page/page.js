@@ -75,12 +75,9 @@ const key = () => (at("rollout").checked ? "rollout" : at("layer").value);
 
 // What the model looks at, by a key of `answers`; asked for once for each image.
 async function look(name) {
-  const file = image;
-  if (!(name in answers)) {
-    const answer = await source.attention(file, name);
-    if (file !== image) return null;
-    answers[name] = answer;
-  }
+  const own = answers; // replaced where another image, or newer weights, come meanwhile
+  own[name] ??= await source.attention(image, name);
+  if (own !== answers) return null;
   looks[name] ??= decoded(answers[name]);
   return looks[name];
 }
