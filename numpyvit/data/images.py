@@ -1,6 +1,7 @@
 """Image files: reading, resizing and cropping one, and finding those that cannot be read."""
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ import numpy as np
 
 from ..errors import ConfigError, DataError
 from .paths import open_file
+from .progress import counted
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # no others: for EPS, Pillow would start Ghostscript
@@ -76,21 +78,19 @@ def fit_image(image, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", 
     return pixels.reshape(height, width, in_chans).transpose(2, 0, 1)
 
 
-def find_broken(paths: Sequence[str | os.PathLike]) -> dict[int, str]:
+def find_broken(paths: Sequence[str | os.PathLike], decode: bool = False) -> dict[int, str]:
     """{index: what is wrong} of the image files that cannot be read; see look_at."""
-    return {index: look for index, look in enumerate(look_at(paths)) if isinstance(look, str)}
+    return {index: look for index, look in enumerate(look_at(paths, decode)) if isinstance(look, str)}
 
 
-def look_at(paths: Sequence[str | os.PathLike]) -> list[tuple[int, int] | str]:
-    """[(height, width) of the stored pixels, or what is wrong with the file, …]. Most are not decoded for it.
+def look_at(paths: Sequence[str | os.PathLike], decode: bool = False) -> list[tuple[int, int] | str]:
+    """[(height, width) of the stored pixels, or what is wrong with the file, …].
 
-    PNG and JPEG files are trusted whose header can be read and that end as a whole file does; others are decoded.
+    Unless decode, PNG and JPEG files are trusted whose header can be read and that end as a whole file does.
     """
-    from tqdm import tqdm
-
     with ThreadPoolExecutor(_CHECKERS) as pool:
-        looks = pool.map(_look, paths)
-        return list(tqdm(looks, "checking images", len(paths), leave=False, unit="", delay=2, disable=None))
+        looks = pool.map(functools.partial(_look, decode=decode), paths)
+        return list(counted(looks, len(paths), "checking images"))
 
 
 def is_turned(path: str | os.PathLike) -> bool:
@@ -99,11 +99,11 @@ def is_turned(path: str | os.PathLike) -> bool:
         return _orientation(image) >= 5
 
 
-def _look(path):
+def _look(path, decode):
     try:
         with _opened(path) as image:
-            if not _is_whole(image):
-                image.load()
+            if decode or not _is_whole(image):
+                fit_image(image, (8, 8), 3)
             return image.height, image.width
     except DataError as error:
         return str(error).removesuffix(_ADVICE)

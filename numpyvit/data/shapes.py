@@ -32,7 +32,9 @@ def load_shapes(
         raise ConfigError(f"shapes are drawn on images of at least {_SMALLEST}×{_SMALLEST} pixels, got {size}")
     half, cache = (0.5,) * 3, ImageCache(cache_mb)
     sources = {part: _Drawn(count, tuple(size), (seed, i)) for i, (part, count) in enumerate(PARTS.items())}
-    return {part: DetectionDataset(source, CLASSES, half, half, "shapes", cache=cache) for part, source in sources.items()}
+    return {
+        part: DetectionDataset(source, CLASSES, half, half, "shapes", cache=cache) for part, source in sources.items()
+    }
 
 
 class _Drawn:

@@ -1,0 +1,10 @@
+"""How far long work has come."""
+
+from collections.abc import Iterable, Iterator
+
+
+def counted(items: Iterable, total: int, title: str) -> Iterator:
+    """The items, with a bar on stderr where that is a terminal and the work takes more than two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(items, title, total, leave=False, unit="", delay=2, disable=None, dynamic_ncols=True)
