@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -42,7 +42,7 @@ def load_detection_folder(
     Boxes are clipped to their image; those without area, outside it or of other classes are left out with a warning.
     Errors: DataError that lists all images that are missing, damaged or not as described.
     """
-    found = _readers(folder)
+    found = readers(folder)
     train = found.get("train") or found.get("trainval") or found.get("all")
     if train is None:
         raise DataError(f"{folder}: holds no part to train on, but {', '.join(found)}; add train")
@@ -67,7 +67,7 @@ def load_test_detection_folder(
     """A folder to evaluate on: its test part, else its validation part, else what load_detection_folder holds out of
     the training part; where there are no parts, the whole. Options and errors: as load_detection_folder's.
     """
-    found = _readers(folder)
+    found = readers(folder)
     reader = found.get("test") or found.get("val") or found.get("all")
     if reader is None:
         options = {"classes": classes, "skip_bad": skip_bad, "cache_mb": cache_mb}
@@ -78,7 +78,8 @@ def load_test_detection_folder(
     return _sets(folder, {"test": part}, classes, (img_size, in_chans), skip_bad, ImageCache(cache_mb))["test"]
 
 
-def _readers(folder):
+def readers(folder: str | os.PathLike) -> dict[str, Callable]:
+    """{part: reader}, see voc_parts."""
     return voc_parts(folder) if is_voc(folder) else coco_parts(folder)
 
 

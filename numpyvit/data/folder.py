@@ -3,13 +3,13 @@
 import os
 import pathlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..errors import DataError
 from .cache import CACHE_MB, ImageCache
-from .class_folders import folder_parts
+from .class_folders import Listed, folder_parts
 from .csv_files import csv_parts, is_csv
 from .dataset import LabeledImages
 from .images import find_broken
@@ -88,7 +88,7 @@ def load_folder_parts(
     many MiB. Errors: DataError that lists all files that cannot be read; with skip_bad they are left out with a warning
     that lists them, after each was decoded once.
     """
-    found = _readers(source)
+    found = labeled_parts(source)
     train = found.get("train") or found.get("all")
     if train is None:
         raise DataError(f"{source}: holds no part to train on, only {', '.join(found)}; add train")
@@ -122,14 +122,15 @@ def load_test_folder(
 
     Where there is a training part only, what load_folder_parts holds out of it. Options and errors: as its.
     """
-    found = _readers(source)
+    found = labeled_parts(source)
     part = next((part for part in ("val", "test", "all") if part in found), None)
     if part is None:
         return load_folder_parts(source, img_size, in_chans, skip_bad=skip_bad, cache_mb=cache_mb)["test"]
     return _sound({part: found[part]()}, img_size, in_chans, skip_bad, cache_mb)[part]
 
 
-def _readers(source):
+def labeled_parts(source: str | os.PathLike) -> dict[str, Callable[[], Listed]]:
+    """{part: reader} of a folder, see folder_parts, or of a CSV, see csv_parts."""
     return csv_parts(source) if is_csv(source) else folder_parts(source)
 
 

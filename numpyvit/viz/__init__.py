@@ -14,6 +14,7 @@ from .attention import (
 from .boxes import draw_boxes, with_boxes
 from .curves import draw_curves
 from .queries import QueryAttention, draw_query_attention, query_attention, query_attention_maps
+from .sheet import draw_images
 
 __all__ = [
     "QueryAttention",
@@ -25,6 +26,7 @@ __all__ = [
     "draw_attention_map",
     "draw_boxes",
     "draw_curves",
+    "draw_images",
     "draw_query_attention",
     "gradient_attention",
     "patch_filters",

@@ -1,4 +1,4 @@
-"""Sheets of maps over an image: tiles in rows, one scale for the maps that are to be compared, and its color bar."""
+"""Sheets of images, and of maps over an image: tiles in rows, one scale for maps to be compared, and its color bar."""
 
 import bisect
 import io
@@ -98,6 +98,47 @@ def draw_sheet(
     if scale is not None:
         starred = "   * from its lowest to its highest" if any(tile.own_scale for tile in tiles) else ""
         _draw_scale(sheet, draw, font, scale, unit + starred, sheet.height - _FOOT)
+    _write(sheet, path)
+
+
+def draw_images(
+    images: Sequence[np.ndarray],
+    path: str | os.PathLike,
+    names: Sequence[str],
+    title: str = "",
+    tile_size: int = 128,
+) -> None:
+    """Write a PNG of images side by side, a contact sheet, each with its name below.
+
+    images: [(C, H, W) uint8, …], gray or RGB. tile_size: pixels of an image's longer side on the sheet.
+    Errors: ShapeError where there are no images, or not as many names.
+    """
+    if not len(images) or len(images) != len(names):
+        raise ShapeError(f"{len(images)} images and {len(names)} names; expected as many, at least one")
+    write_tiles([enlarged(image, tile_size) for image in images], path, title=title, names=names)
+
+
+def write_tiles(tiles, path, *, title="", names=None, legend=""):
+    """Write a PNG of Pillow's images in rows, with a title above, names below each, and a legend at the foot."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    width, height = (max(tile.size[axis] for tile in tiles) for axis in (0, 1))
+    step = width + _GAP, height + _GAP + (_LINE if names else 0)
+    columns = column_count(len(tiles), step[0] / step[1])
+    rows, top = -(-len(tiles) // columns), _GAP + (_LINE + _GAP if title else 0)
+    sheet = Image.new("RGB", (_GAP + columns * step[0], top + rows * step[1] + (_LINE if legend else 0)), "white")
+    draw, font, room = ImageDraw.Draw(sheet), ImageFont.load_default(14), sheet.width - 2 * _GAP
+    write_line(draw, (_GAP, _GAP), title, ImageFont.load_default(18), room, "black")
+    for i, tile in enumerate(tiles):
+        x, y = _GAP + i % columns * step[0], top + i // columns * step[1]
+        sheet.paste(tile, (x, y))
+        if names:
+            write_line(draw, (x, y + tile.height + 4), names[i], font, width, "#333333")
+    write_line(draw, (_GAP, sheet.height - _LINE - 4), legend, font, room, "#333333")
+    _write(sheet, path)
+
+
+def _write(sheet, path):
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     write_atomically(path, buffer.getvalue())
