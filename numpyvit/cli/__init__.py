@@ -41,6 +41,7 @@ def _run_verb(argv, stop):
 
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd files, which it does not name
             warnings.showwarning = _show_warning
             tune_process()
             code = args.run(args) or 0
