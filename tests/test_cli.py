@@ -10,7 +10,7 @@ from numpyvit import cli, create_model
 from numpyvit.layers import Linear
 from numpyvit.weights.checkpoint import load_checkpoint, read_notes
 
-VERBS = ["train", "evaluate", "predict", "attention", "convert", "models", "gradcheck"]
+VERBS = ["train", "evaluate", "predict", "data", "attention", "convert", "models", "gradcheck"]
 
 
 def numpyvit(*args):

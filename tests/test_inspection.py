@@ -100,6 +100,15 @@ def test_each_broken_file_is_named_and_the_exit_code_is_1(folder, capsys):
     assert run(folder) == 0 and "broken:" not in capsys.readouterr().out
 
 
+def test_files_that_are_not_taken_for_images_are_counted(folder, capsys):
+    for name in ("train/cat/0.heic", "train/dog/1.HEIC", "notes.txt", "val/cat/readme", ".hidden"):
+        (folder / name).write_bytes(b"")
+    (folder / "around").symlink_to(".")
+    assert as_json(capsys, folder)[1]["other_files"] == {".heic": 2, ".txt": 1, "no ending": 1}
+    run(folder)
+    assert "not read    .heic 2, " in capsys.readouterr().out
+
+
 def test_a_csv_is_looked_at_with_its_lines(folder, capsys):
     listed = folder / "set.csv"
     lines = ["train/cat/0.png,cat,train", "val/cat/7.png,cat,test", "none.png,dog,train", "train/cat/0.png,dog,train"]

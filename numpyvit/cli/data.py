@@ -70,8 +70,9 @@ def _text(name, summary):
     for axis in ("width", "height"):
         if summary[axis]:
             lines.append(f"{axis:10}  {_spread(**summary[axis])}")
-    for kind in ("formats", "modes"):
-        lines.append(f"{kind:10}  {', '.join(f'{name} {count:,}' for name, count in summary[kind].items()) or 'none'}")
+    for kind, what in (("formats", "formats"), ("modes", "modes"), ("other_files", "not read")):
+        if summary[kind]:
+            lines.append(f"{what:10}  {', '.join(f'{name} {count:,}' for name, count in summary[kind].items())}")
     lines += _duplicates(summary["duplicates"])
     for kind, what in (("left_out", "boxes left out"), ("broken", "broken")):
         if summary[kind]:
@@ -102,10 +103,9 @@ def _duplicates(groups):
     if not groups:
         return ["duplicates  none"]
     across = sum(len(group["parts"]) > 1 for group in groups)
-    lines = [
-        "",
-        f"duplicates: {len(groups):,} groups of equal pixels, {across:,} across parts, which makes tests look better",
-    ]
+    lines = ["", f"duplicates: {len(groups):,} groups of equal pixels, {across:,} across parts"]
+    if across:
+        lines[-1] += ", which makes a model look better than it is"
     for group in groups[:_MOST_GROUPS]:
         names, more = group["images"][:_MOST_NAMES], len(group["images"]) - _MOST_NAMES
         lines.append(f"  {' = '.join(names)}{f' and {more:,} more' if more > 0 else ''}{_remark(group)}")

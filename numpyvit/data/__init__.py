@@ -16,6 +16,7 @@ from .datasets import (
 from .detection import DetectionDataset
 from .folder import FolderDataset, load_folder, load_folder_parts, load_test_folder
 from .images import read_image
+from .inspection import inspect
 from .loader import Loader
 from .preprocessing import Preprocessing
 from .shapes import load_shapes
@@ -30,6 +31,7 @@ __all__ = [
     "Preprocessing",
     "has_boxes",
     "has_classes",
+    "inspect",
     "load",
     "load_detection",
     "load_digits",

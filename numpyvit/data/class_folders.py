@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from .images import ENDINGS
-from .paths import is_folder, listing, naming
+from .paths import is_folder, listing
 
 PARTS = ("train", "val", "test")
 
@@ -52,20 +52,19 @@ def read_classes(root: pathlib.Path) -> Listed:
 
 
 def image_files(folder: str | os.PathLike) -> list[pathlib.Path]:
-    """The image files in a folder and in the folders within, links to folders left out."""
+    """The files in a folder and in the folders within that have an image's ending, sorted; see all_files."""
+    return [path for path in all_files(folder) if path.suffix.lower() in ENDINGS]
+
+
+def all_files(folder: str | os.PathLike) -> list[pathlib.Path]:
+    """The files in a folder and in the folders within, sorted. Hidden ones and links to folders are left out."""
     found, folders = [], [folder]
     while folders:
         for entry in listing(folders.pop()):
-            path = pathlib.Path(entry.path)
-            if entry.is_dir(follow_symlinks=False):
-                folders.append(path)
-            elif path.suffix.lower() in ENDINGS:
-                found.append(path)
+            (folders if entry.is_dir(follow_symlinks=False) else found).append(pathlib.Path(entry.path))
     return sorted(found)
 
 
 def _is_around(entry, root):
     """Whether a link leads to a folder that it lies in itself."""
-    with naming(entry.path):
-        target = os.path.realpath(entry.path)
-        return entry.is_symlink() and os.path.commonpath([target, os.path.realpath(root)]) == target
+    return entry.is_symlink() and pathlib.Path(root).resolve().is_relative_to(pathlib.Path(entry.path).resolve())

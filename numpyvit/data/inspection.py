@@ -6,17 +6,19 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..backend import available_threads
 from ..errors import DataError
 from .annotated import check
+from .class_folders import all_files
+from .csv_files import is_csv
 from .datasets import has_boxes, has_classes, load
 from .detection_folder import readers
 from .folder import labeled_parts
-from .images import ADVICE, Examined, examine, read_image
+from .images import ADVICE, ENDINGS, Examined, examine, read_image
 from .paths import shown
 from .progress import counted
 from .shapes import load_shapes
@@ -40,12 +42,16 @@ class Seen:
 
 @dataclass(frozen=True)
 class Inspection:
-    """classes: names, by label. broken: the images that cannot be used, each with what is wrong. left_out: boxes."""
+    """classes: names, by label. broken: the images that cannot be used, each with what is wrong. left_out: boxes.
+
+    others: how many files of each ending lie in the folder that are not taken for images.
+    """
 
     classes: tuple[str, ...]
     images: list[Seen]
     broken: list[str]
-    left_out: list[str]
+    left_out: list[str] = field(default_factory=list)
+    others: dict[str, int] = field(default_factory=dict)
 
     def summary(self) -> dict:
         """For JSON. "classes" holds how many images, or boxes where there are boxes; sizes are in pixels."""
@@ -66,6 +72,7 @@ class Inspection:
             "duplicates": self.duplicates(),
             "broken": self.broken,
             "left_out": self.left_out,
+            "other_files": self.others,
         }
 
     def duplicates(self) -> list[dict]:
@@ -119,7 +126,13 @@ def _inspect_files(name):
         for path, label in zip(listed.paths, listed.labels)
     ]
     faults = dict.fromkeys(fault for listed in parts.values() for fault in listed.faults)
-    return Inspection(classes, *_examined(files, faults), [])
+    others = {} if is_csv(name) else _other_files(name)
+    return Inspection(classes, *_examined(files, faults), others=others)
+
+
+def _other_files(folder):
+    endings = Counter(path.suffix.lower() or "no ending" for path in all_files(folder) if path.is_file())
+    return {ending: count for ending, count in endings.most_common() if ending not in ENDINGS}
 
 
 def _inspect_boxes(name):
@@ -172,7 +185,7 @@ def _inspect_arrays(sets):
             pixels, classes, target = _array(dataset, i)
             look = Examined("array", "L" if len(pixels) == 1 else "RGB", pixels.shape[1:], _digest(pixels))
             seen.append(Seen(part, f"{part} {i}", classes, look, functools.partial(_as_it_is, pixels), target))
-    return Inspection(tuple(map(str, dataset.classes)), seen, [], [])
+    return Inspection(tuple(map(str, dataset.classes)), seen, [])
 
 
 def _array(dataset, i):
