@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 from odd_files import BAD, GOOD, PASSED_OVER, make_folder
+from PIL import Image
 
 from numpyvit import cli, data
 from numpyvit.data.paths import shown
@@ -82,3 +83,11 @@ def test_a_link_around_is_no_class_and_a_link_elsewhere_is(tmp_path):
     assert data.load_test(tmp_path / "set").classes == ("elsewhere",)
     with pytest.raises(DataError, match="holds no images"):
         data.load_test(tmp_path / "images" / "empty class")
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png", "tiff"])
+def test_of_several_frames_the_first_is_read(tmp_path, ending):
+    first, *others = (Image.new("RGB", (8, 8), color) for color in ("red", "lime", "blue"))
+    first.save(tmp_path / f"frames.{ending}", save_all=True, append_images=others)
+    pixels = data.read_image(tmp_path / f"frames.{ending}", (8, 8), 3).astype(int)
+    assert (np.abs(pixels - np.array([255, 0, 0])[:, None, None]) <= 3).all()

@@ -1,5 +1,6 @@
 """Labeled image files of one's own: CSVs, the cache of decoded images, parts."""
 
+import json
 import threading
 
 import numpy as np
@@ -137,6 +138,28 @@ def test_a_csv_trains_and_is_evaluated(listed, capsys, monkeypatch):
     assert cli.main(["evaluate", "--checkpoint", str(run), "--data", "set.csv"]) == 0
     out = capsys.readouterr().out
     assert "on 2 images" in out and "on 10 images" in out
+
+
+def damage_within(path):
+    """The header and the end are whole."""
+    content = path.read_bytes()
+    path.write_bytes(content[:50] + bytes(8) + content[58:])
+
+
+@pytest.mark.parametrize("form", ["csv", "boxes"])
+def test_a_file_that_only_decoding_shows_to_be_broken_is_left_out_before_it_stops_a_run(listed, form):
+    damage_within(listed.parent / "all" / "3.png")
+    if form == "boxes":
+        images = [{"id": i, "file_name": f"all/{i}.png"} for i in range(10)]
+        boxes = [{"image_id": i, "category_id": 1, "bbox": [1, 1, 3, 3]} for i in range(10)]
+        described = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cell"}]}
+        (listed.parent / "annotations.json").write_text(json.dumps(described))
+        listed = listed.parent
+    with pytest.raises(DataError, match=r"3\.png: is not an image that can be read"):
+        list(data.Loader(data.load_test(listed, img_size=(4, 4)), 4).epoch())
+    with pytest.warns(UserWarning, match=r"left out.*3\.png"):
+        sound = data.load_test(listed, img_size=(4, 4), skip_bad=True)
+    assert len(sound) == 9 and len(list(data.Loader(sound, 4).epoch())) == 3
 
 
 # ---- the cache ------------------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def _sets(folder, parts, classes, reading, skip_bad, cache):
     """{part: DetectionDataset} from {part: ([Annotated, …], faults)}."""
     if isinstance(classes, str) or len(set(classes)) != len(classes):
         raise ConfigError(f"classes must be different names, got {classes!r}")
-    checked = {part: check(annotated, classes) for part, (annotated, _) in parts.items()}
+    checked = {part: check(annotated, classes, decode=skip_bad) for part, (annotated, _) in parts.items()}
     faults = [fault for part in parts for fault in parts[part][1] + checked[part][1]]
     sound = {part: found[0] for part, found in checked.items()}
     if faults and not skip_bad:
