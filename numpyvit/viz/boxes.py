@@ -7,8 +7,9 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..functional import box_cxcywh_to_xyxy
-from .sheet import enlarged, write_tiles
+from .sheet import GAP, enlarged, lay_out, save_png, write_line
 
+_FOOT = 24
 _DASH, _SPACE = 6, 5
 _FONT = 13
 _LEAST_SIDE = 14  # a box smaller than its tag's line has the tag beside it
@@ -47,6 +48,8 @@ def draw_boxes(
     center x, center y, width, height in 0..1. tile_size: pixels of an image's longer side on the sheet.
     Errors: ShapeError where there are no images, or not one of each for every image.
     """
+    from PIL import ImageDraw, ImageFont
+
     for name, values in (("found", found), ("true", true), ("sizes", sizes)):
         if not len(images) or (values is not None and len(values) != len(images)):
             raise ShapeError(f"{len(images)} images and {len(values or ())} {name}; expected as many, at least one")
@@ -54,8 +57,16 @@ def draw_boxes(
         with_boxes(image, classes, f, t, size, least, tile_size)
         for image, f, t, size in zip(images, *(values or [None] * len(images) for values in (found, true, sizes)))
     ]
-    legend = f"solid: found with a score of {least:g} or more; dashed: true" if found and true else ""
-    write_tiles(tiles, path, title=title, legend=legend)
+    largest = tuple(max(tile.size[axis] for tile in tiles) for axis in (0, 1))
+    foot = _FOOT if found and true else 0
+    sheet, places = lay_out(len(tiles), largest, title, foot)
+    for tile, place in zip(tiles, places):
+        sheet.paste(tile, place)
+    if foot:
+        text = f"solid: found with a score of {least:g} or more; dashed: true"
+        place, width = (GAP, sheet.height - foot - 4), sheet.width - 2 * GAP
+        write_line(ImageDraw.Draw(sheet), place, text, ImageFont.load_default(14), width, "#333333")
+    save_png(sheet, path)
 
 
 def with_boxes(
