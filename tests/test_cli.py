@@ -10,7 +10,7 @@ from numpyvit import cli, create_model
 from numpyvit.layers import Linear
 from numpyvit.weights.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 
-VERBS = ["train", "evaluate", "predict", "attention", "serve", "convert", "models", "gradcheck"]
+VERBS = ["train", "evaluate", "predict", "data", "attention", "serve", "convert", "models", "gradcheck"]
 
 
 def numpyvit(*args):

@@ -49,6 +49,8 @@ def run_folder(tmp_path_factory):
     for path in [*paths, "photo.png", "photos/1.png", "cat.jpg"]:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / path)
+    rows = [f"{path},{path.split('/')[2]}" for path in paths]
+    (folder / "images.csv").write_text("\n".join(["path,label", *rows]))
     (folder / "cells").mkdir()
     described = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
     for i in range(12):

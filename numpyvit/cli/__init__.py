@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import ConfigError, Interrupted, NumpyvitError
 from ..training.progress import Tolerant
 from ..training.stopping import noticed_ctrl_c
-from . import attention, convert, evaluate, gradcheck, models, predict, serve, train
+from . import attention, convert, data, evaluate, gradcheck, models, predict, serve, train
 from .streams import discard, settle
 
 _KERNELS = "of the formulas: NumPy's (default), or compiled ones, which need pip install 'numpyvit[fast]'"
@@ -45,6 +45,7 @@ def _run_verb(argv, stop):
 
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd files, which it does not name
             warnings.showwarning = _show_warning
             tune_process()
             with kernels.choose(args.kernels):
@@ -84,7 +85,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in (train, evaluate, predict, attention, serve, convert, models, gradcheck):
+    for verb in (train, evaluate, predict, data, attention, serve, convert, models, gradcheck):
         option = verb.add(verbs).add_argument
         option("--kernels", choices=("numpy", "fast"), default="numpy", help=_KERNELS)
         option("--debug", action="store_true", help="show the traceback of a failure")

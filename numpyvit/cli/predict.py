@@ -1,12 +1,15 @@
 """`numpyvit predict`: what a model finds in images, each printed as soon as it is known."""
 
 import csv
+import functools
+import io
 import itertools
 import json
 import os
 import pathlib
 import sys
 from argparse import ArgumentParser, Namespace
+from concurrent.futures import ThreadPoolExecutor
 
 from ..errors import ConfigError, DataError
 from .arguments import Verbs, add_checkpoint, add_verb, count
@@ -23,7 +26,7 @@ def add(verbs: Verbs) -> ArgumentParser:
         "The most probable classes of images, with probabilities, or a detector's boxes with classes and scores, drawn "
         "into the images. Files that cannot be read are reported at the end.",
         "examples:\n  numpyvit predict seven.png --checkpoint runs/digits-vit_micro_patch2_8/best.safetensors\n"
-        "  numpyvit predict photos/ --csv --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n"
+        "  numpyvit predict photos/ --csv out.csv --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n"
         "  numpyvit predict cells.jpg --checkpoint runs/cells-detr_mini_160 --out drawn\n",
     )
     verb.add_argument(
@@ -42,68 +45,98 @@ def add(verbs: Verbs) -> ArgumentParser:
         help="where images with boxes drawn into them go (default: predictions/; nowhere with --json or --csv)",
     )
     form = verb.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="a JSON object a line for each image")
     form.add_argument(
-        "--json", action="store_const", const=_json, dest="form", help="a JSON object a line for each image"
+        "--csv",
+        nargs="?",
+        const="-",
+        metavar="FILE",
+        help="comma-separated, a row for each result, into a file; without a name, or with -, as they are found",
     )
-    form.add_argument(
-        "--csv", action="store_const", const=_csv, dest="form", help="comma-separated, a row for each result"
-    )
-    verb.set_defaults(form=_text)
     return verb
 
 
 def run(args: Namespace) -> int | None:
     from ..training.task import task_for
 
+    _check_table(args.csv)
     model, _ = load_model(args)
     if model.num_classes == 0:
         raise ConfigError(f"{args.checkpoint}: the model has no classes to predict, only features")
     task = task_for(model)
-    out = (args.out or ("predictions" if args.form is _text else None)) if task.draws_results else None
-    unreadable, shown = [], 0
-    images = _read(task, model, _files(args.images), unreadable)
-    while batch := list(itertools.islice(images, _BATCH)):
-        paths, read = zip(*batch)
-        found = task.predict(model, list(read), threads=args.threads, top=args.top or task.top)
-        if args.form is _csv and not shown:
-            print(",".join(("image", "rank", *task.columns)))
-        for path, image, results in zip(paths, read, found):
-            args.form(task, path, results)
+    plain = not args.json and args.csv is None
+    out = (args.out or ("predictions" if plain else None)) if task.draws_results else None
+    files, unreadable = _files(args.images)
+    form, shown = _form(args, task, files), 0
+    for read in _batches(functools.partial(_read, task, model), files, watched=not (plain and sys.stdout.isatty())):
+        unreadable += [image for _, image in read if isinstance(image, DataError)]
+        read = [(path, image) for path, image in read if not isinstance(image, DataError)]
+        if not read:
+            continue
+        images = [image for _, image in read]
+        found = task.predict(model, images, threads=args.threads, top=args.top or task.top)
+        for (path, image), results in zip(read, found):
+            form.show(path, results)
             if out is not None:
                 _draw(task, model, image, results, path, out)
-        shown += len(batch)
+        shown += len(read)
         sys.stdout.flush()
+    form.close()
+    return _report(args.images, unreadable, shown)
+
+
+def _check_table(name):
+    """Errors: ConfigError where --csv would write over an image, as of `predict --csv photo.png`, or nowhere."""
+    from ..data.images import ENDINGS
+
+    if name is not None and not pathlib.Path(name).parent.is_dir():
+        raise ConfigError(f"--csv {name}: there is no folder {pathlib.Path(name).parent}; make it first")
+    if name is not None and (name.lower().endswith(ENDINGS) or os.path.isdir(name)):
+        raise ConfigError(f"--csv {name}: is not the name of a table; name images before the options, or give --csv -")
+
+
+def _files(names):
+    """-> the files that are named, and the images in the folders that are; the errors of unreadable folders."""
+    from ..data.class_folders import image_files
+
+    files, errors = [], []
+    for name in names:
+        try:
+            files += map(str, image_files(name)) if os.path.isdir(name) else [name]
+        except DataError as error:
+            errors.append(error)
+    return files, errors
+
+
+def _read(task, model, path):
+    """-> (path, image as the task takes it, or the error)."""
+    try:
+        return path, task.read(model, path)
+    except DataError as error:
+        return path, error
+
+
+def _batches(read, files, watched):
+    """[read(path), …] of a few files at a time, decoded on threads. watched: with a bar on a terminal."""
+    from ..backend import available_threads
+    from ..data.progress import counted
+
+    starts = range(0, len(files), _BATCH)
+    with ThreadPoolExecutor(available_threads()) as pool:
+        for start in counted(starts, len(starts), "batches of images", watched):
+            yield list(pool.map(read, files[start : start + _BATCH]))
+
+
+def _report(names, unreadable, shown):
+    """Say which files could not be read. -> the exit code."""
     if not unreadable and not shown:
-        raise DataError(f"{', '.join(args.images)}: no images in there; name image files or folders that hold some")
+        raise DataError(f"{', '.join(names)}: no images in there; name image files or folders that hold some")
     for error in unreadable:
         print(f"numpyvit: error: {error}", file=sys.stderr)
     if unreadable and shown:
         total = len(unreadable) + shown
         print(f"numpyvit: error: {len(unreadable)} of {total} images could not be read", file=sys.stderr)
     return 1 if unreadable else 0
-
-
-def _files(names):
-    """The files that are named, and those with an image's ending in the folders that are, in order."""
-    from ..data.images import ENDINGS
-
-    for name in names:
-        if not os.path.isdir(name):
-            yield name
-        for folder, inner, files in os.walk(name):
-            inner.sort()
-            for file in sorted(files):
-                if file.lower().endswith(ENDINGS) and not file.startswith("."):
-                    yield os.path.join(folder, file)
-
-
-def _read(task, model, paths, unreadable):
-    """(path, image as the task takes it) one by one; the errors of the others go into `unreadable`."""
-    for path in paths:
-        try:
-            yield path, task.read(model, path)
-        except DataError as error:
-            unreadable.append(error)
 
 
 def _draw(task, model, image, results, path, out):
@@ -113,23 +146,73 @@ def _draw(task, model, image, results, path, out):
     task.draw_result(model, image, results, file)
 
 
-# ---- how a result is shown ------------------------------------------------------------------------------------------
+# ---- how results are shown ------------------------------------------------------------------------------------------
 
 
-def _text(task, path, results):
-    print(path)
-    for result in results:
-        print(f"  {task.show_result(result)}")
+def _form(args, task, files):
+    if args.json:
+        return _Json(task)
+    if args.csv is not None:
+        return _Csv(task, args.csv)
+    return _Lines(task) if len(files) == 1 else _Table(task, files)
 
 
-def _json(task, path, results):
-    print(json.dumps({"image": path, task.results: results}))
+class _Lines:
+    """The name of an image, and a line for each result. Other forms have the same two methods."""
+
+    def __init__(self, task):
+        self.task = task
+
+    def show(self, path, results):
+        from ..data.paths import shown
+
+        print(shown(path))
+        for result in results:
+            print(f"  {self.task.show_result(result)}")
+
+    def close(self):
+        """Nothing is left to do."""
 
 
-def _csv(task, path, results):
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    for rank, result in enumerate(results, 1):
-        rows.writerow([path, rank, *(_cell(result[name]) for name in task.columns)])
+class _Table(_Lines):
+    """A line for each result, the first of an image with its name before it."""
+
+    def __init__(self, task, files):
+        from ..data.paths import shown
+
+        super().__init__(task)
+        self.shown, self.width = shown, max((len(shown(path)) for path in files), default=0)
+
+    def show(self, path, results):
+        lines = [self.task.show_result(result) for result in results] or ["nothing"]
+        for name, line in zip(itertools.chain([self.shown(path)], itertools.repeat("")), lines):
+            print(f"{name:{self.width}}  {line}")
+
+
+class _Json(_Lines):
+    def show(self, path, results):
+        print(json.dumps({"image": path, self.task.results: results}))
+
+
+class _Csv(_Lines):
+    """A row for each result, on standard output for the name "-", else in a file that is written at the end."""
+
+    def __init__(self, task, name):
+        super().__init__(task)
+        self.name, self.text, self.rows = name, sys.stdout if name == "-" else io.StringIO(newline=""), None
+
+    def show(self, path, results):
+        if self.rows is None:
+            self.rows = csv.writer(self.text, lineterminator="\n")
+            self.rows.writerow(("image", "rank", *self.task.columns))
+        for rank, result in enumerate(results, 1):
+            self.rows.writerow([path, rank, *(_cell(result[name]) for name in self.task.columns)])
+
+    def close(self):
+        from ..files.atomic import write_atomically
+
+        if self.rows is not None and self.name != "-":
+            write_atomically(self.name, self.text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def _cell(value):

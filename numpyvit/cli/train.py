@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace
 from ..errors import ConfigError, RunError
 from ..training import recipes
 from ..training.settings import KINDS, Settings, free_on_resume
-from .arguments import Verbs, add_settings, add_verb, count, rate
+from .arguments import Verbs, add_settings, add_verb, count, natural, rate
 from .checkpoint import load_teacher
 from .streams import tolerant_stdout
 
@@ -17,6 +17,7 @@ _TRAIN_EXAMPLES = """examples:
   numpyvit train                                             the digits inside the package, half a minute
   numpyvit train --data mnist --data-dir ~/mnist --epochs 5
   numpyvit train --data images/ --epochs 50                  images/train/<class>/*.png, images/val/<class>/*.png
+  numpyvit train --data images.csv                           path,label[,split] of each image
   numpyvit train --data shapes                               drawn shapes, to be found with their boxes
   numpyvit train --data cells/ --epochs 100                  a folder in Pascal VOC's or COCO's form: boxes are learned
   numpyvit train --resume --out runs/digits-vit_micro_patch2_8
@@ -28,9 +29,9 @@ def add(verbs: Verbs) -> ArgumentParser:
     option = verb.add_argument
     option(
         "--data",
-        metavar="NAME|FOLDER",
-        help="digits (default), mnist, fashion-mnist, cifar10, cifar100, shapes, or a folder, with one for each class "
-        "or in the form of Pascal VOC or COCO. Of a folder's train/, val/ and "
+        metavar="NAME|FOLDER|FILE.csv",
+        help="digits (default), mnist, fashion-mnist, cifar10, cifar100, shapes, a folder, with one for each class or "
+        "in the form of Pascal VOC or COCO, or a CSV with the columns path, label and maybe split. Of train/, val/ and "
         "test/, val/ is for validation and test/ for the test; with train/ and one of them, that is for the test, and "
         "a part of train/ is held out for validation",
     )
@@ -48,6 +49,13 @@ def add(verbs: Verbs) -> ArgumentParser:
     option("--drop-rate", type=rate, metavar="X", help="dropout (default: the model's)")
     option("--drop-path-rate", type=rate, metavar="X", help="stochastic depth (default: the model's)")
     option("--skip-bad", action="store_true", help="leave images of a folder out that cannot be read, with a note")
+    option(
+        "--cache-mb",
+        type=natural,
+        default=512,  # data.cache.CACHE_MB, without importing NumPy for --help
+        metavar="N",
+        help="MiB of decoded images that are kept in memory; 0 decodes them again in each epoch (default: 512)",
+    )
     option("--quiet", action="store_true", help="say nothing but notes and errors")
     option("--no-augment", action="store_true", help="leave the images as they are")
     option("--out", metavar="DIR", help="run directory (default: runs/DATA-MODEL, numbered where it exists)")
@@ -82,7 +90,7 @@ def _train(args):
     typed = _typed_settings(args, stored, out)
     options = {**stored.pop("options", {}), **typed.pop("options")}
     stored.pop("task", None)  # fit compares it
-    parts = _load({**stored, **typed}, options, args.skip_bad)
+    parts = _load({**stored, **typed}, options, skip_bad=args.skip_bad, cache_mb=args.cache_mb)
     settings = {**dict.fromkeys(_OF_THE_COMMAND), **_recipe({**stored, **typed}, typed, parts[0]), **stored, **typed}
     model = _make_model(args, settings, options, parts[0], begun=args.resume and (out / "state.safetensors").exists())
     train_set, val_set, test_set = _prepared(parts, settings, model)
@@ -112,7 +120,7 @@ def _train(args):
     say(_report(out, result, task or task_for(train_set), chosen, config))
 
 
-def _load(settings, options, skip_bad):
+def _load(settings, options, **reading):
     """-> the training, validation and test set."""
     from ..training.parts import load_parts
 
@@ -121,7 +129,7 @@ def _load(settings, options, skip_bad):
         settings.get("data_dir"),
         img_size=options.get("img_size"),
         in_chans=options.get("in_chans", 3),
-        skip_bad=skip_bad,
+        **reading,
     )
 
 
@@ -254,7 +262,7 @@ def _data_size(data, side):
 def _new_run(out, data, model):
     if out:
         return pathlib.Path(out)
-    name = f"{pathlib.Path(data).name or 'images'}-{model}"
+    name = f"{pathlib.Path(data).name.removesuffix('.csv') or 'images'}-{model}"
     numbers = [""] + [f"-{i}" for i in range(2, 10_000)]
     return next(path for n in numbers if not (path := pathlib.Path("runs", name + n)).exists())
 

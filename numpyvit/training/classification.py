@@ -9,6 +9,7 @@ import numpy as np
 from .. import losses
 from ..backend import Array, to_host, to_module
 from ..data.loader import Loader
+from ..data.progress import counted
 from ..errors import ConfigError, InputError
 from ..functional import softmax
 from ..metrics import accuracy, class_figures, label_ranks, top_k
@@ -55,14 +56,17 @@ class Classification(Task):
     def summary(self, sums, count):
         return {"accuracy": float(sums["right"]) / count}
 
-    def evaluate(self, model, dataset, *, threads=None, batch_size=256, per_class=False):
+    def evaluate(
+        self, model, dataset, *, threads=None, batch_size=256, per_class=False, class_map=None, progress=False
+    ):
         """Loss (without label smoothing or class weights), top-1 and top-5 accuracy; see numpyvit.evaluate."""
         check_images(model, dataset)
-        outputs, left_out = _outputs(model, dataset)
+        outputs, left_out = _outputs(model, dataset, class_map or {})
         dataset = _without(dataset, left_out)
         xp, dtype = module_and_dtype(model)
         start, loss, ranks, predicted = time.perf_counter(), 0.0, [], []
-        for images, labels in Loader(dataset, batch_size, dtype=dtype).epoch():
+        loader = Loader(dataset, batch_size, dtype=dtype)
+        for images, labels in counted(loader.epoch(), len(loader), "evaluating batches", progress):
             labels = outputs[labels]
             logits = to_host(infer(model, to_module(images, xp), threads))
             loss += float(losses.cross_entropy(logits, labels)[0]) * len(labels)
@@ -104,15 +108,20 @@ class Classification(Task):
         return line + _table(figures["per_class"]) if "per_class" in figures else line
 
 
-def _outputs(model, dataset):
+def _outputs(model, dataset, class_map):
     """-> the model's output for each class of the set (-1: none), and those labels in the set that have none."""
     if dataset.labels.max() >= len(dataset.classes):
         raise InputError(f"label {dataset.labels.max()} lies outside the {len(dataset.classes)} classes of the data")
     known = known_classes(model)
     if known is None:
+        if class_map:
+            raise ConfigError("a class map gives names, but the weights do not name their classes; leave it out")
         check_number_of_classes(model, dataset)
         return np.arange(len(dataset.classes)), []
-    found = match_classes(known, dataset.classes)
+    found = match_classes(known, [class_map.get(name, name) for name in dataset.classes])
+    unknown = [class_map[name] for name, output in zip(dataset.classes, found) if output is None and name in class_map]
+    if unknown:
+        raise ConfigError(f"the class map names {_few(unknown)}, no class of the model ({_few(known)}); correct it")
     present = np.unique(dataset.labels)
     missing = [label for label in present if found[label] is None]
     if len(missing) == len(present):

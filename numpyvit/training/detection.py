@@ -11,6 +11,7 @@ from ..data.detection import normalize_padded, own_sizes, pad
 from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
 from ..data.loader import Loader
+from ..data.progress import counted
 from ..errors import ConfigError, DataError
 from ..functional import softmax
 from ..metrics import best_classes, score_by_class, score_detections, to_pixels
@@ -86,12 +87,13 @@ class Detection(Task):
         value, gradient, parts = losses.detection(outputs, targets, return_parts=True, no_object=no_object)
         return value, gradient, {name: parts[name] for name in ("ce", "bbox", "giou")}
 
-    def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False):
+    def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False, progress=False):
         """The loss of the last layer with its terms, and COCO's figures, with per_class also those of each class."""
         self.check(model, dataset)
         xp, dtype = module_and_dtype(model)
         start, sums, found, true = time.perf_counter(), np.zeros(4), [], []
-        for inputs, targets in Loader(dataset, min(batch_size, _BATCH), dtype=dtype).epoch():
+        loader = Loader(dataset, min(batch_size, _BATCH), dtype=dtype)
+        for inputs, targets in counted(loader.epoch(), len(loader), "evaluating batches", progress):
             outputs = each(to_host, infer(model, to_device(inputs, xp), threads))
             value, _, parts = self.loss(outputs, targets)
             sums += np.multiply((value, *parts.values()), len(targets))

@@ -27,13 +27,14 @@ def evaluate(
     dataset: or a pair of arrays (images, labels), see Dataset.from_arrays; they are normalized as model.preprocessing
              says, and a label is the number of an output.
     task:    what the set is for; None: it follows from the set, as in `fit`.
-    options: further ones of the task's evaluate.
+    options: further ones of the task's evaluate; progress=True shows a bar on a terminal.
 
     Classification returns {"loss", "accuracy" and "top5_accuracy" in 0..1, "images", "left_out": names of classes,
     "seconds", "images_per_second"}; with per_class=True also "per_class", a list with a dict for each class of the set.
     Where the model names its classes (in pretrained_cfg, as checkpoints do), the set's classes are found among them by
-    name: it may hold some of them, in any order. Images of classes that the model does not have are left out, with a
-    Notice. Where the model has no names, a label is the number of its output.
+    name: it may hold some of them, in any order; class_map={name in the set: name in the model} says which is meant
+    where the names differ. Images of classes that the model does not have are left out, with a Notice. Where the model
+    has no names, a label is the number of its output.
     Errors: ConfigError where the images have another shape, or no class of the set is one of the model's.
     """
     if isinstance(dataset, tuple):

@@ -20,6 +20,7 @@ from .queries import (
     query_attention,
     query_attention_maps,
 )
+from .sheet import draw_images
 from .windows import AttentionWindows, attention_windows, rollout_windows
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "draw_attention_map",
     "draw_boxes",
     "draw_curves",
+    "draw_images",
     "draw_query_attention",
     "gradient_attention",
     "patch_filters",

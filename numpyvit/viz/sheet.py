@@ -96,6 +96,32 @@ def draw_sheet(
     save_png(sheet, path)
 
 
+def draw_images(
+    images: Sequence[np.ndarray],
+    path: str | os.PathLike,
+    names: Sequence[str],
+    title: str = "",
+    tile_size: int = 128,
+) -> None:
+    """Write a PNG of images side by side, a contact sheet, each with its name below.
+
+    images: [(C, H, W) uint8, …], gray or RGB. tile_size: pixels of an image's longer side on the sheet.
+    Errors: ShapeError where there are no images, or not as many names.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    if not len(images) or len(images) != len(names):
+        raise ShapeError(f"{len(images)} images and {len(names)} names; expected as many, at least one")
+    tiles = [enlarged(image, tile_size) for image in images]
+    largest = tuple(max(tile.size[axis] for tile in tiles) for axis in (0, 1))
+    sheet, places = lay_out(len(tiles), largest, title, line=_LINE)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for tile, name, (x, y) in zip(tiles, names, places):
+        sheet.paste(tile, (x, y))
+        write_line(draw, (x, y + tile.height + 4), name, font, largest[0], "#333333")
+    save_png(sheet, path)
+
+
 def lay_out(count: int, size: tuple[int, int], title: str, foot: int = 0, line: int = 0) -> tuple:
     """A white Pillow image with the title above, and the left upper corner of each of `count` tiles, in rows.
 
