@@ -11,7 +11,7 @@ from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
 from ..data.loader import Loader
 from ..errors import ConfigError, DataError
-from ..metrics import best_classes, score_by_class, score_detections, to_pixels
+from ..metrics import best_classes, flatten_detections, score_by_class, score_detections, to_pixels
 from ..models import class_names
 from .evaluation import check_images, check_number_of_classes, module_and_dtype
 from .inference import infer
@@ -35,6 +35,7 @@ class Detection(Task):
     curves = {"loss": ("loss",), "terms of the loss": ("ce", "bbox", "giou"), "average precision": ("AP", "AP50")}
     shares = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     results, columns, draws_results = "boxes", ("class", "index", "score", *_SIDES), True
+    per_image = True
 
     def __init__(self, groups: int = 5, label_noise: float = 0.2, box_noise: float = 0.4):
         self.groups, self.label_noise, self.box_noise = groups, label_noise, box_noise
@@ -64,8 +65,11 @@ class Detection(Task):
         value, gradient, parts = losses.detection(outputs, targets, return_parts=True)
         return value, gradient, {name: parts[name] for name in ("ce", "bbox", "giou")}
 
-    def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False):
-        """The loss of the last layer with its terms, and COCO's figures, with per_class also those of each class."""
+    def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False, per_image=False):
+        """The loss of the last layer with its terms, and COCO's figures, with per_class also those of each class.
+
+        per_image: also "per_image", what was found and what is true, see metrics.flatten_detections.
+        """
         self.check(model, dataset)
         xp, dtype = module_and_dtype(model)
         start, sums, found, true = time.perf_counter(), np.zeros(4), [], []
@@ -86,6 +90,8 @@ class Detection(Task):
         if per_class:
             by_class = score_by_class(found, true)
             figures["per_class"] = [{"class": dataset.classes[label], **own} for label, own in by_class.items()]
+        if per_image:
+            figures["per_image"] = flatten_detections(found, true)
         return figures
 
     def report(self, model, figures):

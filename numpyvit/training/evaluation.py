@@ -16,7 +16,9 @@ def evaluate(model, dataset, *, batch_size: int = 256, threads: int | None = Non
     options: further ones of the task's evaluate.
 
     Classification returns {"loss", "accuracy" and "top5_accuracy" in 0..1, "images", "left_out": names of classes,
-    "seconds", "images_per_second"}; with per_class=True also "per_class", a list with a dict for each class of the set.
+    "seconds", "images_per_second"}; with per_class=True also "per_class", a list with a dict for each class of the set;
+    with per_image=True also "per_image", arrays (N,): "image", the row in the set, "label" and "predicted" as outputs'
+    numbers, "probability" of the predicted class, and "label_probability". Detection takes both too.
     Where the model names its classes (in pretrained_cfg, as checkpoints do), the set's classes are found among them by
     name: it may hold some of them, in any order. Images of classes that the model does not have are left out, with a
     Notice. Where the model has no names, a label is the number of its output.
