@@ -46,13 +46,14 @@ def score_by_class(predictions: Sequence[Mapping], targets: Sequence[Mapping]) -
 
 
 def precision_curves(predictions: Sequence[Mapping], targets: Sequence[Mapping]) -> dict[int, np.ndarray]:
-    """{label: (101,) the precision at the recalls 0, .01, …, 1} where a box is right from an IoU of ½ on.
+    """{label: (10, 101) the precision at the recalls 0, .01, …, 1, boxes being right from an IoU of .50, .55, …, .95}.
 
-    The precision at a recall is the highest at that or a higher one, 0 at those that are never reached; its mean is the
-    label's AP50. Of each label that has boxes to be found. Arguments and errors: as of score_detections.
+    The precision at a recall is the highest at that or a higher one, 0 at those that are never reached. The mean of all
+    is the label's AP, that of the first row its AP50. Of each label that has boxes to be found. Arguments and errors:
+    as of score_detections.
     """
     classes, precision, _ = coco_curves([_by_class(*pair) for pair in zip(*_checked(predictions, targets))])
-    return {label: curve for label, curve in zip(classes, precision[:, 0, 0]) if curve[0] > -1}
+    return {label: curve for label, curve in zip(classes, precision[:, 0]) if curve[0, 0] > -1}
 
 
 def flatten_detections(predictions: Sequence[Mapping], targets: Sequence[Mapping]) -> dict[str, np.ndarray]:

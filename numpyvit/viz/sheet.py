@@ -78,19 +78,17 @@ def draw_sheet(
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    image = enlarged(pixels, tile_size)
-    light = _lightened(image)
+    drawn, scale = color_tiles(pixels, tiles, tile_size)
+    image = drawn[0]
     columns = column_count(len(tiles), image.width / image.height)
     rows, step = -(-len(tiles) // columns), (image.width + _GAP, image.height + _LINE + _GAP)
     top = _GAP + (_LINE + _GAP if title else 0)
     sheet = Image.new("RGB", (_GAP + columns * step[0], top + rows * step[1] + _FOOT), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     write_line(draw, (_GAP, _GAP), title, ImageFont.load_default(18), sheet.width - 2 * _GAP, "black")
-    common = [tile.values.ravel() for tile in tiles if tile.values is not None and not tile.own_scale]
-    scale = Scale.over(np.concatenate(common)) if common else None
     for i, tile in enumerate(tiles):
         x, y = _GAP + i % columns * step[0], top + i // columns * step[1]
-        sheet.paste(image if tile.values is None else _colored(light, _share(tile, scale)), (x, y))
+        sheet.paste(drawn[i], (x, y))
         for part in (*tile.outlines, *([] if outline is None else [outline])):
             _draw_outline(draw, (x, y), image.size, part)
         name = tile.name + (" *" if tile.own_scale else "")
@@ -101,6 +99,15 @@ def draw_sheet(
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
     write_atomically(path, buffer.getvalue())
+
+
+def color_tiles(pixels: np.ndarray, tiles: Sequence[Tile], tile_size: int):
+    """-> [a Pillow image of each tile, all of one size], and the common Scale of their maps, if they have one."""
+    image = enlarged(pixels, tile_size)
+    light = _lightened(image)
+    common = [tile.values.ravel() for tile in tiles if tile.values is not None and not tile.own_scale]
+    scale = Scale.over(np.concatenate(common)) if common else None
+    return [image if tile.values is None else _colored(light, _share(tile, scale)) for tile in tiles], scale
 
 
 def enlarged(pixels, tile_size):
