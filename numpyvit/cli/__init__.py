@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import ConfigError, Interrupted, NumpyvitError
 from ..training.progress import Tolerant
 from ..training.stopping import noticed_ctrl_c
-from . import attention, convert, evaluate, gradcheck, models, predict, train
+from . import attention, compare, convert, evaluate, gradcheck, models, predict, report, train
 from .streams import discard, settle
 
 
@@ -79,6 +79,6 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in (train, evaluate, predict, attention, convert, models, gradcheck):
+    for verb in (train, evaluate, predict, attention, report, compare, convert, models, gradcheck):
         verb.add(verbs).add_argument("--debug", action="store_true", help="show the traceback of a failure")
     return parser

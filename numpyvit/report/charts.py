@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-WIDTH, HEIGHT = 440, 270
-_LEFT, _TOP, _RIGHT, _BOTTOM = 54, 12, 428, 226  # the frame
+WIDTH, HEIGHT = 400, 250
+_LEFT, _TOP, _RIGHT, _BOTTOM = 54, 12, 388, 206  # the frame
 _POINTS = 400  # of a line; more cannot be told apart
 _DOTTED = 40  # lines of no more points show each of them
 
@@ -37,7 +37,6 @@ class Chart:
 
     title: str
     x_label: str
-    y_label: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
     lines: list[tuple] = field(default_factory=list)
@@ -52,18 +51,20 @@ def line_chart(
     lines: Sequence[Line],
     *,
     x_label: str = "epoch",
-    y_label: str = "",
     share: bool = False,
+    x_share: bool = False,
     x_range: tuple[float, float] | None = None,
     y_range: tuple[float, float] | None = None,
     bars: Sequence[Bar] = (),
     mark: tuple[float, str] | None = None,
 ) -> Chart | None:
-    """A chart of lines, None where they have no points. share: values in 0..1, shown in percent.
+    """A chart of lines and bars, None where there is nothing to draw.
 
-    x_range, y_range: default what the points need. mark: (x, name) of a vertical line.
+    share, x_share: y, or x, is in 0..1 and shown in percent. x_range, y_range: default what the points need.
+    mark: (x, name) of a vertical line.
     """
     places = [(x, y) for line in lines for x, y in line.points if y is not None]
+    places += [(bar.right, bar.top) for bar in bars]
     if not places:
         return None
     xs, ys = zip(*places)
@@ -74,8 +75,7 @@ def line_chart(
     chart = Chart(
         title,
         x_label,
-        y_label,
-        [(across(x), text) for x, text in _ticks(x_low, x_high, integer=x_range is None)],
+        [(across(x), text) for x, text in _ticks(x_low, x_high, x_share, integer=x_range is None)],
         [(down(y), text) for y, text in _ticks(y_low, y_high, share)],
         mark=None if mark is None else (across(mark[0]), mark[1]),
     )
@@ -84,7 +84,7 @@ def line_chart(
         joined = [" ".join(f"{x:g},{y:g}" for x, y in piece) for piece in pieces]
         dots = [
             (across(x), down(y), f"{line.name}, {x_label} {x:g}: {format_value(y, share)}")
-            for x, y in (line.points if len(line.points) <= _DOTTED else ())
+            for x, y in (line.points if len(line.points) <= _DOTTED and not bars else ())
             if y is not None
         ]
         chart.lines.append((line.name, line.color, line.dashed, joined, dots))
@@ -113,7 +113,9 @@ def _ticks(low, high, share=False, integer=False):
     from matplotlib.ticker import MaxNLocator
 
     scale = 100 if share else 1
-    values = MaxNLocator(5, integer=integer, steps=[1, 2, 2.5, 5, 10]).tick_values(low * scale, high * scale)
+    values = MaxNLocator(5, integer=integer, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1).tick_values(
+        low * scale, high * scale
+    )
     step = values[1] - values[0]
     decimals = next(d for d in range(20) if abs(step * 10**d - round(step * 10**d)) < 1e-6)
     room = step * 1e-6

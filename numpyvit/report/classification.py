@@ -47,11 +47,10 @@ def images(said: dict, classes: list[str], dataset, model=None) -> dict:
     unsure = order[::-1][~np.isin(order[::-1], mistakes)][:_SHOWN]
     card = lambda i: _card(said, classes, dataset, i)  # noqa: E731
     shown = {"mistakes": [card(i) for i in mistakes], "unsure": [card(i) for i in unsure], "wrong": int(wrong.sum())}
-    if model is not None and getattr(model, "attention_layers", None):
-        sure = _sure(order[~wrong[order]], said["label"])
-        looked_at = np.concatenate([mistakes[: _LOOKS // 2], sure])[:_LOOKS]
-        shown["attention"] = [{**card(i), "maps": _maps(model, dataset, said["image"][i])} for i in looked_at]
-    return shown
+    looked_at = []
+    if getattr(model, "attention_layers", None):
+        looked_at = np.concatenate([mistakes[: _LOOKS // 2], _sure(order[~wrong[order]], said["label"])])[:_LOOKS]
+    return {**shown, "attention": [{**card(i), "maps": _maps(model, dataset, said["image"][i])} for i in looked_at]}
 
 
 def _matrix(confusion, classes):
@@ -107,13 +106,12 @@ def _charts(diagram):
             bars.append(Bar(low, high, accuracy, f"{text}: {accuracy:.1%} right, {confidence:.1%} said"))
             shares.append(Bar(low, high, count / total, f"{text}, {count / total:.1%} of all"))
     ideal = Line("right as often as it says", [(0, 0), (1, 1)], color=1, dashed=True)
-    nothing = Line("", [(0, 0), (1, 0)])
+    shared = {"x_label": "probability of the answer", "share": True, "x_share": True, "x_range": (0, 1)}
+    most = max((bar.top for bar in shares), default=1)
     return [
-        line_chart("Right answers by confidence", [ideal], x_label="probability of the answer", share=True,
-                   x_range=(0, 1), y_range=(0, 1), bars=bars),
-        line_chart("How sure the answers are", [nothing], x_label="probability of the answer", share=True,
-                   x_range=(0, 1), y_range=(0, max([bar.top for bar in shares], default=1)), bars=shares),
-    ]  # fmt: skip
+        line_chart("Right answers by probability", [ideal], y_range=(0, 1), bars=bars, **shared),
+        line_chart("How sure the answers are", [], y_range=(0, most), bars=shares, **shared),
+    ]
 
 
 # ---- images ---------------------------------------------------------------------------------------------------------

@@ -70,7 +70,8 @@ def _figures(run):
     for which in ("best", "last"):
         if best in (run.result.get(which) or {}):
             found[f"test {best}, {which} weights"] = run.result[which][best]
-    return {**found, "seconds of training": run.seconds, "images per second": run.images_per_second}
+    seconds = run.seconds if run.records else None
+    return {**found, "seconds of training": seconds, "images per second": run.images_per_second}
 
 
 def _show(name, value, shares):

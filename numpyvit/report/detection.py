@@ -33,7 +33,7 @@ def figures(said: dict, classes: list[str]) -> dict:
         {"name": classes[label], "boxes": int(counts[label]), "AP": c.mean(), "AP50": c[0].mean(), "AP75": c[5].mean()}
         for label, c in curves.items()
     ]
-    span = {"x_range": (0, 1), "y_range": (0, 1), "share": True}
+    span = {"x_range": (0, 1), "y_range": (0, 1), "share": True, "x_share": True}
     return {
         "curves": line_chart("Precision over recall", lines, x_label="recall", **span),
         "left_out": len(curves) - len(lines),

@@ -29,6 +29,7 @@ def fit(
     threads=None,
     progress=True,
     config=None,
+    on_epoch=None,
     **settings,
 ):
     """Train a model on a set (see numpyvit.data) and validate it after each epoch.
@@ -44,6 +45,7 @@ def fit(
                     take more than a tenth of the time.
     progress:       a bar on stderr where that is a terminal, a line an epoch on stdout.
     config:         further settings to note in config.json; on resume they must be the same.
+    on_epoch:       a function that is called after each epoch with the list of records so far.
     {settings}
 
     A setting that is not given is what `numpyvit train` takes for the same set (see training.recipes): sets of
@@ -80,8 +82,9 @@ def fit(
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
     trainer = Trainer(
-        model, train, val, test, task, settings, augmentation(settings.augment), notes, threads, progress, save_every
-    )
+        model, train, val, test, task, settings, augmentation(settings.augment), notes, threads, progress, save_every,
+        on_epoch,
+    )  # fmt: skip
     if out is None:
         return trainer.run()
     config = {**getattr(model, "_recipe", {}), **as_config(settings), "task": task.config(), **config}

@@ -28,7 +28,10 @@ _READ_EVERY = 20  # steps between two looks at the loss on a device, where each 
 class Trainer:
     """The state of one run and the loop over it."""
 
-    def __init__(self, model, train, val, test, task, settings, augment, notes, threads, progress, save_every):
+    def __init__(
+        self, model, train, val, test, task, settings, augment, notes, threads, progress, save_every, on_epoch=None
+    ):
+        self.on_epoch = on_epoch
         self.model, self.val, self.test, self.settings = model, val, test, settings
         self.task = task
         self.writer, self.threads, self.shown, self.save_every = None, threads, progress, save_every
@@ -128,6 +131,8 @@ class Trainer:
             self.writer.write_results(self.records)
             self._save_state()
             self._draw()
+        if self.on_epoch is not None:
+            self.on_epoch(self.records)
         self.progress.line(describe(record, self.task))
 
     def _validate(self):
