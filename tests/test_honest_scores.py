@@ -96,7 +96,7 @@ def test_the_predictions_are_the_best_weights(digits, tmp_path, monkeypatch):
 
 def test_a_run_says_what_it_was_made_with(digits, tmp_path):
     run(digits, tmp_path, epochs=1)
-    made_with = json.loads((tmp_path / "environment.json").read_text())
+    made_with = load_tensors(tmp_path / "predictions.safetensors")[1]["environment"]
     assert made_with["numpyvit"] == nv.__version__ and made_with["numpy"] == np.__version__
 
 

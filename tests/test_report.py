@@ -226,7 +226,6 @@ def test_a_run_without_epochs(copy):
     [
         ("metrics.jsonl", b'{"epoch": 1, "train_loss": "x", "val_loss": NaN}\n[1]\n{"epo', "2 lines of metrics.jsonl"),
         ("result.json", b"[]", "result.json is damaged"),
-        ("environment.json", b"{", "environment.json is damaged"),
         ("predictions.safetensors", b"nothing", "predictions.safetensors is left out"),
     ],
 )

@@ -23,8 +23,7 @@ _PARTS = ("train_", "val_")
 class Run:
     """What is known of a run.
 
-    config, records, result, environment: of config.json, metrics.jsonl, result.json and environment.json; empty where
-                 there is none yet.
+    config, records, result: of config.json, metrics.jsonl and result.json; empty where there is none yet.
     predictions: (arrays, notes) of predictions.safetensors, or None.
     remarks:     what is missing or damaged, a sentence each.
     """
@@ -33,13 +32,18 @@ class Run:
     config: dict
     records: list[dict] = field(default_factory=list)
     result: dict = field(default_factory=dict)
-    environment: dict = field(default_factory=dict)
     predictions: tuple[dict[str, np.ndarray], dict] | None = None
     remarks: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:
         return self.path.resolve().name
+
+    @property
+    def environment(self) -> dict:
+        """What the run was made with, as its end has noted it."""
+        noted = {} if self.predictions is None else self.predictions[1].get("environment")
+        return noted if isinstance(noted, dict) else {}
 
     @property
     def task(self) -> Task:
@@ -89,7 +93,6 @@ def read_run(path: str | os.PathLike) -> Run:
         config,
         _records(path / "metrics.jsonl", remarks),
         _object(path / "result.json", remarks),
-        _object(path / "environment.json", remarks),
         _predictions(path / "predictions.safetensors", remarks),
         remarks,
     )

@@ -1,7 +1,7 @@
 """What a training run leaves on disk, and how it is found again.
 
-config.json, environment.json (versions), metrics.jsonl (one object an epoch), last.safetensors and best.safetensors
-(weights under timm's names), curves.png and, of a task that draws any, samples.png. At the end result.json (the test
+config.json, metrics.jsonl (one object an epoch), last.safetensors and best.safetensors (weights under timm's names),
+curves.png and, of a task that draws any, samples.png. At the end result.json (the test
 figures of both weights) and predictions.safetensors (what the best weights say of each test image). And
 state.safetensors: all that continuing needs. The state is written after the results of its epoch, so that
 whatever instant a run is killed at, it goes on from the state and writes the rest again. It holds no timings, so that
@@ -15,7 +15,6 @@ import pathlib
 from ..errors import CheckpointError, RunError
 from ..files.atomic import to_json, write_atomically
 from ..weights.checkpoint import load_tensors, save_tensors
-from .environment import environment
 from .run_lock import hold
 
 _PLACES = ("data_dir",)  # where the data lies is not part of a run: it may move
@@ -48,7 +47,6 @@ class RunDirectory:
         elif read_config(self.path) is not None and self._has_results():
             raise RunError(f"{self.path}: already holds a run; go on with --resume, or choose another --out")
         self._write_json("config.json", self.config)
-        self._write_json("environment.json", environment())
 
     def _write_json(self, name, value):
         write_atomically(self.file(name), (to_json(value, indent=2) + "\n").encode())

@@ -6,6 +6,7 @@ import warnings
 from .. import viz
 from ..models import class_names
 from ..weights.checkpoint import load_checkpoint, save_checkpoint
+from .environment import environment
 from .records import best_record
 from .task import number_figures
 
@@ -65,6 +66,7 @@ class RunWriter:
                 self.model.load_state_dict(weights)
         if self.task.per_image:
             notes = {"results": self.task.results, "classes": class_names(self.model), "epoch": best["epoch"]}
+            notes["environment"] = environment()
             self.directory.write_predictions(scores["best"]["per_image"], notes)
         self.directory.write_result({which: number_figures(figures) for which, figures in scores.items()})
 

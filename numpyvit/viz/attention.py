@@ -208,13 +208,13 @@ def draw_attention_map(
 
 
 def attention_overview(model: Layer, image: Array, pixels: np.ndarray, tile_size: int = 160) -> list[tuple]:
-    """[(name, Pillow image), …]: the image, what the last block looks at, and of a class token rollout and gradient.
+    """[(name, Pillow image), …]: the image, the mean of the last block's heads, of a class token rollout and gradient.
 
     Each map has its own scale. Arguments: see draw_attention.
     Errors: ConfigError for a model without attention.
     """
     grids = attention_grids(model, image)
-    tiles = [Tile("image"), Tile("last block, mean of heads", grids[-1].mean(0), own_scale=True)]
+    tiles = [Tile("image"), Tile("last block", grids[-1].mean(0), own_scale=True)]
     if _has_class_token(model):
         tiles += _class_token_tiles(model, image, None)
     drawn, _ = color_tiles(pixels, tiles, tile_size)
