@@ -226,6 +226,7 @@ def test_a_run_without_epochs(copy):
     [
         ("metrics.jsonl", b'{"epoch": 1, "train_loss": "x", "val_loss": NaN}\n[1]\n{"epo', "2 lines of metrics.jsonl"),
         ("result.json", b"[]", "result.json is damaged"),
+        ("result.json", b'{"best": {"accuracy": "x", "epoch": []}, "last": 5}', "Test accuracy none"),
         ("predictions.safetensors", b"nothing", "predictions.safetensors is left out"),
     ],
 )

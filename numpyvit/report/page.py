@@ -152,7 +152,7 @@ def _of_task(run, dataset, model, remarks):
     classes = list(map(str, notes.get("classes", [])))
     try:
         of_task = {"kind": kind.TEMPLATE, "figures": kind.figures(said, classes), "images": {}}
-    except (KeyError, IndexError, ValueError) as error:
+    except Exception as error:  # arrays of another form, by another version or another hand
         remarks.append(
             f"What the model says of the test images cannot be understood ({type(error).__name__}: {error})."
         )
@@ -162,14 +162,16 @@ def _of_task(run, dataset, model, remarks):
     if dataset is None:
         remarks.append("The test images are not at hand, so none are shown.")
         return of_task
-    for with_model in (model, None):
+    reason = None
+    for with_model in (None,) if model is None else (model, None):
         try:
             of_task["images"] = kind.images(said, classes, dataset, with_model)
-            of_task["sections"] |= {id: name for id, name in kind.OF_IMAGES.items() if of_task["images"].get(id)}
             break
         except Exception as error:  # a file that is gone, a model of an odd form: the rest of the report stands
-            what = "No attention is" if with_model is not None else "No images are"
-            remarks.append(f"{what} shown: {_reason(error)}.")
+            reason = _reason(error)
+    if reason is not None:
+        remarks.append(f"{'No attention is' if of_task['images'] else 'No images are'} shown: {reason}.")
+    of_task["sections"] |= {id: name for id, name in kind.OF_IMAGES.items() if of_task["images"].get(id)}
     return of_task
 
 

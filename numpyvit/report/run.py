@@ -92,7 +92,7 @@ def read_run(path: str | os.PathLike) -> Run:
         path,
         config,
         _records(path / "metrics.jsonl", remarks),
-        _object(path / "result.json", remarks),
+        _result(path / "result.json", remarks),
         _predictions(path / "predictions.safetensors", remarks),
         remarks,
     )
@@ -117,15 +117,16 @@ def _records(file, remarks):
     return [{name: _number(value) for name, value in record.items()} for record in records]
 
 
-def _object(file, remarks):
+def _result(file, remarks):
+    """{"best": {figure: number}, "last": …}."""
     try:
         text = file.read_bytes()
     except OSError:
         return {}
-    found = _parsed(text)
+    found = {which: figures for which, figures in _parsed(text).items() if isinstance(figures, dict)}
     if not found:
         remarks.append(f"{file.name} is damaged and left out.")
-    return found
+    return {which: {name: _number(value) for name, value in figures.items()} for which, figures in found.items()}
 
 
 def _predictions(file, remarks):
