@@ -10,7 +10,8 @@ from numpyvit import cli, create_model
 from numpyvit.layers import Linear
 from numpyvit.weights.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 
-VERBS = ["train", "evaluate", "predict", "data", "attention", "serve", "convert", "models", "gradcheck"]
+VERBS = ["train", "evaluate", "predict", "data", "attention", "serve", "report", "compare"]
+VERBS += ["convert", "models", "gradcheck"]
 
 
 def numpyvit(*args):
@@ -262,7 +263,7 @@ def test_debug_shows_the_traceback():
 def test_the_module_runs_and_importing_it_is_light():
     result = subprocess.run([sys.executable, "-m", "numpyvit", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("numpyvit ")
-    heavy = "cupy matplotlib PIL tqdm scipy safetensors threadpoolctl torch"
+    heavy = "cupy jinja2 matplotlib PIL tqdm scipy safetensors threadpoolctl torch"
     code = f"import sys, numpyvit; print([m for m in '{heavy}'.split() if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

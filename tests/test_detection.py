@@ -10,8 +10,10 @@ import numpyvit as nv
 from numpyvit import cli, data
 from numpyvit.data.shapes import CLASSES
 from numpyvit.errors import ConfigError
+from numpyvit.metrics import score_detections, unflatten_detections
 from numpyvit.training import Detection
 from numpyvit.training.detection import detections
+from numpyvit.weights.checkpoint import load_tensors
 
 TINY = dict(num_classes=len(CLASSES), backbone=(8, 8, 8), hidden_dim=16, dim_feedforward=16, num_queries=6, nheads=2)
 
@@ -115,6 +117,9 @@ def test_a_run_writes_what_a_run_of_a_classifier_does(tmp_path):
     for record in records:
         assert {"train_loss", "train_ce", "train_bbox", "train_giou", "val_loss", "val_AP", "val_AP50"} <= set(record)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
+    arrays, notes = load_tensors(tmp_path / "run" / "predictions.safetensors")
+    figures = score_detections(*unflatten_detections(arrays))
+    assert notes["results"] == "boxes" and figures["AP50"] == pytest.approx(result["best"]["AP50"], abs=1e-9)
     assert {"AP", "AP50", "AP75", "loss", "epoch"} <= set(result["last"])
 
 

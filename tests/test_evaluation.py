@@ -96,6 +96,22 @@ def test_top_5_holds_the_five_most_probable():
     assert scores["accuracy"] == 0 and scores["top5_accuracy"] == 0.5  # fifth and sixth
 
 
+def test_what_the_model_says_of_each_image_with_its_row():
+    """The wasp in the second row is left out; numbers are those of the model's outputs."""
+    with pytest.warns(Notice):
+        scores = nv.evaluate(
+            Reading(ANIMALS),
+            dataset(IMAGES, ["fox", "wasp", "bee", "elk"], ["wasp", "elk", "bee", "fox"]),
+            per_image=True,
+        )
+    said, logits = scores["per_image"], IMAGES[:, :, 0, 0] / 255
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert said["image"].tolist() == [0, 2, 3] and said["label"].tolist() == [5, 1, 4]
+    assert said["predicted"].tolist() == [5, 1, 3]
+    np.testing.assert_allclose(said["probability"], p[[0, 2, 3], [5, 1, 3]], rtol=1e-5)
+    np.testing.assert_allclose(said["label_probability"], p[[0, 2, 3], [5, 1, 4]], rtol=1e-5)
+
+
 def test_figures_of_each_class_say_what_it_is_mistaken_for():
     scores = nv.evaluate(
         Reading(ANIMALS), dataset(IMAGES, ["FOX", *ARE[1:]], ["FOX", "bee", "dog", "elk"]), per_class=True

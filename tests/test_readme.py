@@ -72,9 +72,9 @@ def test_its_commands_run(command, run_folder, monkeypatch):
             pytest.skip("needs the data set")
         monkeypatch.setenv("NUMPYVIT_DATA", str(MNIST))
     short = ["--steps", "2"]
-    run = re.search(r"runs/(\w+)-\w+", command)
-    if run and not pathlib.Path(run[0]).exists():
-        assert cli.main(["train", "--data", run[1], "--out", run[0], *short]) == 0
+    for run in re.finditer(r"runs/(\w+)-\w+", command):
+        if not pathlib.Path(run[0]).exists():
+            assert cli.main(["train", "--data", run[1], "--out", run[0], *short]) == 0
     if verb == "serve":  # until somebody stops it
         uvicorn = pytest.importorskip("uvicorn")
         monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: None)

@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import ConfigError, Interrupted, NumpyvitError
 from ..training.progress import Tolerant
 from ..training.stopping import noticed_ctrl_c
-from . import attention, convert, data, evaluate, gradcheck, models, predict, serve, train
+from . import attention, compare, convert, data, evaluate, gradcheck, models, predict, report, serve, train
 from .streams import discard, settle
 
 _KERNELS = "of the formulas: NumPy's (default), or compiled ones, which need pip install 'numpyvit[fast]'"
@@ -85,7 +85,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in (train, evaluate, predict, data, attention, serve, convert, models, gradcheck):
+    verb_files = (train, evaluate, predict, data, attention, serve, report, compare, convert, models, gradcheck)
+    for verb in verb_files:
         option = verb.add(verbs).add_argument
         option("--kernels", choices=("numpy", "fast"), default="numpy", help=_KERNELS)
         option("--debug", action="store_true", help="show the traceback of a failure")

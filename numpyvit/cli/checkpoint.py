@@ -41,8 +41,8 @@ def _file(checkpoint):
     return os.path.join(checkpoint, "best.safetensors") if os.path.isdir(checkpoint) else checkpoint
 
 
-def load_teacher(path: str | os.PathLike, device: str) -> Layer:
-    """-> the model of a checkpoint that names its model."""
+def load_model_of(path: str | os.PathLike, device: str) -> Layer:
+    """-> the model of a checkpoint that names its model, or the best one of a run directory."""
     return load_model(Namespace(checkpoint=path, model=None, device=device))[0]
 
 

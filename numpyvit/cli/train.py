@@ -9,7 +9,7 @@ from ..errors import ConfigError, RunError
 from ..training import recipes
 from ..training.settings import KINDS, Settings, free_on_resume
 from .arguments import Verbs, add_settings, add_verb, count, natural, rate
-from .checkpoint import load_teacher
+from .checkpoint import load_model_of
 from .streams import tolerant_stdout
 
 _OF_THE_COMMAND = ("data_dir", "pretrained", "preparation", "teacher", "distillation")  # kept beside the settings
@@ -67,6 +67,7 @@ def add(verbs: Verbs) -> ArgumentParser:
         action="store_true",
         help="keep less for backward and compute it again: less memory, more time, the same result",
     )
+    option("--tensorboard", action="store_true", help="write the curves to RUN/tensorboard too, epoch by epoch")
     option("--pretrained", metavar="PATH", help="begin with the weights of a checkpoint")
     option("--teacher", metavar="CHECKPOINT", help="a trained model from which one made to be distilled learns too")
     option(
@@ -83,10 +84,13 @@ def run(args: Namespace) -> None:
 
 
 def _train(args):
+    from ..report import EventFiles, write_report
     from ..training.fit import fit
+    from ..training.run_writer import noted
     from ..training.task import task_for
 
     stored, out = _stored_settings(args)
+    on_epoch = EventFiles(out) if args.tensorboard else None
     typed = _typed_settings(args, stored, out)
     options = {**stored.pop("options", {}), **typed.pop("options")}
     stored.pop("task", None)  # fit compares it
@@ -114,7 +118,10 @@ def _train(args):
         threads=args.threads,
         progress=not args.quiet,
         config=config,
+        on_epoch=on_epoch,
     )
+    with noted("report.html"):
+        write_report(out, test_set, load_model_of(out, args.device))
     chosen = val_set is not None or settings["val_fraction"] > 0
     result = json.loads((out / "result.json").read_bytes())
     say(_report(out, result, task or task_for(train_set), chosen, config))
@@ -180,7 +187,7 @@ def _distillation(config, settings, device):
         return None
     from ..training import Distillation
 
-    teacher = load_teacher(config["teacher"], device)
+    teacher = load_model_of(config["teacher"], device)
     config["label_smoothing"] = settings.pop("label_smoothing")
     return Distillation(teacher, config["distillation"], label_smoothing=config["label_smoothing"])
 
@@ -199,6 +206,7 @@ def _report(out, result, task, chosen, config):
     return (
         f"\n{'test ' + figure:<13}  {last} ({of_best})\n"
         f"checkpoint     {out / 'last.safetensors'} (best: {out / 'best.safetensors'})\n"
+        f"report         {out / 'report.html'}\n"
         f"curves         {out / 'curves.png'}\n"
         f"next           numpyvit evaluate --checkpoint {shlex.quote(str(out / 'best.safetensors'))}{data_dir}"
     )

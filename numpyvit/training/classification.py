@@ -31,6 +31,7 @@ class Classification(Task):
     curves = {"loss": ("loss",), "accuracy": ("accuracy",)}
     shares = ("accuracy", "top5_accuracy")
     results, columns, top = "classes", ("class", "index", "probability"), 5
+    per_image = True
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | Array | None = None):
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
@@ -57,14 +58,23 @@ class Classification(Task):
         return {"accuracy": float(sums["right"]) / count}
 
     def evaluate(
-        self, model, dataset, *, threads=None, batch_size=256, per_class=False, class_map=None, progress=False
+        self,
+        model,
+        dataset,
+        *,
+        threads=None,
+        batch_size=256,
+        per_class=False,
+        per_image=False,
+        class_map=None,
+        progress=False,
     ):
         """Loss (without label smoothing or class weights), top-1 and top-5 accuracy; see numpyvit.evaluate."""
         check_images(model, dataset)
         outputs, left_out = _outputs(model, dataset, class_map or {})
-        dataset = _without(dataset, left_out)
+        rows, dataset = _without(dataset, left_out)
         xp, dtype = module_and_dtype(model)
-        start, loss, ranks, predicted = time.perf_counter(), 0.0, [], []
+        start, loss, ranks, predicted, said = time.perf_counter(), 0.0, [], [], []
         loader = Loader(dataset, batch_size, dtype=dtype)
         for images, labels in counted(loader.epoch(), len(loader), "evaluating batches", progress):
             labels = outputs[labels]
@@ -72,6 +82,8 @@ class Classification(Task):
             loss += float(losses.cross_entropy(logits, labels)[0]) * len(labels)
             ranks.append(label_ranks(logits, labels))
             predicted.append(logits.argmax(-1))
+            if per_image:
+                said.append(_probabilities(logits, labels))
         seconds, count, ranks = time.perf_counter() - start, len(dataset), np.concatenate(ranks)
         scores = {
             "loss": loss / count,
@@ -85,6 +97,13 @@ class Classification(Task):
         if per_class:
             figures = class_figures(dataset.labels, ranks, np.concatenate(predicted))
             scores["per_class"] = _named(figures, dataset.classes, outputs, class_names(model))
+        if per_image:
+            scores["per_image"] = {
+                "image": rows,
+                "label": outputs[dataset.labels],
+                "predicted": np.concatenate(predicted),
+                **{name: np.concatenate([part[name] for part in said]) for name in said[0]},
+            }
         return scores
 
     def read(self, model, path):
@@ -133,9 +152,9 @@ def _outputs(model, dataset, class_map):
 
 
 def _without(dataset, left_out):
-    """The set without the images that have one of these labels, with a Notice that says so."""
+    """-> the rows of the images that have none of these labels, and the set of them, with a Notice that says so."""
     if not left_out:
-        return dataset
+        return np.arange(len(dataset)), dataset
     kept = np.flatnonzero(~np.isin(dataset.labels, left_out))
     names = _few([dataset.classes[label] for label in left_out])
     warnings.warn(
@@ -143,7 +162,13 @@ def _without(dataset, left_out):
         Notice,
         stacklevel=4,  # the caller of numpyvit.evaluate
     )
-    return dataset.take(kept)
+    return kept, dataset.take(kept)
+
+
+def _probabilities(logits, labels):
+    """{name: (B,)}: the probabilities of the predicted class and of the label's."""
+    p = softmax(logits)
+    return {"probability": p.max(-1), "label_probability": p[np.arange(len(labels)), labels]}
 
 
 def _named(figures, classes, outputs, names):

@@ -14,7 +14,7 @@ from ..data.loader import Loader
 from ..data.progress import counted
 from ..errors import ConfigError, DataError
 from ..functional import softmax
-from ..metrics import best_classes, score_by_class, score_detections, to_pixels
+from ..metrics import best_classes, flatten_detections, score_by_class, score_detections, to_pixels
 from ..models import class_names
 from .evaluation import check_images, check_number_of_classes, module_and_dtype
 from .inference import infer
@@ -49,6 +49,7 @@ class Detection(Task):
     }
     shares = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     results, columns, draws_results = "boxes", ("class", "index", "score", *_SIDES), True
+    per_image = True
 
     def __init__(
         self,
@@ -87,8 +88,21 @@ class Detection(Task):
         value, gradient, parts = losses.detection(outputs, targets, return_parts=True, no_object=no_object)
         return value, gradient, {name: parts[name] for name in ("ce", "bbox", "giou")}
 
-    def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False, progress=False):
-        """The loss of the last layer with its terms, and COCO's figures, with per_class also those of each class."""
+    def evaluate(
+        self,
+        model,
+        dataset,
+        *,
+        threads=None,
+        batch_size=_BATCH,
+        per_class=False,
+        per_image=False,
+        progress=False,
+    ):
+        """The loss of the last layer with its terms, and COCO's figures, with per_class also those of each class.
+
+        per_image: also "per_image", what was found and what is true, see metrics.flatten_detections.
+        """
         self.check(model, dataset)
         xp, dtype = module_and_dtype(model)
         start, sums, found, true = time.perf_counter(), np.zeros(4), [], []
@@ -110,6 +124,8 @@ class Detection(Task):
         if per_class:
             by_class = score_by_class(found, true)
             figures["per_class"] = [{"class": dataset.classes[label], **own} for label, own in by_class.items()]
+        if per_image:
+            figures["per_image"] = flatten_detections(found, true)
         return figures
 
     def report(self, model, figures):

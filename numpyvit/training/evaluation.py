@@ -30,7 +30,9 @@ def evaluate(
     options: further ones of the task's evaluate; progress=True shows a bar on a terminal.
 
     Classification returns {"loss", "accuracy" and "top5_accuracy" in 0..1, "images", "left_out": names of classes,
-    "seconds", "images_per_second"}; with per_class=True also "per_class", a list with a dict for each class of the set.
+    "seconds", "images_per_second"}; with per_class=True also "per_class", a list with a dict for each class of the set;
+    with per_image=True also "per_image", arrays (N,): "image", the row in the set, "label" and "predicted" as outputs'
+    numbers, "probability" of the predicted class, and "label_probability". Detection takes both too.
     Where the model names its classes (in pretrained_cfg, as checkpoints do), the set's classes are found among them by
     name: it may hold some of them, in any order; class_map={name in the set: name in the model} says which is meant
     where the names differ. Images of classes that the model does not have are left out, with a Notice. Where the model

@@ -1,7 +1,7 @@
 """`fit`: train a model on a set."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..backend import Array
@@ -34,6 +34,7 @@ def fit(
     threads: int | None = None,
     progress: bool = True,
     config: Mapping | None = None,
+    on_epoch: Callable[[list[dict]], None] | None = None,
     **settings,
 ) -> list[dict]:
     """Train a model on a set (see numpyvit.data) and validate it after each epoch.
@@ -49,6 +50,7 @@ def fit(
                     take more than a tenth of the time.
     progress:       a bar on stderr where that is a terminal, a line an epoch on stdout.
     config:         further settings to note in config.json; on resume they must be the same.
+    on_epoch:       a function that is called after each epoch with the list of records so far.
     {settings}
 
     A setting that is not given is what `numpyvit train` takes for the same set (see training.recipes): sets of
@@ -84,9 +86,8 @@ def fit(
         )
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
-    trainer = Trainer(
-        model, train, val, test, task, settings, augmentation(settings.augment), notes, threads, progress, save_every
-    )
+    augment = augmentation(settings.augment)
+    trainer = Trainer(model, train, val, test, task, settings, augment, notes, threads, progress, save_every, on_epoch)
     if out is None:
         return trainer.run()
     config = {**model.build_config, **as_config(settings), "task": task.config(), **config}

@@ -4,7 +4,7 @@ import contextlib
 import shlex
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -47,7 +47,9 @@ class Trainer:
         threads: int | None,
         progress: bool,
         save_every: float,
+        on_epoch: Callable[[list[dict]], None] | None = None,
     ):
+        self.on_epoch = on_epoch
         self.model, self.val, self.test, self.settings = model, val, test, settings
         self.task = task
         self.writer, self.threads, self.shown, self.save_every = None, threads, progress, save_every
@@ -147,6 +149,8 @@ class Trainer:
             self.writer.write_results(self.records)
             self._save_state()
             self._draw()
+        if self.on_epoch is not None:
+            self.on_epoch(self.records)
         self.progress.line(describe(record, self.task))
 
     def _validate(self):

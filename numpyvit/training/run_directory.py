@@ -1,10 +1,11 @@
 """What a training run leaves on disk, and how it is found again.
 
 config.json, metrics.jsonl (one object an epoch), last.safetensors and best.safetensors (weights under timm's names),
-curves.png and, of a task that draws any, samples.png, result.json (the test figures of both weights, at the end), and
-state.safetensors: all that continuing needs. The state is written after the results of its epoch, so that whatever
-instant a run is killed at, it goes on from the state and writes the rest again. It holds no timings, so that equal runs
-leave equal files: those are in metrics.jsonl alone.
+curves.png and, of a task that draws any, samples.png. At the end result.json (the test
+figures of both weights) and predictions.safetensors (what the best weights say of each test image). And
+state.safetensors: all that continuing needs. The state is written after the results of its epoch, so that
+whatever instant a run is killed at, it goes on from the state and writes the rest again. It holds no timings, so that
+equal runs leave equal files: those are in metrics.jsonl alone.
 """
 
 import contextlib
@@ -49,7 +50,10 @@ class RunDirectory:
             check_same_run(self.file("config.json"), self.config, config_to_resume(self.path), free)
         elif read_config(self.path) is not None and self._has_results():
             raise RunError(f"{self.path}: already holds a run; go on with --resume, or choose another --out")
-        write_atomically(self.file("config.json"), (to_json(self.config, indent=2) + "\n").encode())
+        self._write_json("config.json", self.config)
+
+    def _write_json(self, name, value):
+        write_atomically(self.file(name), (to_json(value, indent=2) + "\n").encode())
 
     def _has_results(self):
         return any(self.file(name).exists() for name in ("state.safetensors", "metrics.jsonl", "last.safetensors"))
@@ -68,14 +72,18 @@ class RunDirectory:
         write_atomically(self.file("metrics.jsonl"), "".join(to_json(r) + "\n" for r in records).encode())
 
     def write_result(self, result):
-        write_atomically(self.file("result.json"), (to_json(result, indent=2) + "\n").encode())
+        self._write_json("result.json", result)
+
+    def write_predictions(self, arrays, notes):
+        save_tensors(self.file("predictions.safetensors"), arrays, notes)
 
     def has_result(self):
         return self.file("result.json").exists()
 
     def remove_result(self):
-        """Remove result.json, which a run that goes on makes stale."""
-        self.file("result.json").unlink(missing_ok=True)
+        """Remove what is known of the test set, which a run that goes on makes stale."""
+        for name in ("result.json", "predictions.safetensors"):
+            self.file(name).unlink(missing_ok=True)
 
     def save_state(self, tensors, notes):
         records = [{key: value for key, value in r.items() if key not in TIMINGS} for r in notes["records"]]

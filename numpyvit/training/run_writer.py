@@ -2,13 +2,15 @@
 
 import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 
 from .. import viz
 from ..core import Layer
+from ..models import class_names
 from ..optim import EMA, Optimizer
 from ..weights.checkpoint import load_checkpoint, save_checkpoint
+from .environment import environment
 from .records import best_record
 from .run_directory import RunDirectory
 from .task import Task, number_figures
@@ -53,13 +55,16 @@ class RunWriter:
     def draw(self, records, dataset):
         """The curves, and what the task draws of a set. Whatever goes wrong there, the run goes on."""
         best = best_record(records, self.task.best)["epoch"] if "val_loss" in records[-1] else None
-        with _noted("curves.png"):
+        with noted("curves.png"):
             viz.draw_curves(records, self.directory.file("curves.png"), self.task.curves, self.task.shares, best)
-        with _noted("samples.png"), averaged(self.ema):
+        with noted("samples.png"), averaged(self.ema):
             self.task.draw(self.model, dataset, self.directory.file("samples.png"))
 
     def write_test(self, records, dataset):
-        """The test figures of the last and of the best weights, once, at the end. The model keeps the last ones."""
+        """The test figures of the last and of the best weights, once, at the end. The model keeps the last ones.
+
+        What the best weights say of each image is kept too, by a task that tells it.
+        """
         if self.directory.has_result():
             return
         last, best = records[-1], best_record(records, self.task.best)
@@ -73,11 +78,16 @@ class RunWriter:
                 scores["best"] = self._measure(dataset, best)
             finally:
                 self.model.load_state_dict(weights)
-        self.directory.write_result(scores)
+        if self.task.per_image:
+            notes = {"results": self.task.results, "classes": class_names(self.model), "epoch": best["epoch"]}
+            notes["environment"] = environment()
+            self.directory.write_predictions(scores["best"]["per_image"], notes)
+        self.directory.write_result({which: number_figures(figures) for which, figures in scores.items()})
 
     def _measure(self, dataset, record):
-        figures = self.task.evaluate(self.model, dataset, threads=self.threads)
-        return {**number_figures(figures), "epoch": record["epoch"]}
+        options = {"per_image": True} if self.task.per_image else {}
+        figures = self.task.evaluate(self.model, dataset, threads=self.threads, **options)
+        return {**figures, "epoch": record["epoch"]}
 
     # -- all that continuing needs
 
@@ -104,7 +114,7 @@ class RunWriter:
 
 
 @contextlib.contextmanager
-def _noted(name):
+def noted(name: str) -> Iterator[None]:
     """An error inside becomes a warning that the file was not drawn."""
     try:
         yield

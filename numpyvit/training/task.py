@@ -29,6 +29,8 @@ class Task:
     curves: {title of a panel: its figures}. A run's records hold these of `evaluate`, as val_loss and so on.
     shares: figures in 0..1, shown in percent.
     results, columns: what JSON calls the results for an image, and the keys of each.
+    per_image: whether `evaluate` takes per_image=True, and then gives {"per_image": {name: array}} as well: what the
+            model says of each image, which a run keeps of its test set.
     top, draws_results: how many of them are shown if nothing else is said, and whether draw_result draws them.
     """
 
@@ -39,6 +41,7 @@ class Task:
     columns: tuple[str, ...] = ()
     top: int | None = None
     draws_results: bool = False
+    per_image: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Task":

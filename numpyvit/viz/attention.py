@@ -13,7 +13,7 @@ from ..errors import ConfigError, NonFiniteError, ShapeError
 from ..functional import softmax
 from ..layers import Attention
 from ..models import class_names
-from .sheet import Tile, draw_sheet
+from .sheet import Tile, color_tiles, draw_sheet
 
 
 def attention_maps(model: Layer, image: Array) -> np.ndarray:
@@ -211,6 +211,20 @@ def draw_attention_map(
     tiles = [Tile("image"), _map_tile(grids, layer, head)]
     words = (caption(model, image, title), _unit(model, patch))
     draw_sheet(pixels, tiles, path, *words, 448, _outline(model, pixels, patch))
+
+
+def attention_overview(model: Layer, image: Array, pixels: np.ndarray, tile_size: int = 160) -> list[tuple]:
+    """[(name, Pillow image), …]: the image, the mean of the last block's heads, of a class token rollout and gradient.
+
+    Each map has its own scale. Arguments: see draw_attention.
+    Errors: ConfigError for a model without attention.
+    """
+    grids = attention_grids(model, image)
+    tiles = [Tile("image"), Tile("last block", grids[-1].mean(0), own_scale=True)]
+    if _has_class_token(model):
+        tiles += _class_token_tiles(model, image, None)
+    drawn, _ = color_tiles(pixels, tiles, tile_size)
+    return [(tile.name, image) for tile, image in zip(tiles, drawn)]
 
 
 def caption(model: Layer, image: Array, title: str = "") -> str:

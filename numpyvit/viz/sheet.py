@@ -78,14 +78,12 @@ def draw_sheet(
     """
     from PIL import ImageDraw, ImageFont
 
-    image = enlarged(pixels, tile_size)
-    light = _lightened(image)
+    drawn, scale = color_tiles(pixels, tiles, tile_size)
+    image = drawn[0]
     sheet, places = lay_out(len(tiles), image.size, title, foot=_FOOT, line=_LINE)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    common = [tile.values.ravel() for tile in tiles if tile.values is not None and not tile.own_scale]
-    scale = Scale.over(np.concatenate(common)) if common else None
-    for tile, (x, y) in zip(tiles, places):
-        sheet.paste(image if tile.values is None else _colored(light, _share(tile, scale)), (x, y))
+    for tile, colored, (x, y) in zip(tiles, drawn, places):
+        sheet.paste(colored, (x, y))
         for part in (*tile.outlines, *([] if outline is None else [outline])):
             _draw_outline(draw, (x, y), image.size, part)
         name = tile.name + (" *" if tile.own_scale else "")
@@ -141,6 +139,15 @@ def save_png(image: Any, path: str | os.PathLike) -> None:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     write_atomically(path, buffer.getvalue())
+
+
+def color_tiles(pixels: np.ndarray, tiles: Sequence[Tile], tile_size: int):
+    """-> [a Pillow image of each tile, all of one size], and the common Scale of their maps, if they have one."""
+    image = enlarged(pixels, tile_size)
+    light = _lightened(image)
+    common = [tile.values.ravel() for tile in tiles if tile.values is not None and not tile.own_scale]
+    scale = Scale.over(np.concatenate(common)) if common else None
+    return [image if tile.values is None else _colored(light, _share(tile, scale)) for tile in tiles], scale
 
 
 def enlarged(pixels: np.ndarray, tile_size: int):
