@@ -61,7 +61,7 @@ for (const id of ["layer", "head", "rollout", "direction", "opacity"]) at(id).ad
 function take(file) {
   if (!file) return;
   place = chosen = null;
-  ask(file);
+  known.then(() => ask(file), () => {}); // it says by itself why not
 }
 
 function listen() {
@@ -131,15 +131,11 @@ async function follow() {
   setTimeout(follow, 2000);
 }
 
-async function begin() {
-  try {
-    await describe();
-    if (held) return await ask(null);
-    listen();
+const known = describe();
+if (!held) listen();
+known
+  .then(() => {
+    if (held) return ask(null);
     if (info.watched) setTimeout(follow, 2000);
-  } catch (error) {
-    say(error.message);
-  }
-}
-
-begin();
+  })
+  .catch((error) => say(error.message));
