@@ -57,7 +57,7 @@ _MODELS = {
 }
 _MODELS_BY_KIND = {"classification": "vit_micro_patch4_32", "detection": "detr_mini_160"}
 
-_UPDATES_FOR_BOXES = 2000  # of a detector at least: a few hundred images are seen more often
+_UPDATES_FOR_BOXES = 2800  # of a detector at least: a few hundred images are seen more often
 
 # for weights that are trained already: the head learns at the full rate, lower blocks slower and slower (BEiT's way)
 _FINE_TUNING = {"lr": 1e-3, "layer_decay": 0.75}
