@@ -6,7 +6,7 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, features
 
 RNG = np.random.default_rng(0)
 RGB = Image.fromarray(RNG.integers(0, 256, (20, 24, 3), dtype=np.uint8))
@@ -81,7 +81,7 @@ GOOD = {
     "animated.webp": frames("WEBP"),
     "animated.png": frames("PNG"),
     "pages.tiff": frames("TIFF"),
-    "two views.jpg": frames("MPO"),
+    **({"two views.jpg": frames("MPO")} if features.version("pil") >= "11" else {}),  # older ones write broken files
     "windows.bmp": saved(RGB, "BMP"),
     "1x1.png": saved(Image.new("RGB", (1, 1)), "PNG"),
     "1x5000.png": saved(Image.new("RGB", (1, 5000)), "PNG"),
