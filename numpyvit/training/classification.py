@@ -14,7 +14,7 @@ from ..metrics import accuracy, class_figures, label_ranks, top_k
 from ..models import class_names
 from ..weights.adapt import Notice
 from .class_names import match_classes
-from .evaluation import check_images, check_number_of_classes, known_classes, module_and_dtype
+from .evaluation import check_images, check_number_of_classes, known_classes, module_and_dtype, over_batches
 from .inference import infer
 from .task import Task
 
@@ -29,6 +29,7 @@ class Classification(Task):
     curves = {"loss": ("loss",), "accuracy": ("accuracy",)}
     shares = ("accuracy", "top5_accuracy")
     results, columns, top = "classes", ("class", "index", "probability"), 5
+    shares_evaluation = True
 
     def __init__(self, label_smoothing: float = 0.0, class_weights=None):
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
@@ -54,22 +55,24 @@ class Classification(Task):
     def summary(self, sums, count):
         return {"accuracy": float(sums["right"]) / count}
 
-    def evaluate(self, model, dataset, *, threads=None, batch_size=256, per_class=False):
+    def evaluate(self, model, dataset, *, threads=None, batch_size=256, per_class=False, group=None):
         """Loss (without label smoothing or class weights), top-1 and top-5 accuracy; see numpyvit.evaluate."""
         check_images(model, dataset)
         outputs, left_out = _outputs(model, dataset)
         dataset = _without(dataset, left_out)
         xp, dtype = module_and_dtype(model)
-        start, loss, ranks, predicted = time.perf_counter(), 0.0, [], []
-        for images, labels in Loader(dataset, batch_size, dtype=dtype).epoch():
+
+        def look(images, labels):
             labels = outputs[labels]
             logits = to_host(infer(model, to_module(images, xp), threads))
-            loss += float(losses.cross_entropy(logits, labels)[0]) * len(labels)
-            ranks.append(label_ranks(logits, labels))
-            predicted.append(logits.argmax(-1))
+            loss = float(losses.cross_entropy(logits, labels)[0]) * len(labels)
+            return loss, label_ranks(logits, labels), logits.argmax(-1)
+
+        start = time.perf_counter()
+        loss, ranks, predicted = zip(*over_batches(look, Loader(dataset, batch_size, dtype=dtype), group))
         seconds, count, ranks = time.perf_counter() - start, len(dataset), np.concatenate(ranks)
         scores = {
-            "loss": loss / count,
+            "loss": sum(loss) / count,
             "accuracy": top_k(ranks, 1),
             "top5_accuracy": top_k(ranks, 5),
             "images": count,

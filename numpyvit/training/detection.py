@@ -13,7 +13,7 @@ from ..data.loader import Loader
 from ..errors import ConfigError, DataError
 from ..metrics import best_classes, score_by_class, score_detections, to_pixels
 from ..models import class_names
-from .evaluation import check_images, check_number_of_classes, module_and_dtype
+from .evaluation import check_images, check_number_of_classes, module_and_dtype, over_batches
 from .inference import infer
 from .nested import each, to_device
 from .task import Result, Task
@@ -34,6 +34,7 @@ class Detection(Task):
     best = ("AP", True)
     curves = {"loss": ("loss",), "terms of the loss": ("ce", "bbox", "giou"), "average precision": ("AP", "AP50")}
     shares = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    shares_evaluation = True
     results, columns, draws_results = "boxes", ("class", "index", "score", *_SIDES), True
 
     def __init__(self, groups: int = 5, label_noise: float = 0.2, box_noise: float = 0.4):
@@ -51,12 +52,16 @@ class Detection(Task):
         check_images(model, dataset)
         check_number_of_classes(model, dataset)
 
-    def batch(self, model, inputs, labels, rng, threads=None):
+    def most(self, labels):
+        """The most boxes of an image, from which the number of denoising queries follows."""
+        return max((len(target["labels"]) for target in labels), default=0)
+
+    def batch(self, model, inputs, labels, rng, threads=None, most=None):
         """-> (images, mask) or (images, mask, denoising queries), targets."""
         if not (self.groups and model.takes_denoising):
             return inputs, labels
         queries = losses.denoising_queries(
-            labels, model.num_classes, rng, self.groups, self.label_noise, self.box_noise
+            labels, model.num_classes, rng, self.groups, self.label_noise, self.box_noise, most
         )
         return (*inputs, to_device(queries, module_and_dtype(model)[0])), labels
 
@@ -64,18 +69,22 @@ class Detection(Task):
         value, gradient, parts = losses.detection(outputs, targets, return_parts=True)
         return value, gradient, {name: parts[name] for name in ("ce", "bbox", "giou")}
 
-    def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False):
+    def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False, group=None):
         """The loss of the last layer with its terms, and COCO's figures, with per_class also those of each class."""
         self.check(model, dataset)
         xp, dtype = module_and_dtype(model)
-        start, sums, found, true = time.perf_counter(), np.zeros(4), [], []
-        for inputs, targets in Loader(dataset, min(batch_size, _BATCH), dtype=dtype).epoch():
+
+        def look(inputs, targets):
             outputs = each(to_host, infer(model, to_device(inputs, xp), threads))
             value, _, parts = self.loss(outputs, targets)
-            sums += np.multiply((value, *parts.values()), len(targets))
-            found += detections(outputs, [target["size"] for target in targets])
-            true += targets
+            sums = np.multiply((value, *parts.values()), len(targets))
+            return sums, detections(outputs, [target["size"] for target in targets])
+
+        start = time.perf_counter()
+        looks = over_batches(look, Loader(dataset, min(batch_size, _BATCH), dtype=dtype), group)
+        found, true = [one for _, of_batch in looks for one in of_batch], dataset.targets(np.arange(len(dataset)))
         seconds, count = time.perf_counter() - start, len(dataset)
+        sums = np.sum([of_batch for of_batch, _ in looks], axis=0)
         figures = {
             **dict(zip(("loss", "ce", "bbox", "giou"), (sums / count).tolist())),
             **score_detections(found, true),

@@ -1,18 +1,28 @@
 """`evaluate`: how well a model does on a set, and whether the two belong together."""
 
-from ..backend import array_module
+from ..backend import ALONE, Group, array_module
 from ..data import Dataset
 from ..errors import ConfigError
 from ..models import Model, class_names
 from .task import Task, task_for
 
 
-def evaluate(model, dataset, *, batch_size: int = 256, threads: int | None = None, task: Task | None = None, **options):
+def evaluate(
+    model,
+    dataset,
+    *,
+    batch_size: int = 256,
+    threads: int | None = None,
+    task: Task | None = None,
+    group: Group | None = None,
+    **options,
+):
     """The figures of a model on a set (see numpyvit.data), as its task has them: always "loss".
 
     dataset: or a pair of arrays (images, labels), see Dataset.from_arrays; they are normalized as model.preprocessing
              says, and a label is the number of an output.
     task:    what the set is for; None: it follows from the set, as in `fit`.
+    group:   the ranks that share the work, see backend.ranks; all call it alike, and each is given the figures.
     options: further ones of the task's evaluate.
 
     Classification returns {"loss", "accuracy" and "top5_accuracy" in 0..1, "images", "left_out": names of classes,
@@ -27,7 +37,22 @@ def evaluate(model, dataset, *, batch_size: int = 256, threads: int | None = Non
         dataset = from_pair(dataset, classes=class_names(model), mean=how.mean, std=how.std)
     check_dataset(dataset)
     task = task or task_for(dataset)
-    return task.evaluate(model, dataset, threads=threads, batch_size=batch_size, **options)
+    return evaluate_task(task, model, dataset, group, threads=threads, batch_size=batch_size, **options)
+
+
+def evaluate_task(task: Task, model, dataset, group: Group | None = None, **options) -> dict:
+    """The task's figures. Where it cannot divide the work each rank does all of it."""
+    if group is not None and group.size > 1 and task.shares_evaluation:
+        options["group"] = group
+    return task.evaluate(model, dataset, **options)
+
+
+def over_batches(function, loader, group: Group | None = None) -> list:
+    """[function(inputs, targets) of each batch], of which each rank works out some, on every rank."""
+    group = group or ALONE
+    own = [function(*batch) for batch in loader.epoch(first=group.rank, every=group.size)]
+    found = group.gather(own)
+    return [found[i % group.size][i // group.size] for i in range(len(loader))]
 
 
 # ---- what a model and a set must have in common ---------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """`fit`: train a model on a set."""
 
+import contextlib
 from dataclasses import replace
 
+from ..backend import ALONE
 from ..errors import ConfigError, Interrupted
 from .augmentation import augmentation
 from .divergence import explain_non_finite
@@ -29,6 +31,8 @@ def fit(
     threads=None,
     progress=True,
     config=None,
+    group=None,
+    accumulate=1,
     **settings,
 ):
     """Train a model on a set (see numpyvit.data) and validate it after each epoch.
@@ -44,6 +48,10 @@ def fit(
                     take more than a tenth of the time.
     progress:       a bar on stderr where that is a terminal, a line an epoch on stdout.
     config:         further settings to note in config.json; on resume they must be the same.
+    group:          the ranks that share the work, see backend.connect; all call fit alike, and the weights do not
+                    depend on how many there are. One of them writes files and shows progress.
+    accumulate:     how many parts of a batch follow one another, so that memory holds one part's activations, see
+                    TrainStep; the weights do not depend on it.
     {settings}
 
     A setting that is not given is what `numpyvit train` takes for the same set (see training.recipes): sets of
@@ -55,6 +63,7 @@ def fit(
     on the state is saved.
     """
     check_settings(settings)
+    group = group or ALONE
     train = _dataset(train)
     val, test = (None if part is None else _dataset(part, like=train) for part in (val, test))
     if len(train) == 0:
@@ -80,12 +89,14 @@ def fit(
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
     trainer = Trainer(
-        model, train, val, test, task, settings, augmentation(settings.augment), notes, threads, progress, save_every
-    )
+        model, train, val, test, task, settings, augmentation(settings.augment), notes, threads, progress, save_every,
+        group=group, accumulate=accumulate,
+    )  # fmt: skip
     if out is None:
         return trainer.run()
     config = {**getattr(model, "_recipe", {}), **as_config(settings), "task": task.config(), **config}
-    with open_run(out, config, resume, free_on_resume(settings)) as directory:
+    leads = open_run(out, config, resume, free_on_resume(settings)) if group.leads else contextlib.nullcontext()
+    with leads as directory:
         return trainer.run(directory)
 
 

@@ -1,0 +1,179 @@
+"""The weights do not depend on how many ranks trained them. Ranks are threads here; test_mpirun.py has processes."""
+
+import numpy as np
+import pytest
+from conftest import tiny
+
+import numpyvit as nv
+from numpyvit import optim
+from numpyvit.backend.messages import pack, unpack
+from numpyvit.errors import ConfigError, DtypeError
+from numpyvit.testing.ranks import run_ranks
+from numpyvit.training.shards import Sharding
+from numpyvit.training.tree import own_pairs, own_roots, pairs, share, sum_over_ranks
+
+SEVERAL = Sharding(tiny_batch=0, min_shard=1, small_update=0)
+
+
+# ---- the tree -------------------------------------------------------------------------------------------------------
+
+
+def test_neighbours_are_added_first():
+    assert [pair[:2] for pair in pairs(8)] == [(0, 1), (2, 3), (4, 5), (6, 7), (0, 2), (4, 6), (0, 4)]
+    assert [pair[:2] for pair in pairs(5)] == [(0, 1), (2, 3), (0, 2), (0, 4)]
+    assert list(pairs(1)) == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 7, 8, 13])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8, 9])
+def test_a_sum_over_ranks_is_that_of_one_rank(count, size):
+    numbers = np.random.default_rng(count).standard_normal((count, 23)).astype(np.float32)
+    expected = numbers.copy()
+    for left, right, _ in pairs(count):
+        expected[left] += expected[right]
+
+    def of_rank(group):
+        own, sums = share(count, group), numbers.copy()
+        for left, right in own_pairs(count, own):
+            sums[left] += sums[right]
+        total = np.full(23, np.nan, np.float32)
+        sum_over_ranks(group, count, {root: sums[root] for root in own_roots(count, own)}, total)
+        return total
+
+    assert all(np.array_equal(total, expected[0]) for total in run_ranks(size, of_rank))
+
+
+@pytest.mark.parametrize("size", [2, 4, 8])
+def test_a_rank_sends_the_least_that_a_sum_on_all_ranks_takes(size):
+    def of_rank(group):
+        total = np.ones(800, np.float32)
+        own = share(8, group)
+        sum_over_ranks(group, 8, {own.start: total}, total)
+        return group.bytes_sent
+
+    assert run_ranks(size, of_rank) == [2 * (size - 1) * 800 * 4 // size] * size
+
+
+# ---- steps ----------------------------------------------------------------------------------------------------------
+
+
+def vit():
+    return tiny(drop_rate=0.2, attn_drop_rate=0.1, drop_path_rate=0.3)
+
+
+def distilled():
+    return tiny(distilled=True, drop_rate=0.2)
+
+
+def recomputing():
+    return nv.create_model(
+        "vit_micro_patch2_8", num_classes=3, embed_dim=8, depth=2, num_heads=2, drop_rate=0.2, grad_checkpointing=True
+    )
+
+
+def swin():
+    return nv.SwinTransformer(
+        img_size=16, patch_size=2, in_chans=1, num_classes=3, embed_dim=8, depths=(2, 2), num_heads=(2, 2),
+        window_size=4, drop_path_rate=0.3,
+    )  # fmt: skip
+
+
+def images_and_labels(model, count, rng):
+    return rng.standard_normal((count, *model.input_shape)).astype(np.float32), rng.integers(0, 3, count)
+
+
+def trained(model, batches, group=None, threads=1, loss=nv.losses.cross_entropy, clip_norm=0.5, accumulate=1):
+    """The weights and their moving average after a step for each batch, and the losses."""
+    optimizer, ema = optim.AdamW(model, lr=1e-2), optim.EMA(model, 0.9)
+    step = nv.TrainStep(
+        model, optimizer, loss, threads, seed=3, clip_norm=clip_norm, sharding=SEVERAL, group=group,
+        accumulate=accumulate,
+    )  # fmt: skip
+    losses = []
+    for batch in batches:
+        losses.append(float(step(*batch)))
+        ema.update()
+    return {**model.state_dict(), **ema.state_dict(), "losses": np.array(losses)}
+
+
+def assert_equal(found, expected):
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        assert np.array_equal(found[name], array), name
+
+
+@pytest.mark.parametrize("size, threads", [(1, 3), (2, 1), (3, 1), (4, 3), (8, 1)])
+@pytest.mark.parametrize("make", [vit, distilled, recomputing, swin])
+def test_weights_do_not_depend_on_ranks_and_threads(make, size, threads, rng):
+    """The last batch is so short that some ranks have nothing to do."""
+    batches = [images_and_labels(make(), count, rng) for count in [32] * 8 + [9, 2]]
+    expected = trained(make(), batches)
+    for found in run_ranks(size, lambda group: trained(make(), batches, group, threads)):
+        assert_equal(found, expected)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+@pytest.mark.parametrize("size, accumulate", [(1, 2), (1, 3), (1, 100), (2, 3), (4, 2)])
+def test_weights_do_not_depend_on_accumulation(size, accumulate, clip_norm, rng):
+    batches = [images_and_labels(vit(), count, rng) for count in (32, 32, 17)]
+    expected = trained(vit(), batches, clip_norm=clip_norm)
+    work = lambda group: trained(vit(), batches, group, clip_norm=clip_norm, accumulate=accumulate)  # noqa: E731
+    for found in run_ranks(size, work):
+        assert_equal(found, expected)
+
+
+def test_accumulation_keeps_one_part_in_memory(rng):
+    """The residuals of other shards are gone when the last ones are made."""
+    model, kept = vit(), []
+
+    def loss(logits, labels):
+        kept.append([tape.pending for tape in step._tapes])
+        return nv.losses.cross_entropy(logits, labels)
+
+    step = nv.TrainStep(model, optim.AdamW(model), loss, 1, sharding=SEVERAL, accumulate=4)
+    step(*images_and_labels(model, 32, rng))
+    assert [bool(pending) for pending in kept[0]] == [False] * 6 + [True] * 2
+
+
+def test_a_detector_is_trained_alike_on_any_number_of_ranks(rng):
+    def make():
+        return nv.create_model("detr_micro_64", num_classes=3)
+
+    model, boxes = make(), rng.uniform(0.2, 0.5, (8, 2, 4)).astype(np.float32)
+    targets = [{"labels": np.array([i % 3, 1]), "boxes": pair} for i, pair in enumerate(boxes)]
+    x = rng.standard_normal((8, *model.input_shape)).astype(np.float32)
+    queries = nv.losses.denoising_queries(targets, 3, rng)
+    batches = [((x, np.zeros((8, 64, 64), bool), queries), targets)] * 2
+    expected = trained(model, batches, loss=nv.losses.detection)
+    for size in (2, 3):
+        for found in run_ranks(size, lambda group: trained(make(), batches, group, loss=nv.losses.detection)):
+            assert_equal(found, expected)
+
+
+def test_ranks_that_begin_with_different_weights_are_told(rng):
+    batches = [images_and_labels(vit(), 8, rng)]
+    with pytest.raises(ConfigError, match="the weights of rank 1 differ from those of rank 0; make the model with"):
+        run_ranks(2, lambda group: trained(tiny(seed=group.rank), batches, group))
+
+
+@pytest.mark.parametrize("accumulate", [0, 1.5, "2"])
+def test_accumulate_is_a_count(accumulate):
+    model = vit()
+    with pytest.raises(ConfigError, match="accumulate must be an int of at least 1, got"):
+        nv.TrainStep(model, optim.AdamW(model), accumulate=accumulate)
+
+
+# ---- what ranks tell each other -------------------------------------------------------------------------------------
+
+
+def test_messages_arrive_as_they_were_sent():
+    value = {"a": [1, 2.5, None, True, "ä"], "b": (np.float32(3), {"c": np.arange(6.0).reshape(2, 3)[:, ::2]})}
+    found = unpack(pack(value))
+    assert found["a"] == value["a"] and isinstance(found["b"], tuple)
+    assert found["b"][0] == 3 and type(found["b"][0]) is np.float32
+    assert np.array_equal(found["b"][1]["c"], value["b"][1]["c"]) and found["b"][1]["c"].flags.writeable
+    for empty in (np.empty((0, 4), np.float32), [], {}, ()):
+        assert np.array_equal(unpack(pack(empty)), empty)
+    for strange in (object(), {1: 2}, np.array([object()]), lambda: 0):
+        with pytest.raises(DtypeError, match="ranks exchange tuples, lists and dicts of arrays"):
+            pack(strange)
