@@ -13,6 +13,7 @@ from .arrays import (
     to_module,
     transposed,
 )
+from .launch import connect
 from .process import tune_process
 from .random import Random
 from .ranks import ALONE, Group
@@ -27,6 +28,7 @@ __all__ = [
     "as_array",
     "available_threads",
     "blas_threads",
+    "connect",
     "device_module",
     "erf",
     "on_host",

@@ -1,9 +1,10 @@
 """Processes that work on one thing together: ranks of a group."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .arrays import Array, array_module
+from .threads import available_threads
 
 
 class Group:
@@ -38,6 +39,16 @@ class Group:
     def failed_together(self) -> bool:
         """Called by a rank after an error: whether all others come here too, since all have met the same one."""
         return True
+
+    def threads(self, threads: int | None = None) -> int:
+        """How many threads this rank has, where no number is given: its share of the processors."""
+        return threads or max(1, available_threads() // self.neighbours)
+
+    def leader_first(self, function: Callable) -> Any:
+        """function() on each rank, on rank 0 before all others, who find what it has downloaded."""
+        value = function() if self.leads else None
+        self.barrier()
+        return value if self.leads else function()
 
     @property
     def leads(self) -> bool:

@@ -14,7 +14,7 @@ from .. import __version__
 from ..errors import ConfigError, Interrupted, NumpyvitError
 from ..training.progress import Tolerant
 from ..training.stopping import noticed_ctrl_c
-from . import attention, convert, evaluate, gradcheck, models, predict, train
+from . import attention, convert, evaluate, gradcheck, models, predict, ranks, train
 from .streams import discard, settle
 
 
@@ -26,14 +26,18 @@ def main(argv=None):
             stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is not a failure
     stdout, stderr = sys.stdout, sys.stderr
     try:
-        with contextlib.redirect_stderr(Tolerant(stderr)), noticed_ctrl_c() as stop:  # lost text changes nothing
-            return _run_verb(argv, stop)
+        with (
+            contextlib.redirect_stderr(Tolerant(stderr)),  # lost text changes nothing
+            noticed_ctrl_c() as stop,
+            ranks.Silence() as silence,
+        ):
+            return _run_verb(argv, stop, silence)
     finally:
         settle(stdout)
         settle(stderr)
 
 
-def _run_verb(argv, stop):
+def _run_verb(argv, stop, silence):
     args = None
     try:
         args = build_parser().parse_args(argv)
@@ -43,7 +47,7 @@ def _run_verb(argv, stop):
             warnings.simplefilter("always", UserWarning)
             warnings.showwarning = _show_warning
             tune_process()
-            code = args.run(args) or 0
+            code = ranks.run(args, silence) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
         return code

@@ -5,6 +5,7 @@ import sys
 from ..errors import CheckpointError
 from .arguments import add_checkpoint, add_verb, count
 from .checkpoint import load_model
+from .ranks import add_ranks
 
 
 def add(verbs):
@@ -18,6 +19,7 @@ def add(verbs):
         "  numpyvit evaluate --data imagenet/val --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n",
     )
     add_checkpoint(verb)
+    add_ranks(verb)
     verb.add_argument(
         "--data",
         metavar="NAME|FOLDER",
@@ -34,7 +36,7 @@ def add(verbs):
 def run(args):
     from ..data import prepared_for
     from ..files.atomic import to_json
-    from ..training.evaluation import check_images, known_classes
+    from ..training.evaluation import check_images, evaluate_task, known_classes
     from ..training.task import task_for
 
     model, notes = load_model(args)
@@ -43,12 +45,13 @@ def run(args):
         raise CheckpointError(f"{args.checkpoint}: does not say what it was trained on; name the data with --data")
     if known_classes(model) is None:
         print("numpyvit: note: the weights do not name their classes; labels are taken by number", file=sys.stderr)
-    test = _load(args, data, model)
+    test = args.group.leader_first(lambda: _load(args, data, model))
     check_images(model, test)  # before its figures are taken for images of this kind
     if test.name == "folder" or model.pretrained_cfg["classes"]:  # else the set's own figures suit it better
         test = prepared_for(test, model.preprocessing)
     task, options = task_for(test), {"per_class": True} if args.per_class else {}
-    scores = task.evaluate(model, test, batch_size=args.batch_size, threads=args.threads, **options)
+    options |= {"batch_size": args.batch_size, "threads": args.threads}
+    scores = evaluate_task(task, model, test, args.group, **options)
     print(to_json({"data": str(data), **scores}) if args.json else f"{data}: {task.report(model, scores)}")
 
 

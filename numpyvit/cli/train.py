@@ -9,6 +9,7 @@ from ..training import recipes
 from ..training.settings import KINDS, Settings, free_on_resume
 from .arguments import add_settings, add_verb, count, rate
 from .checkpoint import load_teacher
+from .ranks import add_ranks
 from .streams import tolerant_stdout
 
 _OF_THE_COMMAND = ("data_dir", "pretrained", "preparation", "teacher", "distillation")  # kept beside the settings
@@ -53,6 +54,14 @@ def add(verbs):
     option("--resume", action="store_true", help="go on from the state in the run directory, bit for bit")
     option("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     option("--threads", type=count, metavar="N", help="default: all processors; the weights do not depend on it")
+    add_ranks(verb)
+    option(
+        "--accumulate",
+        type=count,
+        default=1,
+        metavar="N",
+        help="work on a batch in N parts, one after another: less memory, more time, the same result (default: 1)",
+    )
     option(
         "--grad-checkpointing",
         action="store_true",
@@ -77,11 +86,12 @@ def _train(args):
     from ..training.fit import fit
     from ..training.task import task_for
 
-    stored, out = _stored_settings(args)
+    stored, out = args.group.from_first(_stored_settings(args) if args.group.leads else None)
+    out = pathlib.Path(out)
     typed = _typed_settings(args, stored, out)
     options = {**stored.pop("options", {}), **typed.pop("options")}
     stored.pop("task", None)  # fit compares it
-    parts = _load({**stored, **typed}, options, args.skip_bad)
+    parts = args.group.leader_first(lambda: _load({**stored, **typed}, options, args.skip_bad))
     settings = {**dict.fromkeys(_OF_THE_COMMAND), **_recipe({**stored, **typed}, typed, parts[0]), **stored, **typed}
     model = _make_model(args, settings, options, parts[0], begun=args.resume and (out / "state.safetensors").exists())
     train_set, val_set, test_set = _prepared(parts, settings, model)
@@ -105,7 +115,11 @@ def _train(args):
         threads=args.threads,
         progress=not args.quiet,
         config=config,
+        group=args.group,
+        accumulate=args.accumulate,
     )
+    if not args.group.leads:
+        return
     chosen = val_set is not None or settings["val_fraction"] > 0
     result = json.loads((out / "result.json").read_bytes())
     say(_report(out, result, task or task_for(train_set), chosen, config))
@@ -202,11 +216,11 @@ def _stored_settings(args):
 
     if not args.resume:
         data = args.data or "digits"
-        return {}, _new_run(args.out, data, args.model or recipes.default_model(data))
+        return {}, str(_new_run(args.out, data, args.model or recipes.default_model(data)))
     out = pathlib.Path(args.out) if args.out else _latest_run()
     stored = config_to_resume(out)
     check_stored(stored, out / "config.json")
-    return stored, out
+    return stored, str(out)
 
 
 def _typed_settings(args, stored, out):

@@ -15,6 +15,7 @@ class _Meeting:
 
     def __init__(self, size):
         self.barrier = threading.Barrier(size, timeout=_PATIENCE)
+        self.errors = threading.Barrier(size)
         self.boxes = [None] * size
         self.bytes_sent = [0] * size
 
@@ -48,6 +49,13 @@ class ThreadGroup(Group):
         items = list(meeting.boxes)
         meeting.barrier.wait()
         return items
+
+    def failed_together(self):
+        try:
+            self._meeting.errors.wait(timeout=1)
+        except threading.BrokenBarrierError:
+            return False
+        return True
 
     def abort(self, code=1):
         self._meeting.barrier.abort()

@@ -42,8 +42,10 @@ def evaluate(
 
 def evaluate_task(task: Task, model, dataset, group: Group | None = None, **options) -> dict:
     """The task's figures. Where it cannot divide the work each rank does all of it."""
-    if group is not None and group.size > 1 and task.shares_evaluation:
-        options["group"] = group
+    if group is not None and group.size > 1:
+        options["threads"] = group.threads(options.get("threads"))
+        if task.shares_evaluation:
+            options["group"] = group
     return task.evaluate(model, dataset, **options)
 
 

@@ -64,6 +64,7 @@ def fit(
     """
     check_settings(settings)
     group = group or ALONE
+    threads = threads if group is ALONE else group.threads(threads)
     train = _dataset(train)
     val, test = (None if part is None else _dataset(part, like=train) for part in (val, test))
     if len(train) == 0:

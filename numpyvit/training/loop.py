@@ -244,8 +244,11 @@ class Trainer:
         except (Interrupted, RunError):
             raise  # saved already, or it was saving that failed
         except Exception as error:
-            if self.writer is not None:
+            together = self.group.failed_together()
+            if self.writer is not None and self.group.leads:
                 error.add_note(self._save_after_error())
+            if together:
+                self.group.barrier()  # a rank that ends may end the one that saves
             raise
 
     def _save_after_error(self):

@@ -65,7 +65,7 @@ class TrainStep:
         self.seed, self.clip_norm, self.steps = seed, clip_norm, 0
         self.sharding = sharding or shards.DEFAULT
         self.group, self.accumulate = group or ALONE, accumulate
-        self.workers = shared_workers(threads)
+        self.workers = shared_workers(threads if self.group is ALONE else self.group.threads(threads))
         self.logits, self.targets, self.parts = None, None, {}
         self._tapes = []
 
