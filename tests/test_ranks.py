@@ -1,14 +1,19 @@
 """The weights do not depend on how many ranks trained them. Ranks are threads here; test_mpirun.py has processes."""
 
+import threading
+from functools import partial
+
 import numpy as np
 import pytest
 from conftest import tiny
 
 import numpyvit as nv
-from numpyvit import optim
+from numpyvit import data, optim
 from numpyvit.backend.messages import pack, unpack
-from numpyvit.errors import ConfigError, DtypeError
+from numpyvit.errors import ConfigError, DataError, DtypeError, NonFiniteError
 from numpyvit.testing.ranks import run_ranks
+from numpyvit.training import Classification, Distillation
+from numpyvit.training.run_directory import TIMINGS
 from numpyvit.training.shards import Sharding
 from numpyvit.training.tree import own_pairs, own_roots, pairs, share, sum_over_ranks
 
@@ -148,6 +153,121 @@ def test_a_detector_is_trained_alike_on_any_number_of_ranks(rng):
     for size in (2, 3):
         for found in run_ranks(size, lambda group: trained(make(), batches, group, loss=nv.losses.detection)):
             assert_equal(found, expected)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    train, test = data.load("digits")
+    return train.take(slice(0, 300)), train.take(slice(300, 420)), test.take(slice(0, 50))
+
+
+def fitted(model, sets, out=None, group=None, **options):
+    """What a run of two epochs leaves: the weights, and the records without timings."""
+    train, val, test = sets
+    settings = dict(epochs=2, batch_size=64, warmup_steps=2, ema_decay=0.9, threads=1, progress=False)
+    records = nv.fit(model, train, val, test=test, out=out, group=group, **{**settings, **options})
+    return model.state_dict(), [{k: v for k, v in record.items() if k not in TIMINGS} for record in records]
+
+
+def assert_runs_equal(found, expected):
+    assert_equal(found[0], expected[0])
+    assert found[1] == expected[1]
+
+
+def classifier(distilled=False):
+    return tiny(img_size=8, patch_size=2, num_classes=10, drop_rate=0.1, distilled=distilled)
+
+
+@pytest.mark.usefixtures("little_work_is_shared")
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_run_on_ranks_is_that_of_one_process(digits, tmp_path, size):
+    """Each rank augments its own shards; files are those of one process too."""
+    options = dict(augment={"affine": {"degrees": 10}, "crop": 1})
+    expected = fitted(classifier(), digits, tmp_path / "one", **options)
+    work = lambda group: fitted(classifier(), digits, tmp_path / "ranks", group, accumulate=2, **options)  # noqa: E731
+    for found in run_ranks(size, work):
+        assert_runs_equal(found, expected)
+    for name in ("last.safetensors", "best.safetensors", "state.safetensors", "result.json"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "ranks" / name).read_bytes(), name
+    assert not list((tmp_path / "ranks").glob(".*"))
+
+
+@pytest.mark.usefixtures("little_work_is_shared")
+def test_a_run_goes_on_with_another_number_of_ranks(digits, tmp_path):
+    expected = fitted(classifier(), digits)
+    run_ranks(4, lambda group: fitted(classifier(), digits, tmp_path, group, steps=3))
+    run_ranks(2, lambda group: fitted(classifier(), digits, tmp_path, group, steps=7, resume=True))
+    assert_runs_equal(fitted(classifier(), digits, tmp_path, resume=True), expected)
+
+
+@pytest.mark.usefixtures("little_work_is_shared")
+def test_a_student_learns_alike_on_ranks(digits):
+    """The teacher is asked for each shard by itself."""
+    work = lambda group=None: fitted(  # noqa: E731
+        classifier(distilled=True), digits, group=group, task=Distillation(classifier(), "soft")
+    )
+    expected = work()
+    for found in run_ranks(2, work):
+        assert_runs_equal(found, expected)
+
+
+@pytest.mark.usefixtures("little_work_is_shared")
+def test_a_detector_is_fitted_alike_on_ranks():
+    """Its shards are padded by themselves, and have as many denoising queries as the image of most boxes asks for."""
+    sets = [data.load_detection("shapes")[part].take(slice(0, count)) for part, count in (("train", 16), ("val", 8))]
+
+    def work(group=None):
+        model = nv.create_model("detr_micro_64", num_classes=len(sets[0].classes))
+        options = dict(epochs=1, batch_size=8, warmup_steps=0)
+        return fitted(model, [*sets, None], group=group, **options, augment={"box_scale": [0.7, 1.4]})
+
+    expected = work()
+    for found in run_ranks(2, work):
+        assert_runs_equal(found, expected)
+
+
+def test_a_task_that_cannot_divide_its_evaluation_does_all_of_it_on_every_rank(digits):
+    class Undivided(Classification):
+        shares_evaluation = False
+
+        def evaluate(self, model, dataset, *, threads=None, batch_size=256):
+            return super().evaluate(model, dataset, threads=threads, batch_size=batch_size)
+
+    model = classifier()
+    for options in (dict(batch_size=64), dict(batch_size=64, task=Undivided())):
+        evaluate = partial(nv.evaluate, model, digits[0], **options)
+        expected = evaluate()
+        for found in run_ranks(3, lambda group, evaluate=evaluate: evaluate(group=group)):
+            for name in ("loss", "accuracy", "top5_accuracy", "images"):
+                assert found[name] == expected[name]
+
+
+def test_an_error_of_one_rank_ends_the_others(digits):
+    class Failing(Classification):
+        def loss(self, outputs, targets):
+            if threading.current_thread() is unlucky[0]:
+                raise DataError("the disk is gone")
+            return super().loss(outputs, targets)
+
+    unlucky = [None]
+
+    def work(group):
+        if group.rank == 1:
+            unlucky[0] = threading.current_thread()
+        return fitted(classifier(), digits, group=group, task=Failing())
+
+    with pytest.raises(DataError, match="the disk is gone"):
+        run_ranks(2, work)
+
+
+def test_an_error_of_all_ranks_is_saved_by_the_first(digits, tmp_path):
+    class Diverging(Classification):
+        def score(self, outputs, targets):
+            raise NonFiniteError("all of us")
+
+    with pytest.raises(NonFiniteError) as caught:
+        run_ranks(2, lambda group: fitted(classifier(), digits, tmp_path, group, task=Diverging()))
+    assert "before" in caught.value.__notes__[0]
 
 
 def test_ranks_that_begin_with_different_weights_are_told(rng):

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 import time
 
 import numpy as np
@@ -16,7 +17,7 @@ _INSTALL = "pip install 'numpyvit[mpi]', and an MPI library, for example: pip in
 
 
 class MPIGroup(Group):
-    """The processes that mpirun, mpiexec or srun started.
+    """The processes that mpirun, mpiexec or srun started. An error that one of them does not catch ends all.
 
     Errors: ConfigError where mpi4py or an MPI library is missing.
     """
@@ -28,6 +29,8 @@ class MPIGroup(Group):
             raise ConfigError(f"several ranks need MPI, which cannot be loaded ({error}); {_INSTALL}") from None
         self._mpi, self._world = MPI, MPI.COMM_WORLD
         self._errors = self._world.Dup()  # for failed_together, while others wait on the world
+        self._together = None
+        sys.excepthook = self._end_all
         self.rank, self.size = self._world.rank, self._world.size
         own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         places = self.gather([MPI.Get_processor_name(), own])
@@ -57,12 +60,22 @@ class MPIGroup(Group):
         self._world.Abort(code)
 
     def failed_together(self):
-        together, end = self._errors.Ibarrier(), time.monotonic() + _PATIENCE
-        while not together.Test():
-            if time.monotonic() > end:
-                return False
-            time.sleep(0.01)
-        return True
+        if self._together is None:
+            all_here, end = self._errors.Ibarrier(), time.monotonic() + _PATIENCE
+            while not (arrived := all_here.Test()) and time.monotonic() < end:
+                time.sleep(0.01)
+            self._together = arrived
+        return self._together
+
+    def _end_all(self, kind, error, traceback):
+        """What becomes of an error that a program does not catch: others would wait for this rank for ever."""
+        if self.failed_together():
+            if self.leads:
+                sys.__excepthook__(kind, error, traceback)
+            return
+        sys.__excepthook__(kind, error, traceback)
+        print(f"numpyvit: error on rank {self.rank} of {self.size}, which ends all", file=sys.stderr, flush=True)
+        self.abort(1)
 
 
 class NCCLGroup(MPIGroup):

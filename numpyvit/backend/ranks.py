@@ -37,7 +37,10 @@ class Group:
         """End all ranks at once; this process too, where it is not alone."""
 
     def failed_together(self) -> bool:
-        """Called by a rank after an error: whether all others come here too, since all have met the same one."""
+        """Called by a rank after an error: whether all others call it too, since all have met the same one.
+
+        It can be asked once; further calls give the same answer.
+        """
         return True
 
     def threads(self, threads: int | None = None) -> int:

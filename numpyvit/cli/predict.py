@@ -10,6 +10,7 @@ import sys
 from ..errors import ConfigError, DataError
 from .arguments import add_checkpoint, add_verb, count
 from .checkpoint import load_model
+from .ranks import add_ranks
 
 _BATCH = 8  # images in memory at a time: enough for all threads, few enough to see results at once
 
@@ -29,6 +30,7 @@ def add(verbs):
         "images", nargs="+", metavar="IMAGE|FOLDER", help="image files, and folders with such at any depth"
     )
     add_checkpoint(verb)
+    add_ranks(verb)
     verb.add_argument(
         "--top",
         type=count,
@@ -59,18 +61,17 @@ def run(args):
         raise ConfigError(f"{args.checkpoint}: the model has no classes to predict, only features")
     task = task_for(model)
     out = (args.out or ("predictions" if args.form is _text else None)) if task.draws_results else None
-    unreadable, shown = [], 0
-    images = _read(task, model, _files(args.images), unreadable)
-    while batch := list(itertools.islice(images, _BATCH)):
-        paths, read = zip(*batch)
-        found = task.predict(model, list(read), threads=args.threads, top=args.top or task.top)
-        if args.form is _csv and not shown:
-            print(",".join(("image", "rank", *task.columns)))
-        for path, image, results in zip(paths, read, found):
-            args.form(task, path, results)
-            if out is not None:
-                _draw(task, model, image, results, path, out)
-        shown += len(batch)
+    unreadable, shown, group = [], 0, args.group
+    batches = _batched(_files(args.images), _BATCH)
+    for turn in _batched(batches, group.size):  # a batch for each rank
+        own = turn[group.rank] if group.rank < len(turn) else []
+        for found, errors in group.gather(_look(args, task, model, own, out)):
+            if args.form is _csv and found and not shown:
+                print(",".join(("image", "rank", *task.columns)))
+            for path, results in found:
+                args.form(task, path, results)
+            shown += len(found)
+            unreadable += errors
         sys.stdout.flush()
     if not unreadable and not shown:
         raise DataError(f"{', '.join(args.images)}: no images in there; name image files or folders that hold some")
@@ -96,13 +97,29 @@ def _files(names):
                     yield os.path.join(folder, file)
 
 
-def _read(task, model, paths, unreadable):
-    """(path, image as the task takes it) one by one; the errors of the others go into `unreadable`."""
+def _batched(items, size):
+    """Lists of so many items, of which the last may be shorter."""
+    items = iter(items)
+    while batch := list(itertools.islice(items, size)):
+        yield batch
+
+
+def _look(args, task, model, paths, out):
+    """-> [(path, what is found)] of the files that can be read, drawn to `out`, and the errors of the others."""
+    read, errors = [], []
     for path in paths:
         try:
-            yield path, task.read(model, path)
+            read.append((path, task.read(model, path)))
         except DataError as error:
-            unreadable.append(error)
+            errors.append(str(error))
+    if not read:
+        return [], errors
+    paths, images = zip(*read)
+    found = task.predict(model, list(images), threads=args.group.threads(args.threads), top=args.top or task.top)
+    if out is not None:
+        for path, image, results in zip(paths, images, found):
+            _draw(task, model, image, results, path, out)
+    return list(zip(paths, found)), errors
 
 
 def _draw(task, model, image, results, path, out):

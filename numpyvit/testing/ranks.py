@@ -1,5 +1,6 @@
 """Ranks that are threads of one process, for tests of what groups do."""
 
+import contextlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,7 +25,8 @@ class ThreadGroup(Group):
     """A rank that is a thread. bytes_sent: how much of arrays it has sent by `swap`."""
 
     def __init__(self, rank: int, size: int, meeting: _Meeting):
-        self.rank, self.size, self.neighbours, self._meeting = rank, size, size, meeting
+        self.rank, self.size, self.neighbours = rank, size, size
+        self._meeting, self._together = meeting, None
 
     @property
     def bytes_sent(self) -> int:
@@ -51,11 +53,11 @@ class ThreadGroup(Group):
         return items
 
     def failed_together(self):
-        try:
-            self._meeting.errors.wait(timeout=1)
-        except threading.BrokenBarrierError:
-            return False
-        return True
+        if self._together is None:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                self._meeting.errors.wait(timeout=1)
+            self._together = not self._meeting.errors.broken
+        return self._together
 
     def abort(self, code=1):
         self._meeting.barrier.abort()

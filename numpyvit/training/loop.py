@@ -230,7 +230,7 @@ class Trainer:
         if self.writer is None:
             raise Interrupted(f"stopped after step {self.steps}; without a run directory nothing was saved", signum)
         self._save_state()
-        self.group.barrier()  # a rank that ends may end the others
+        self.group.barrier()  # others wait for the rank that saves
         raise Interrupted(
             f"stopped after step {self.steps} of {self.total_steps}; everything is saved. {self._how_to_go_on()}",
             signum,
@@ -244,11 +244,9 @@ class Trainer:
         except (Interrupted, RunError):
             raise  # saved already, or it was saving that failed
         except Exception as error:
-            together = self.group.failed_together()
+            self.group.failed_together()  # asked before saving, which may take longer than others wait
             if self.writer is not None and self.group.leads:
                 error.add_note(self._save_after_error())
-            if together:
-                self.group.barrier()  # a rank that ends may end the one that saves
             raise
 
     def _save_after_error(self):
@@ -261,6 +259,8 @@ class Trainer:
         return f"everything up to step {self.steps} is saved. {self._how_to_go_on()}"
 
     def _how_to_go_on(self):
+        if not self.group.leads:
+            return "The first rank says how to go on"
         out = str(self.writer.directory.path)
         how = f"fit(…, out={out!r}, resume=True)"
         if "data" in self.notes:
