@@ -21,7 +21,7 @@ from numpyvit.training.run_directory import TIMINGS
 from numpyvit.weights.checkpoint import load_tensors
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-RUN = ("--epochs", "4", "--steps", "40", "--batch-size", "128", "--drop-path-rate", "0.2", "--threads", "1")
+RUN = ("--epochs", "3", "--steps", "24", "--batch-size", "128", "--drop-path-rate", "0.2", "--threads", "1")
 
 
 @pytest.fixture

@@ -39,10 +39,10 @@ class MPIGroup(Group):
     def gather(self, value):
         data = np.frombuffer(pack(value), np.uint8)
         sizes = np.empty(self.size, np.int64)
-        self._world.Allgather(np.array([data.size]), sizes)
+        _wait([self._world.Iallgather(np.array([data.size]), sizes)])
         edges = np.cumsum([0, *sizes])
         everything = np.empty(edges[-1], np.uint8)
-        self._world.Allgatherv(data, [everything, sizes, edges[:-1], self._mpi.BYTE])
+        _wait([self._world.Iallgatherv(data, [everything, sizes, edges[:-1], self._mpi.BYTE])])
         return [unpack(everything[start:stop].tobytes()) for start, stop in itertools.pairwise(edges)]
 
     def swap(self, sends, receives):
@@ -51,10 +51,11 @@ class MPIGroup(Group):
             raise ConfigError("the arrays of several ranks lie on GPUs; connect the ranks with --ranks nccl")
         arriving = [self._world.Irecv(array, rank) for rank, array in receives]
         leaving = [self._world.Isend(np.ascontiguousarray(array), rank) for rank, array in sends]
-        self._mpi.Request.Waitall(arriving + leaving)
+        if requests := arriving + leaving:
+            _wait(requests)
 
     def barrier(self):
-        self._world.Barrier()
+        _wait([self._world.Ibarrier()])
 
     def abort(self, code):
         self._world.Abort(code)
@@ -102,3 +103,11 @@ class NCCLGroup(MPIGroup):
         for rank, array in receives:
             self._gpus.recv(array.data.ptr, array.size, kinds[array.dtype.char], rank, stream.ptr)
         self._nccl.groupEnd()
+
+
+def _wait(requests):
+    """Wait for all of them. MPI's own wait keeps a processor busy, which other ranks and threads may need."""
+    patient_from = time.perf_counter() + 1e-4
+    while not requests[0].Testall(requests):
+        if time.perf_counter() > patient_from:
+            time.sleep(5e-5)
