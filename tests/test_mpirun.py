@@ -122,9 +122,10 @@ def started(process, out):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
-def test_a_run_that_loses_ranks_ends_and_goes_on_with_another_number_of_them(mpirun, alone, tmp_path):
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
+def test_a_run_that_loses_ranks_ends_and_goes_on_with_another_number_of_them(mpirun, alone, tmp_path, seed):
     """On 4, where one rank is killed, on 2, where all are, and on 1."""
-    out, draw = tmp_path / "run", random.Random(4)
+    out, draw = tmp_path / "run", random.Random(seed)
     for ranks, lost in ((4, 1), (2, 2)):
         process = mpirun(ranks, "train", *RUN, "--out", out, *(["--resume"] if out.exists() else []))
         started(process, out)

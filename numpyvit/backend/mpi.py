@@ -12,7 +12,7 @@ from .arrays import device_module, on_host
 from .messages import pack, unpack
 from .ranks import Group
 
-_PATIENCE = 1.0  # seconds in which an error that all ranks meet has come to all of them
+_PATIENCE = 1.0  # seconds, for an error that all ranks meet to come to all of them
 _INSTALL = "pip install 'numpyvit[mpi]', and an MPI library, for example: pip install mpich"
 
 
@@ -58,6 +58,7 @@ class MPIGroup(Group):
         _wait([self._world.Ibarrier()])
 
     def abort(self, code):
+        time.sleep(_PATIENCE)  # until mpirun has passed on what was printed: it ends as well
         self._world.Abort(code)
 
     def failed_together(self):
