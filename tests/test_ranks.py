@@ -11,6 +11,7 @@ import numpyvit as nv
 from numpyvit import data, optim
 from numpyvit.backend.messages import pack, unpack
 from numpyvit.errors import ConfigError, DataError, DtypeError, NonFiniteError
+from numpyvit.testing import stand_in
 from numpyvit.testing.ranks import run_ranks
 from numpyvit.training import Classification, Distillation
 from numpyvit.training.run_directory import TIMINGS
@@ -96,7 +97,7 @@ def trained(model, batches, group=None, threads=1, loss=nv.losses.cross_entropy,
     )  # fmt: skip
     losses = []
     for batch in batches:
-        losses.append(float(step(*batch)))
+        losses.append(float(nv.backend.to_host(step(*batch))))
         ema.update()
     return {**model.state_dict(), **ema.state_dict(), "losses": np.array(losses)}
 
@@ -268,6 +269,15 @@ def test_an_error_of_all_ranks_is_saved_by_the_first(digits, tmp_path):
     with pytest.raises(NonFiniteError) as caught:
         run_ranks(2, lambda group: fitted(classifier(), digits, tmp_path, group, task=Diverging()))
     assert "before" in caught.value.__notes__[0]
+
+
+def test_ranks_on_devices_divide_a_batch_too(rng):
+    """On a device by itself a batch stays whole; a group of one divides it as several do."""
+    batches = [tuple(map(stand_in.asarray, images_and_labels(vit(), 16, rng))) for _ in range(3)]
+    work = lambda group: trained(tiny().to(stand_in), batches, group)  # noqa: E731
+    (expected,) = run_ranks(1, work)
+    for found in run_ranks(2, work):
+        assert_equal(found, expected)
 
 
 def test_ranks_that_begin_with_different_weights_are_told(rng):

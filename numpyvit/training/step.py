@@ -16,7 +16,7 @@ from ..core import Tape
 from ..errors import ConfigError, DtypeError, InputError, NonFiniteError
 from ..optim import check_clip_norm, clip_global_norm
 from . import shards
-from .nested import first_array, join, join_targets, take
+from .nested import first_array, join, join_targets, take, to_device
 from .settings import COUNT
 from .shards import Divided
 from .tree import own_pairs, own_roots, share, sum_over_ranks
@@ -126,8 +126,9 @@ class TrainStep:
         return parts, share(len(parts), self.group)
 
     def _gathered(self, values):
-        """The lists of all ranks one after another."""
-        return [value for of_rank in self.group.gather(values) for value in of_rank]
+        """The lists of all ranks one after another, their arrays where the model's are."""
+        gathered = [value for of_rank in self.group.gather(values) for value in of_rank]
+        return gathered if self.group is ALONE else to_device(gathered, self.optimizer.weights.layout.xp)
 
     def _forward(self, batch):
         """-> the outputs of the own pieces. Of the last round the tapes keep what backward needs."""
