@@ -96,8 +96,8 @@ def fit(
     if out is None:
         return trainer.run()
     config = {**getattr(model, "_recipe", {}), **as_config(settings), "task": task.config(), **config}
-    leads = open_run(out, config, resume, free_on_resume(settings)) if group.leads else contextlib.nullcontext()
-    with leads as directory:
+    held = open_run(out, config, resume, free_on_resume(settings)) if group.leads else contextlib.nullcontext()
+    with held as directory:  # by the rank that leads, others have none
         return trainer.run(directory)
 
 

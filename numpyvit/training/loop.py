@@ -52,7 +52,8 @@ class Trainer:
             model, self.optimizer, task.loss, threads=threads, seed=settings.seed, clip_norm=settings.clip_norm,
             group=group, accumulate=accumulate, sharding=replace(shards.DEFAULT, max_shards=settings.shards),
         )  # fmt: skip
-        self.image_size = math.prod(getattr(train, "image_shape", ())) or first_array(self._first_image(train)).size
+        shape = getattr(train, "image_shape", None) or first_array(self._first_image(train)).shape
+        self.image_size = math.prod(shape)  # numbers in an image
         total = settings.epochs * len(self.loader)
         self.total_steps = min(total, settings.steps or total)
         self.rate = make_schedule(settings, self.total_steps)
