@@ -108,7 +108,8 @@ class NCCLGroup(MPIGroup):
 
 def _wait(requests):
     """Wait for all of them. MPI's own wait keeps a processor busy, which other ranks and threads may need."""
-    patient_from = time.perf_counter() + 1e-4
+    start = time.perf_counter()
     while not requests[0].Testall(requests):
-        if time.perf_counter() > patient_from:
-            time.sleep(5e-5)
+        waited = time.perf_counter() - start
+        if waited > 1e-4:
+            time.sleep(min(max(5e-5, waited / 50), 0.01))
