@@ -11,6 +11,7 @@ the same program may run a third slower or faster in another process. Engines th
 import argparse
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -24,16 +25,17 @@ from .work import CONFIGS, LAYERS
 
 STEPS = ["28px-p7-d64-L4", "28px-p4-d64-L6", "32px-p4-d192-L6", "vit_tiny-b8"]
 INFERENCES = ["vit_tiny-b1", "vit_tiny-b16", "vit_base-b1"]
+OWN = ("numpyvit", "numpyvit-fast")  # with NumPy's kernels, and with the compiled ones
 EAGER = ("torch", "torch-sdpa")  # the ratio is to the faster of these
 _SESSIONS, _TURN_MS = 3, 250
 _PAUSE = 0.05  # seconds, for the threads of the engine before to stop waiting for work in a loop
 
 
 class Worker:
-    """A process of benchmarks.work."""
+    """A process of benchmarks.work, or of another module that takes the same."""
 
-    def __init__(self, kind, config, engine, threads):
-        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.work", kind, config, engine, str(threads)]
+    def __init__(self, kind, config, engine, threads, module="benchmarks.work"):
+        command = [sys.executable, "-W", "ignore", "-m", module, kind, config, engine, str(threads)]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -61,7 +63,7 @@ class Worker:
 
 def engines(kind):
     """The engines that are installed and do that kind of work."""
-    names = ["numpyvit"]
+    names = list(OWN if importlib.util.find_spec("numba") else OWN[:1])
     if importlib.util.find_spec("torch"):
         names += EAGER
         if kind in ("step", "infer"):
@@ -71,11 +73,11 @@ def engines(kind):
     return names
 
 
-def interleave(kind, config, names, threads, rounds):
+def interleave(kind, config, names, threads, rounds, module="benchmarks.work", sessions=_SESSIONS):
     """{engine: {"median", "minimum" in ms, "peak_mib", "runs"}} of one run with all engines in turn."""
     times, peaks = {name: [] for name in names}, {name: [] for name in names}
-    for session in range(_SESSIONS):
-        workers = {name: Worker(kind, config, name, threads) for name in names if times[name] is not None}
+    for session in range(sessions):
+        workers = {name: Worker(kind, config, name, threads, module) for name in names if times[name] is not None}
         for name, worker in list(workers.items()):
             try:
                 worker.warm_up()
@@ -83,7 +85,7 @@ def interleave(kind, config, names, threads, rounds):
                 print(f"  {name} does not run here", file=sys.stderr)
                 times[name] = None
                 del workers[name]
-        for _ in range(rounds * session // _SESSIONS, rounds * (session + 1) // _SESSIONS):
+        for _ in range(rounds * session // sessions, rounds * (session + 1) // sessions):
             for name, worker in workers.items():
                 times[name] += worker.turn()
         for name, worker in workers.items():
@@ -101,7 +103,10 @@ def interleave(kind, config, names, threads, rounds):
 
 
 def table(kind, configs, threads, rounds):
-    """Time each configuration on all engines, print a Markdown table, and return the figures."""
+    """Time each configuration on all engines, print a Markdown table, and return the figures.
+
+    Two ratios are those of NumPy's kernels and of the compiled ones.
+    """
     names, rows = engines(kind), {}
     used = 1 if kind == "layer" else threads
     print(f"\n{kind}, float32, {used} threads, {rounds} rounds in turn; ms: median (minimum)\n")
@@ -110,20 +115,20 @@ def table(kind, configs, threads, rounds):
     for config in configs:
         found = rows[config] = interleave(kind, config, names, threads, rounds)
         cells = [f"{found[n]['median']:.3g} ({found[n]['minimum']:.3g})" if n in found else "–" for n in names]
-        ours, others = found["numpyvit"], [found[name] for name in EAGER if name in found]
-        if others:
-            for key in ("median", "minimum", "peak_mib"):
-                ours[f"{key}_ratio"] = ours[key] / min(other[key] for other in others)
-            cells += [f"**{ours['median_ratio']:.2f}** ({ours['minimum_ratio']:.2f})", f"{ours['peak_mib_ratio']:.2f}"]
-        else:
-            cells += ["–", "–"]
-        if kind in ("step", "infer"):
-            ours["gemm_limit"] = gemm_limit(kind, config, threads) / ours["median"]
-            cells.append(f"{ours['gemm_limit']:.2f}")
-        else:
-            cells.append("–")
+        ours, others = [found[name] for name in OWN if name in found], [found[name] for name in EAGER if name in found]
+        for own, key in itertools.product(ours if others else (), ("median", "minimum", "peak_mib")):
+            own[f"{key}_ratio"] = own[key] / min(other[key] for other in others)
+        cells.append(_joined(f"**{own['median_ratio']:.2f}** ({own['minimum_ratio']:.2f})" for own in ours if others))
+        cells.append(_joined(f"{own['peak_mib_ratio']:.2f}" for own in ours if others))
+        for own in ours if kind in ("step", "infer") else ():
+            own["gemm_limit"] = gemm_limit(kind, config, threads) / own["median"]
+        cells.append(_joined(f"{own['gemm_limit']:.2f}" for own in ours if "gemm_limit" in own))
         print(f"| {config} | " + " | ".join(cells) + " |", flush=True)
     return rows
+
+
+def _joined(cells):
+    return "; ".join(cells) or "–"
 
 
 def memory_table(threads):

@@ -50,6 +50,13 @@ def numpyvit_work(kind, name, threads):
     return lambda: step(x, y)
 
 
+def numpyvit_fast_work(kind, name, threads):
+    import numpyvit as nv
+
+    nv.kernels("fast")
+    return numpyvit_work(kind, name, threads)
+
+
 def _numpyvit_layer(name):
     import numpyvit as nv
     from numpyvit import layers
@@ -150,6 +157,7 @@ def peak_memory():
 
 ENGINES = {
     "numpyvit": numpyvit_work,
+    "numpyvit-fast": numpyvit_fast_work,
     "torch": lambda *a: torch_work(*a, fused_attention=False),
     "torch-sdpa": lambda *a: torch_work(*a, fused_attention=True),
     "torch-compile": lambda *a: torch_work(*a, fused_attention=True, compiled=True),
@@ -158,7 +166,11 @@ ENGINES = {
 
 
 def main(kind, name, engine, threads):
-    work = ENGINES[engine](kind, name, int(threads))
+    serve(ENGINES[engine](kind, name, int(threads)))
+
+
+def serve(work):
+    """Run it as often as standard input says, and print the milliseconds; at the end the peak memory in MiB."""
     for line in sys.stdin:
         times = []
         for _ in range(1 + int(line)):

@@ -48,6 +48,7 @@ _HOMES = {
     "models": None,
     "optim": None,
     "plain": "kernels",
+    "report": None,
     "summary": "models",
     "testing": None,
     "training": None,

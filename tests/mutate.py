@@ -3,6 +3,8 @@
 Draws changes of one expression or statement each (tests/mutations.py tells which kinds) in the arithmetic, the layers,
 models, losses, optimizers, the tape and the step, runs the suite on every one of them in a copy of the tree, and prints
 those that pass all tests, then the share that was caught. A mutant at which the tests do not end counts as caught.
+Where pytest-cov is installed, the tests that run the changed line come first, those that run fewest other lines before
+all others; which tests those are is found once and kept beside the results.
 
     python tests/mutate.py --count 300 --seed 1 --jobs 2 --out mutants.jsonl
     python tests/mutate.py --count 50 --files 'numpyvit/losses.py' 'numpyvit/layers/*.py'
@@ -12,11 +14,13 @@ about the same mutant of the same tree is not tried again.
 """
 
 import argparse
+import collections
 import compileall
 import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import importlib.util
 import itertools
 import json
 import os
@@ -36,15 +40,23 @@ from mutations import mutants
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MEMORY = 16 << 30  # bytes of address space for one run of the tests: a mutant may ask for all there is
 PATIENCE = 30  # seconds for each file of tests: a mutant may wait for itself
+FOCUSED = 150  # tests of the changed line that run before the whole suite
+STATEMENT = 8  # lines of a statement
 
 # What is mutated, NAME for numpyvit/NAME.py and all of numpyvit/NAME/, and the tests that run first on it.
 TARGETS = {
-    "functional": ("formulas", "functional", "layers", "resample", "swin"),
+    "functional": ("formulas", "functional", "boxes", "convolution", "swin", "layers", "resample"),
     "kernels": ("kernels", "formulas", "functional"),
-    "core": ("core", "models", "step"),
-    "layers": ("layer_formulas", "initial_values", "defaults", "layers", "swin"),
-    "models": ("golden", "registry", "initial_values", "defaults", "models", "layer_formulas", "layers", "swin"),
-    "losses": ("losses", "golden", "defaults"),
+    "core": ("core", "models", "step", "layers"),
+    "layers": (
+        *("layer_formulas", "initial_values", "defaults", "cross_attention", "convolution", "layers", "swin"),
+        *("swin_attention", "query_attention", "detr", "resnet"),
+    ),
+    "models": (
+        *("registry", "initial_values", "defaults", "models", "golden", "resnet", "detr", "swin", "pyramid", "summary"),
+        *("query_attention", "layer_formulas", "layers"),
+    ),
+    "losses": ("losses", "detection_loss", "golden", "defaults", "detr", "detection"),
     "optim": ("optim", "defaults", "step"),
     "training/step": ("step", "inference"),
     "training/shards": ("step", "inference"),
@@ -93,7 +105,11 @@ def main():
         if rest and fingerprint() not in results:
             check_that_the_suite_passes(trees)
             note({"key": fingerprint(), "outcome": "passed"})
-        for number, record in enumerate(tried(rest, trees, options.jobs), 1):
+        lines = coverage_file(options.out)
+        if rest and not lines.exists() and importlib.util.find_spec("pytest_cov"):
+            cover(trees, lines)
+        focused = Focused(lines)
+        for number, record in enumerate(tried(rest, trees, options.jobs, focused), 1):
             note(record)
             print(f"[{number}/{len(rest)}] {record['file']}:{record['line']} {record['outcome']}", flush=True)
     report([results[key(file, mutant)] for file, mutant in drawn])
@@ -139,8 +155,10 @@ def target_files(globs):
 
 def files_of(target):
     base = ROOT / "numpyvit" / target
-    paths = [base.with_suffix(".py"), *sorted(base.rglob("*.py"))]
-    return [str(path.relative_to(ROOT)) for path in paths if path.exists()]
+    paths = [path for path in (base.with_suffix(".py"), *sorted(base.rglob("*.py"))) if path.exists()]
+    compiled = ROOT / "numpyvit" / "kernels" / "fast"  # what nobody runs nobody can test
+    untested = [] if importlib.util.find_spec("numba") else [path for path in paths if compiled in path.parents]
+    return [str(path.relative_to(ROOT)) for path in paths if path not in untested]
 
 
 def test_files(tree, file):
@@ -155,10 +173,10 @@ def test_files(tree, file):
 # ---- how it is tried ------------------------------------------------------------------------------------------------
 
 
-def tried(pairs, trees, jobs):
+def tried(pairs, trees, jobs, focused):
     """The records of all pairs, as they come."""
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(try_one, file, mutant, trees) for file, mutant in pairs]
+        futures = [pool.submit(try_one, file, mutant, trees, focused(file, mutant.line)) for file, mutant in pairs]
         try:
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
@@ -166,13 +184,13 @@ def tried(pairs, trees, jobs):
             pool.shutdown(cancel_futures=True)
 
 
-def try_one(file, mutant, trees):
-    """Run the tests on one mutant in a copy of the tree that is free. -> its record."""
+def try_one(file, mutant, trees, focused):
+    """Run the focused tests on one mutant in a copy of the tree that is free, then all. -> its record."""
     tree = trees.get()
     source = (tree / file).read_bytes()
     try:
         (tree / file).write_bytes(mutant.apply(source))
-        outcomes = (run_tests(tree, tests) for tests in test_files(tree, file))
+        outcomes = (run_tests(tree, tests) for tests in (focused, *test_files(tree, file)))
         outcome = next((outcome for outcome in outcomes if outcome != "passed"), "survived")
     finally:
         (tree / file).write_bytes(source)
@@ -181,13 +199,15 @@ def try_one(file, mutant, trees):
     return {**place, "before": mutant.before, "after": mutant.after, "outcome": outcome}
 
 
-def run_tests(tree, tests):
+def run_tests(tree, tests, *options, **settings):
     """'passed', or what caught it: the first failing test, or the time."""
     if not tests:
         return "passed"
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *tests]
-    settings = {"PYTHONPATH": str(tree), "OPENBLAS_NUM_THREADS": "1"}
-    patience = PATIENCE * len(tests)
+    listed = tree / "tests.txt"
+    listed.write_text("\n".join(tests))
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=no", "-p", "no:cacheprovider", *options, f"@{listed}"]
+    settings |= {"PYTHONPATH": str(tree), "OPENBLAS_NUM_THREADS": "1"}
+    patience = PATIENCE * len({test.split("::")[0] for test in tests})
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(
             command, cwd=tree, env=os.environ | settings, stdout=printed, stderr=printed, start_new_session=True
@@ -216,6 +236,45 @@ def check_that_the_suite_passes(trees):
     trees.put(tree)
     if outcome != "passed":
         sys.exit(f"the tests fail before anything is changed ({outcome}); mend that first")
+
+
+def cover(trees, file):
+    """Write down which lines each test runs, of those tests that run first on some mutant."""
+    tree, names = trees.get(), {name for tests in TARGETS.values() for name in tests}
+    tests = [str(path.relative_to(tree)) for name in sorted(names) for path in tree.glob(f"tests/test_{name}.py")]
+    options = ("--cov=numpyvit", "--cov-context=test", "--cov-report=", "--maxfail=1000")
+    # coverage's own files are found unclosed in whichever test runs then
+    options += ("-W", "ignore::pytest.PytestUnraisableExceptionWarning")
+    run_tests(tree, tests, *options, COVERAGE_FILE=str(file))
+    trees.put(tree)
+
+
+class Focused:
+    """focused(file, line) -> the tests that run a line, those that run fewest lines first."""
+
+    def __init__(self, coverage):
+        self.tests, lines = {}, collections.Counter()
+        if not coverage.exists():
+            return
+        from coverage import CoverageData
+
+        data = CoverageData(coverage)
+        data.read()
+        for path in data.measured_files():
+            file = "numpyvit/" + path.rpartition("/numpyvit/")[2]
+            for line, contexts in data.contexts_by_lineno(path).items():
+                self.tests[file, line] = tests = {context.split("|")[0] for context in contexts if context}
+                lines.update(tests)
+        self.tests = {place: sorted(tests, key=lambda test: (lines[test], test)) for place, tests in self.tests.items()}
+
+    def __call__(self, file, line):
+        """Of a statement over several lines the first is known."""
+        tests = (self.tests.get((file, line - i)) for i in range(STATEMENT))
+        return next(filter(None, tests), [])[:FOCUSED]
+
+
+def coverage_file(out):
+    return (out or pathlib.Path(tempfile.gettempdir(), "mutants")).absolute().with_suffix(f".{fingerprint()}.coverage")
 
 
 def copy_of_tree(folder):

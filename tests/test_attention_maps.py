@@ -188,3 +188,11 @@ def test_without_a_class_token_the_grids_are_means_over_the_patches(image, tmp_p
     monkeypatch.setattr(viz.attention, "draw_sheet", lambda pixels, tiles, *rest, **options: drawn.extend(tiles))
     viz.draw_attention(model, image, None, tmp_path / "sheet.png")
     assert not any("rollout" in tile.name or "gradient" in tile.name for tile in drawn)
+
+
+def test_the_sheet_of_an_image_of_another_size_has_its_grid(rng, tmp_path, monkeypatch):
+    model = randomize(nv.ModernVisionTransformer(**TINY, dynamic_img_size=True, dtype="float64"))
+    drawn = []
+    monkeypatch.setattr(viz.attention, "draw_sheet", lambda pixels, tiles, *rest, **options: drawn.extend(tiles))
+    viz.draw_attention(model, rng.standard_normal((3, 16, 8)), None, tmp_path / "sheet.png")
+    assert {tile.values.shape for tile in drawn if tile.values is not None} == {(4, 2)}

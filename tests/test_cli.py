@@ -8,9 +8,10 @@ from PIL import Image
 
 from numpyvit import cli, create_model
 from numpyvit.layers import Linear
-from numpyvit.weights.checkpoint import load_checkpoint, read_notes
+from numpyvit.weights.checkpoint import load_checkpoint, read_checkpoint, save_checkpoint
 
-VERBS = ["train", "evaluate", "predict", "attention", "convert", "models", "gradcheck"]
+VERBS = ["train", "evaluate", "predict", "data", "attention", "serve", "report", "compare"]
+VERBS += ["convert", "models", "gradcheck"]
 
 
 def numpyvit(*args):
@@ -90,7 +91,7 @@ def test_own_images_from_published_weights_are_prepared_like_theirs(image_folder
     assert numpyvit("train", "--resume", "--steps", 3, "--out", tmp_path / "parts") == 0
     for name in ("straight", "parts"):
         file = tmp_path / name / "last.safetensors"
-        notes = read_notes(file)
+        notes = read_checkpoint(file)[1]
         assert notes["mean"] == [0.485, 0.456, 0.406] and notes["crop_pct"] == 0.9
         assert numpyvit("evaluate", "--checkpoint", file) == 0
     states = [load_checkpoint(tmp_path / name / "last.safetensors") for name in ("straight", "parts")]
@@ -179,6 +180,15 @@ def test_convert_writes_timms_names_once(run, tmp_path, capsys):
     assert "exists already" in capsys.readouterr().err
 
 
+def test_attention_of_a_model_without_any_says_so(tmp_path, capsys):
+    save_checkpoint(tmp_path / "resnet.safetensors", create_model("resnet18", width=4, img_size=32))
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "image.png")
+    for options in ([], ["--patch", 1, 1], ["--npy"]):
+        args = (tmp_path / "image.png", "--checkpoint", tmp_path / "resnet.safetensors", *options)
+        assert numpyvit("attention", *args) == 2
+        assert "a ResNet has no attention to show" in capsys.readouterr().err
+
+
 def test_models_lists_and_filters(capsys):
     assert numpyvit("models", "deit_tiny*") == 0
     text = capsys.readouterr().out
@@ -253,7 +263,7 @@ def test_debug_shows_the_traceback():
 def test_the_module_runs_and_importing_it_is_light():
     result = subprocess.run([sys.executable, "-m", "numpyvit", "--version"], capture_output=True, text=True, check=True)
     assert result.stdout.startswith("numpyvit ")
-    heavy = "cupy matplotlib PIL tqdm scipy safetensors threadpoolctl torch"
+    heavy = "cupy jinja2 matplotlib PIL tqdm scipy safetensors threadpoolctl torch"
     code = f"import sys, numpyvit; print([m for m in '{heavy}'.split() if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

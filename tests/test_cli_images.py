@@ -77,6 +77,52 @@ def test_a_class_of_another_name_is_left_out_and_said(evaluate, trained, tmp_pat
     assert "no class of the data (cat, dog)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("form", ["json", "csv"])
+def test_a_map_says_which_class_is_meant(evaluate, tmp_path, form):
+    folder = fill(tmp_path / "renamed", 3, zebra="bright", dark="dark", raven="dark", owl="bright")
+    file = tmp_path / f"map.{form}"
+    pairs = {"zebra": "Bright", "raven": "dark", "absent": "no class at all"}  # two folders may be one class
+    if form == "json":
+        file.write_text(json.dumps(pairs))
+    else:
+        file.write_text("folder,class\n" + "".join(f"{name},{own}\n" for name, own in pairs.items()))
+    scores, notes = evaluate("--data", folder, "--class-map", file, "--per-class")
+    assert scores["accuracy"] == 1 and scores["images"] == 9 and scores["left_out"] == ["owl"] and "owl" in notes
+    assert [(row["class"], row["model_class"]) for row in scores["per_class"]] == [
+        ("dark", "dark"), ("raven", "dark"), ("zebra", "bright"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content, code, message",
+    [
+        ('{"zebra": "horse"}', 2, "the class map names horse, no class of the model (bright, dark, middle)"),
+        ('{"zebra": 1}', 1, "is no JSON object of names"),
+        ('[["zebra", "dark"]]', 1, "is no JSON object of names"),
+        ('{"zebra": "dark", "zebra": "bright"}', 1, "says twice what zebra is"),
+        ('{"zebra"', 1, "is not JSON that can be read"),
+        (None, 1, "there is no such file"),
+    ],
+)
+def test_a_map_that_cannot_be_used_is_said(trained, tmp_path, capsys, content, code, message):
+    folder, file = fill(tmp_path / "renamed", 1, zebra="bright"), tmp_path / "map.json"
+    if content is not None:
+        file.write_text(content)
+    capsys.readouterr()
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", folder, "--class-map", file) == code
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+
+
+def test_evaluation_can_leave_broken_files_out(evaluate, trained, tmp_path, capsys):
+    folder = fill(tmp_path / "some", 3, dark="dark")
+    (folder / "dark" / "1.png").write_bytes(b"")
+    assert numpyvit("evaluate", "--checkpoint", trained, "--data", folder) == 1
+    assert "1.png" in capsys.readouterr().err
+    scores, notes = evaluate("--data", folder, "--skip-bad")
+    assert scores["images"] == 2 and "1.png" in notes
+
+
 def test_a_folder_is_taken_as_it_is(evaluate, trained, tmp_path):
     """Its val/, else its test/, else itself: however few images a class has, and all of them."""
     folder = fill(tmp_path / "whole" / "test", 1, dark="dark").parent
@@ -157,6 +203,39 @@ def test_the_same_is_printed_as_text_and_as_a_table(predict, tmp_path):
     assert [row["rank"] for row in rows] == ["1", "2", "3"] and rows[0]["class"] == "dark"
     for row, line in zip(rows, text[1:]):
         assert row["image"] == str(image) and f"{float(row['probability']):.2%}" == line.split()[0]
+
+
+def test_of_several_images_a_table_is_printed(predict, tmp_path):
+    folder = fill(tmp_path / "some", 2, dark="dark", bright="bright")
+    (folder / "dark" / "a\nb.png").write_bytes((folder / "dark" / "0.png").read_bytes())
+    lines = predict(folder, "--top", 2)[1].splitlines()
+    names = [
+        str(folder / name) for name in ("bright/0.png", "bright/1.png", "dark/0.png", "dark/1.png", r"dark/a\nb.png")
+    ]
+    assert len(lines) == 10 and [line.split("  ")[0].strip() for line in lines[::2]] == names
+    assert [line.split()[-1] for line in lines[::2]] == ["bright"] * 2 + ["dark"] * 3
+    assert not any(line.startswith(str(tmp_path)) for line in lines[1::2])
+    assert len({line.index("%") for line in lines}) == 1  # one column
+
+
+def test_a_table_is_written_to_a_file_and_not_over_an_image(predict, tmp_path):
+    folder = fill(tmp_path / "some", 3, dark="dark")
+    (folder / "dark" / "1.png").write_bytes(b"no image")
+    code, out, err = predict(folder, "--top", 1, "--csv", tmp_path / "found.csv")
+    assert code == 1 and out == "" and "1.png" in err
+    assert (tmp_path / "found.csv").read_text() == predict(folder, "--top", 1, "--csv", "-")[1]
+    assert len((tmp_path / "found.csv").read_text().splitlines()) == 3
+    whole = (folder / "dark" / "0.png").read_bytes()
+    code, _, err = predict(folder, "--csv", folder / "dark" / "0.png")
+    assert code == 2 and "is not the name of a table" in err and (folder / "dark" / "0.png").read_bytes() == whole
+    assert predict(folder, "--csv", folder)[0] == 2
+    code, _, err = predict(folder, "--csv", tmp_path / "none" / "found.csv")
+    assert code == 2 and "there is no folder" in err
+
+
+def test_a_file_that_is_named_twice_is_predicted_twice(predict, tmp_path):
+    image = fill(tmp_path / "some", 1, dark="dark") / "dark" / "0.png"
+    assert [json.loads(line)["image"] for line in predict(image, image, "--json")[1].splitlines()] == [str(image)] * 2
 
 
 def test_bad_files_are_reported_at_the_end_and_the_others_predicted(predict, tmp_path):

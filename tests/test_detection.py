@@ -10,8 +10,10 @@ import numpyvit as nv
 from numpyvit import cli, data
 from numpyvit.data.shapes import CLASSES
 from numpyvit.errors import ConfigError
+from numpyvit.metrics import score_detections, unflatten_detections
 from numpyvit.training import Detection
 from numpyvit.training.detection import detections
+from numpyvit.weights.checkpoint import load_tensors
 
 TINY = dict(num_classes=len(CLASSES), backbone=(8, 8, 8), hidden_dim=16, dim_feedforward=16, num_queries=6, nheads=2)
 
@@ -56,6 +58,27 @@ def test_a_score_is_the_highest_probability_of_a_class_and_no_object_is_not_one(
     np.testing.assert_allclose(found["scores"], [0.2, 0.5], rtol=1e-6)
 
 
+def test_a_query_with_boxes_as_queries_is_scored_with_every_class():
+    logits = np.log(np.array([[[0.1, 0.2, 0.7], [0.5, 0.3, 0.2]]], np.float32))
+    boxes = np.array([[[0.5, 0.5, 1, 1], [0.25, 0.25, 0.5, 0.5]]])
+    (found,) = detections({"pred_logits": logits, "pred_boxes": boxes}, [(8, 8)], every_class=True)
+    assert found["labels"].tolist() == [0, 1, 0, 1]
+    np.testing.assert_allclose(found["scores"], [0.1, 0.2, 0.5, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(found["boxes"], [[0, 0, 8, 8], [0, 0, 8, 8], [0, 0, 4, 4], [0, 0, 4, 4]])
+    chosen = {name: nv.create_model(name).scores_every_class for name in ("detr_micro_64", "detr_mini_160")}
+    assert all(chosen.values()) and not nv.models.detr.DETR.scores_every_class
+
+
+@pytest.mark.parametrize("queries, weight", [(100, 0.1), (50, 0.2), (5, 1.0)])
+def test_no_object_weighs_as_much_in_all_as_with_the_papers_hundred_queries(queries, weight):
+    targets = [{"labels": np.array([0, 2]), "boxes": np.full((2, 4), 0.4)}]
+    rng = np.random.default_rng(0)
+    outputs = {"pred_logits": rng.standard_normal((1, queries, 6)), "pred_boxes": rng.random((1, queries, 4))}
+    value, _, _ = Detection().loss(outputs, targets)
+    assert value == nv.losses.detection(outputs, targets, no_object=weight)[0]
+    assert Detection(no_object=0.3).loss(outputs, targets)[0] == nv.losses.detection(outputs, targets, no_object=0.3)[0]
+
+
 class Oracle:
     """Stands in for a trained detector: its answers are the true boxes of the images that it is given."""
 
@@ -94,6 +117,9 @@ def test_a_run_writes_what_a_run_of_a_classifier_does(tmp_path):
     for record in records:
         assert {"train_loss", "train_ce", "train_bbox", "train_giou", "val_loss", "val_AP", "val_AP50"} <= set(record)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
+    arrays, notes = load_tensors(tmp_path / "run" / "predictions.safetensors")
+    figures = score_detections(*unflatten_detections(arrays))
+    assert notes["results"] == "boxes" and figures["AP50"] == pytest.approx(result["best"]["AP50"], abs=1e-9)
     assert {"AP", "AP50", "AP75", "loss", "epoch"} <= set(result["last"])
 
 
@@ -220,3 +246,16 @@ def test_predict_gives_boxes_in_pixels_of_the_file_and_draws_them(trained, cells
 def test_images_of_different_sizes_are_found_in_together(trained, cells, capsys):
     assert numpyvit("predict", cells, "--checkpoint", trained, "--json", "--top", 1) == 0
     assert len(capsys.readouterr().out.splitlines()) == 10
+
+
+def test_the_terms_of_training_and_validation_are_those_of_the_last_layer(rng):
+    targets = [{"labels": np.array([1, 0]), "boxes": rng.uniform(0.3, 0.5, (2, 4))}]
+    layers = [
+        {"pred_logits": rng.standard_normal((1, 3, 4)), "pred_boxes": rng.uniform(0.3, 0.5, (1, 3, 4))}
+        for _ in range(2)
+    ]
+    task = Detection()
+    in_training, _, terms = task.loss({**layers[1], "aux_outputs": layers[:1]}, targets)
+    in_validation, _, same = task.loss(layers[1], targets)
+    assert terms == same and in_training > in_validation
+    assert set(terms) < set(sum(task.curves.values(), ()))

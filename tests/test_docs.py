@@ -1,33 +1,52 @@
-"""The pages in docs/ run as printed."""
+"""The pages in docs/ run as printed, and show the source as it stands."""
 
-import pathlib
 import re
 
 import pytest
+from pages import ROOT, blocks, check_excerpt, is_excerpt
 
-PAGES = sorted((pathlib.Path(__file__).parents[1] / "docs").glob("*.md"))
-NEEDS = {"onnx.md": ("onnx", "onnxruntime")}
-README = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
-
-
-def blocks(page):
-    return re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.M | re.S)
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+NEEDS = {"onnx.md": ("onnx", "onnxruntime"), "serve.md": ("uvicorn", "starlette", "python_multipart")}
+README, INDEX = (ROOT / "README.md").read_text(), (DOCS / "README.md").read_text()
 
 
-RUN = [page for page in PAGES if blocks(page) and page.name != "sklearn.md"]
+def programs(page):
+    return [block for block in blocks(page.read_text()) if not is_excerpt(block)]
 
 
-@pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
+def excerpts(page):
+    return [block for block in blocks(page.read_text()) if is_excerpt(block)]
+
+
+def named(pages):
+    return {"argvalues": pages, "ids": [page.name for page in pages]}
+
+
+@pytest.mark.parametrize("page", **named([page for page in PAGES if programs(page) and page.name != "sklearn.md"]))
 def test_its_programs_run_one_after_another(page, tmp_path, monkeypatch):
     """test_estimators.py runs those of sklearn.md, which need weights."""
     for library in NEEDS.get(page.name, ()):
         pytest.importorskip(library)
     monkeypatch.chdir(tmp_path)
     names = {}
-    for block in blocks(page):
-        exec(compile(block, page.name, "exec"), names)
+    for program in programs(page):
+        exec(compile(program, page.name, "exec"), names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_readme_leads_to_it(page):
-    assert f"docs/{page.name}" in README
+@pytest.mark.parametrize("page", **named([page for page in PAGES if excerpts(page)]))
+def test_the_code_that_it_shows_stands_in_the_source(page):
+    for excerpt in excerpts(page):
+        check_excerpt(excerpt)
+
+
+@pytest.mark.parametrize("page", **named(PAGES))
+def test_the_readme_or_the_index_leads_to_it(page):
+    assert f"(docs/{page.name})" in README or f"]({page.name})" in INDEX
+    assert "(docs/README.md)" in README
+
+
+@pytest.mark.parametrize("page", **named(PAGES))
+def test_what_it_links_to_is_there(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
+        assert (DOCS / target).exists(), target

@@ -60,9 +60,10 @@ def test_a_model_without_names_takes_labels_by_number():
 
 
 def test_what_the_model_does_not_know_is_left_out_and_said():
-    with pytest.warns(Notice, match="left out 2 of 4 images.*wasp"):
+    with pytest.warns(Notice, match="left out 2 of 4 images.*wasp") as caught:
         scores = nv.evaluate(Reading(ANIMALS), dataset(IMAGES, ["fox", "wasp", "wasp", "dog"], ["wasp", "dog", "fox"]))
     assert scores["images"] == 2 and scores["accuracy"] == 1 and scores["left_out"] == ["wasp"]
+    assert caught[0].filename == __file__  # the line that called evaluate
 
 
 def test_a_class_without_images_is_not_left_out():
@@ -94,6 +95,22 @@ def test_top_5_holds_the_five_most_probable():
     order = [ANIMALS, ANIMALS]
     scores = nv.evaluate(Reading(ANIMALS), dataset(images_of(order), ["elk", "fox"], ANIMALS))
     assert scores["accuracy"] == 0 and scores["top5_accuracy"] == 0.5  # fifth and sixth
+
+
+def test_what_the_model_says_of_each_image_with_its_row():
+    """The wasp in the second row is left out; numbers are those of the model's outputs."""
+    with pytest.warns(Notice):
+        scores = nv.evaluate(
+            Reading(ANIMALS),
+            dataset(IMAGES, ["fox", "wasp", "bee", "elk"], ["wasp", "elk", "bee", "fox"]),
+            per_image=True,
+        )
+    said, logits = scores["per_image"], IMAGES[:, :, 0, 0] / 255
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert said["image"].tolist() == [0, 2, 3] and said["label"].tolist() == [5, 1, 4]
+    assert said["predicted"].tolist() == [5, 1, 3]
+    np.testing.assert_allclose(said["probability"], p[[0, 2, 3], [5, 1, 3]], rtol=1e-5)
+    np.testing.assert_allclose(said["label_probability"], p[[0, 2, 3], [5, 1, 4]], rtol=1e-5)
 
 
 def test_figures_of_each_class_say_what_it_is_mistaken_for():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+import numpyvit as nv
 from numpyvit import functional as F
 
 LAYOUTS = {
@@ -180,6 +181,17 @@ def test_heads_are_consecutive_parts_of_the_width_and_join_again(rng):
     assert np.array_equal(F.join_heads((parts[2],)), x[:, :, 16:])
 
 
+@pytest.mark.parametrize("kernels", ["plain", "numpy"])
+def test_gradients_of_attention_are_written_where_the_heads_are_joined(rng, kernels):
+    (q, k, v, dout), p = rng.standard_normal((4, 2, 3, 5, 4)), rng.random((2, 3, 5, 5))
+    joined = np.full((2, 5, 3 * 3 * 4), np.nan)
+    with nv.kernels(kernels):
+        *gradients, ds = F.attention_backward(dout, q, k, v, p, 0.5)
+        *_, found = F.attention_backward(dout, q, k, v, p, 0.5, out=F.split_heads(joined, 3, 3))
+    np.testing.assert_allclose(joined, F.join_heads(gradients), rtol=1e-12, atol=1e-13)
+    assert np.array_equal(found, ds)
+
+
 def test_the_result_of_attention_is_joined_without_a_copy(rng):
     """It is laid out for it: with features after tokens as well as before them."""
     x = rng.standard_normal((2, 5, 24))
@@ -302,4 +314,5 @@ def test_every_public_function_is_among_those_calls(rng):
         for name, value in vars(F).items()
         if callable(value) and getattr(value, "__module__", "").startswith(F.__name__) and name in F.__all__
     }
-    assert public - {name for name, _ in _calls(rng)} <= {"dropout_mask", "mask_bias", "softmax_"} | WINDOWS | BOXES
+    in_place = {"softmax_", "adamw_"}  # the latter is tested in test_optim.py
+    assert public - {name for name, _ in _calls(rng)} <= {"dropout_mask", "mask_bias"} | in_place | WINDOWS | BOXES

@@ -12,6 +12,7 @@ from numpyvit import cli, data
 from numpyvit.errors import ConfigError
 from numpyvit.training import Classification
 from numpyvit.training.parts import hold_out, load_parts
+from numpyvit.weights.checkpoint import load_tensors
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,26 @@ def test_the_result_holds_the_best_weights_too_and_the_model_keeps_the_last(digi
         assert nv.evaluate(again, digits[1])["accuracy"] == scores[name]["accuracy"]
     last = nv.load_checkpoint(out / "last.safetensors")
     assert all((last[name] == array).all() for name, array in model.state_dict().items())
+
+
+def test_the_predictions_are_the_best_weights(digits, tmp_path, monkeypatch):
+    """They give the figures of result.json, and go with it when the run goes on."""
+    run(digits, tmp_path / "run", epochs=2)
+    said, notes = load_tensors(tmp_path / "run" / "predictions.safetensors")
+    best = result(tmp_path / "run")["best"]
+    assert (said["label"] == digits[1].labels).all() and notes["epoch"] == best["epoch"]
+    assert (said["predicted"] == said["label"]).mean() == best["accuracy"]
+    assert notes["results"] == "classes" and notes["classes"] == list("0123456789")
+    monkeypatch.setattr(Classification, "evaluate", None)
+    with pytest.raises(TypeError):
+        run(digits, tmp_path / "run", epochs=3, resume=True)
+    assert not {"result.json", "predictions.safetensors"} & {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_a_run_says_what_it_was_made_with(digits, tmp_path):
+    run(digits, tmp_path, epochs=1)
+    made_with = load_tensors(tmp_path / "predictions.safetensors")[1]["environment"]
+    assert made_with["numpyvit"] == nv.__version__ and made_with["numpy"] == np.__version__
 
 
 def test_without_a_validation_part_the_best_weights_are_the_last(digits, tmp_path, capsys):

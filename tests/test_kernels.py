@@ -1,7 +1,11 @@
 """Every kernel against the formula that it stands in for."""
 
+import importlib.util
+import sys
+
 import numpy as np
 import pytest
+from conftest import tiny
 
 import numpyvit as nv
 from numpyvit import functional as F
@@ -49,6 +53,12 @@ _CONVOLUTIONS = [
     _maps((2, 3, 6, 5), (2, 3, 1, 1), _ONCE, (1, 2), _ONCE),
 ]
 
+
+def _update(lr, decay):
+    theta, g, m, v = _normal(7, 7, 7, 7)
+    return [theta, g, m, v * v, 3, lr, (0.9, 0.999), 1e-6, decay]
+
+
 # name of a kernel: the arguments of several calls
 CALLS = {
     "linear": [
@@ -57,6 +67,7 @@ CALLS = {
         [*_normal((4, 8), (6, 8)), None],
         [*_normal((1, 1, 8), (6, 8), 6)],
     ],
+    "adamw_": [_update(0.1, 0.05), _update(0.1, 0.0), _update(np.linspace(0, 0.1, 7), 0.05)],
     "sum_over_rows": [_normal((3, 5, 8)), _normal((1, 8))],
     "softmax_": [
         [*_normal((3, 5, 8))],
@@ -82,9 +93,18 @@ CALLS = {
         [x, weight, bias, *places] for x, weight, _, places in _CONVOLUTIONS for bias in (None, _normal(len(weight))[0])
     ],
     "conv2d_weight_gradient": [[dy, x, weight.shape[2:], *places] for x, weight, dy, places in _CONVOLUTIONS],
+    "group_norm": [[*_normal((3, 8, 5, 4), 8, 8), 2, 1e-5], [*_normal((2, 4, 1, 3), 4, 4), 4, 1e-3]],
+    "group_norm_backward": [
+        [*_normal((3, 8, 5, 4), 8, (3, 8, 5, 4)), *np.abs(_normal((3, 2, 1)))],
+        [*_normal((2, 4, 1, 3), 4, (2, 4, 1, 3)), *np.abs(_normal((2, 4, 1)))],
+    ],
     "layer_norm": [[*_normal((3, 5, 8), 8, 8), 1e-6], [*_normal((4, 8), 8, 8), 1e-3]],
     "layer_norm_backward": [[*_normal((3, 5, 8), 8, (3, 5, 8)), np.full((3, 5, 1), 1.7)]],
 }
+
+if importlib.util.find_spec("numba"):
+    with nv.kernels("fast"):
+        pass  # compiled and in the table from here on
 
 KERNELS = sorted({(chosen, name, dtype) for chosen, table in SETS.items() for name, _, dtype in table})
 
@@ -96,6 +116,8 @@ def test_a_kernel_gives_what_its_formula_gives_and_changes_nothing_it_was_given(
     for arguments in CALLS[name]:
         own, given = ([_as(dtype, a) for a in arguments] for _ in range(2))
         expected, found = formula(*own), kernel.function(*given)
+        if expected is None:  # what it changes in place
+            expected, found = (tuple(a for a in side if isinstance(a, np.ndarray)) for side in (own, given))
         for y, z in zip(_tuple(expected), _tuple(found), strict=True):
             assert z.shape == y.shape and z.dtype == y.dtype == np.dtype(dtype)
             np.testing.assert_allclose(z, y, rtol=0, atol=tolerance * max(1.0, np.abs(y).max(initial=0)))
@@ -160,3 +182,67 @@ def test_a_set_can_be_chosen_again_and_formulas_take_keywords():
     assert np.array_equal(F.softmax(x), F.softmax(x)) and F.gelu(x).dtype == np.float32
     with plain:
         pass
+
+
+def test_compiled_kernels_are_asked_for_by_name_and_say_what_they_need(monkeypatch):
+    monkeypatch.setitem(SETS, "fast", {})
+    monkeypatch.setitem(sys.modules, "numba", None)  # as where it is not installed
+    for name in [name for name in sys.modules if name.startswith("numpyvit.kernels.fast")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match=r"pip install 'numpyvit\[fast\]'"):
+        nv.kernels("fast")
+
+
+def test_a_run_that_goes_on_with_other_kernels_says_so(tmp_path, rng):
+    images, labels = rng.random((16, 1, 8, 8), dtype=np.float32), np.arange(16) % 3
+    settings = dict(out=tmp_path, batch_size=8, warmup_steps=0, val_fraction=0, progress=False)
+    nv.fit(tiny(), (images, labels), None, epochs=1, **settings)
+    with nv.kernels("plain"), pytest.warns(UserWarning, match="with the kernels 'numpy' and goes on with 'plain'"):
+        nv.fit(tiny(), (images, labels), None, epochs=2, resume=True, **settings)
+
+
+@pytest.mark.skipif(not SETS["fast"], reason="Numba is not installed")
+class TestCompiled:
+    """What holds for the compiled kernels beyond what holds for every kernel."""
+
+    def test_a_step_and_an_inference_agree_with_numpy_and_do_not_depend_on_threads(self, rng):
+        x, labels = rng.standard_normal((64, 1, 8, 8)).astype(np.float32), np.arange(64) % 3
+        found = {}
+        for chosen, threads in (("numpy", 1), ("fast", 1), ("fast", 3)):
+            model = tiny(drop_rate=0.1)
+            step = nv.TrainStep(model, nv.optim.AdamW(model), threads=threads)
+            with nv.kernels(chosen):
+                for _ in range(3):
+                    step(x, labels)
+                found[chosen, threads] = [*model.state_dict().values(), nv.infer(model, x, threads)]
+        for a, b, c in zip(found["numpy", 1], found["fast", 1], found["fast", 3]):
+            np.testing.assert_allclose(b, a, atol=2e-5)
+            assert np.array_equal(b, c)
+
+    def test_they_are_as_exact_as_those_of_numpy(self):
+        x = np.linspace(-20, 20, 100_001)
+        with nv.kernels("fast"):
+            y, slope = F.gelu_with_slope(x.astype(np.float32))
+            np.testing.assert_allclose(F.gelu(x.astype(np.float32)), y, rtol=1e-6)
+        exact, exact_slope = F.gelu_with_slope.plain(x.astype(np.float32).astype(float))
+        assert (np.abs(y - exact) / np.maximum(np.abs(x), 1)).max() < 3e-7
+        assert np.abs(slope - exact_slope).max() < 3e-7
+
+    @pytest.mark.parametrize("bad", [np.nan, np.inf])
+    def test_what_is_not_finite_stays_so(self, bad):
+        x = np.ones((4, 40), np.float32)
+        x[1, 3] = bad
+        weight = np.ones(40, np.float32)
+        with nv.kernels("fast"):
+            outcomes = [F.gelu(x), F.gelu_with_slope(x)[0], F.layer_norm(x, weight, weight, 1e-6)[0], F.softmax(x)]
+        for y in outcomes:
+            assert not np.isfinite(y[1]).all() and np.isfinite(y[[0, 2, 3]]).all()
+
+    def test_arrays_in_another_order_of_memory_give_the_same(self, rng):
+        x = rng.standard_normal((1, 9, 40)).astype(np.float32)
+        other = np.ascontiguousarray(x.transpose(0, 2, 1)).transpose(0, 2, 1)
+        weight = rng.standard_normal(40).astype(np.float32)
+        with nv.kernels("fast"):
+            for f in (F.gelu, F.softmax, lambda x: F.layer_norm(x, weight, weight, 1e-6)[0]):
+                np.testing.assert_allclose(f(other), f(x), atol=1e-6)
+                np.testing.assert_allclose(f(x[:, ::2]), f(x)[:, ::2], atol=1e-6)

@@ -12,7 +12,14 @@ import pytest
 from detection_cases import random_case
 
 from numpyvit.errors import InputError, ShapeError
-from numpyvit.metrics import score_by_class, score_detections, to_pixels
+from numpyvit.metrics import (
+    flatten_detections,
+    precision_curves,
+    score_by_class,
+    score_detections,
+    to_pixels,
+    unflatten_detections,
+)
 
 NAMES = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]
 NAMES += ["AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large"]
@@ -76,6 +83,34 @@ def test_a_false_box_of_higher_score_halves_the_precision(plain):
     assert score_detections(predictions, [target((0, 0, 40, 40))])["AP"] == pytest.approx(0.5)
     predictions[0]["scores"] = np.array([0.7, 0.8])
     assert score_detections(predictions, [target((0, 0, 40, 40))])["AP"] == 1
+
+
+def test_the_precision_curve_of_each_label(plain, rng):
+    """By hand for label 0: right, wrong, right. Label 2 has nothing to be found."""
+    boxes = [(0, 0, 40, 40), (60, 60, 90, 90), (50, 0, 90, 40)]
+    predictions = [found(*boxes, scores=[0.9, 0.8, 0.7]), found((0, 0, 9, 9), scores=[1], labels=[2])]
+    truth = [target(boxes[0], boxes[2]), target((0, 0, 40, 40), labels=[1])]
+    curves = precision_curves(predictions, truth)
+    assert set(curves) == {0, 1} and not curves[1].any()
+    np.testing.assert_allclose(curves[0][0], [1] * 51 + [2 / 3] * 50)
+    predictions, truth = random_case(rng)
+    curves, figures = (
+        np.array(list(precision_curves(predictions, truth).values())),
+        score_detections(predictions, truth),
+    )
+    assert curves[:, 0].mean() == pytest.approx(figures["AP50"]) and curves.mean() == pytest.approx(figures["AP"])
+
+
+def test_flat_arrays_hold_all_that_the_score_reads(plain, rng):
+    """Images without boxes at the beginning, in the middle and at the end keep their places."""
+    predictions, truth = random_case(rng)
+    nothing = (found(scores=[]), target(size=(7, 9)))
+    pair = enumerate((predictions, truth))
+    predictions, truth = ([nothing[i], *images, nothing[i], *images[:2], nothing[i]] for i, images in pair)
+    again = unflatten_detections(flatten_detections(predictions, truth))
+    assert score_detections(*again) == score_detections(predictions, truth)
+    assert [len(image["labels"]) for image in again[0]] == [len(image["labels"]) for image in predictions]
+    assert again[1][0]["size"] == (7, 9)
 
 
 def test_a_box_found_twice_is_wrong_the_second_time(plain):

@@ -56,9 +56,10 @@ def assert_same_run(one, other):
     """All that two runs leave, timings aside."""
     for name in ("last.safetensors", "best.safetensors", "result.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
-    states = [load_tensors(run / "state.safetensors")[0] for run in (one, other)]
-    assert states[0].keys() == states[1].keys()
-    assert all(np.array_equal(array, states[1][name]) for name, array in states[0].items())
+    for file in ("state.safetensors", "predictions.safetensors"):
+        expected, found = (load_tensors(run / file)[0] for run in (one, other))
+        assert expected.keys() == found.keys()
+        assert all(np.array_equal(array, found[name]) for name, array in expected.items()), file
     records = [
         [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in file.read_text().splitlines()]
         for file in (one / "metrics.jsonl", other / "metrics.jsonl")
@@ -79,6 +80,7 @@ def test_a_run_of_several_processes_is_that_of_one(mpirun, alone, tmp_path, rank
     code, out, err = finish(mpirun(ranks, "train", *RUN, *options, "--out", tmp_path / "run"))
     assert code == 0 and out.count("test accuracy") == 1, err
     assert_same_run(alone, tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").exists() and "was not drawn" not in err
 
 
 def test_evaluate_and_predict_say_the_same_once(mpirun, alone, image_folder, capsys):
@@ -96,6 +98,14 @@ def test_evaluate_and_predict_say_the_same_once(mpirun, alone, image_folder, cap
                 a.pop(name, None), b.pop(name, None)
             assert a == b
         assert [line for line in expected.err.splitlines() if line not in err] == []
+
+
+def test_a_table_of_predictions_is_written_once_and_whole(mpirun, alone, image_folder, tmp_path):
+    args = ["predict", str(image_folder), "--checkpoint", str(alone), "--threads", "1", "--csv"]
+    assert cli.main([*args, str(tmp_path / "one.csv")]) == 0
+    code, out, err = finish(mpirun(2, *args, tmp_path / "ranks.csv"))
+    assert (code, out) == (0, ""), err
+    assert (tmp_path / "ranks.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
 
 
 def kill(pid):

@@ -15,7 +15,7 @@ from numpyvit.errors import ConfigError, NonFiniteError, RunError
 from numpyvit.training import Classification, Distillation, Task
 from numpyvit.training.run_directory import TIMINGS
 from numpyvit.training.shards import Sharding
-from numpyvit.weights.checkpoint import load_tensors, read_notes
+from numpyvit.weights.checkpoint import load_tensors, read_checkpoint
 
 SEVERAL = Sharding(tiny_batch=0, min_shard=1)
 WHOLE = Sharding(max_shards=1)
@@ -101,7 +101,7 @@ def test_a_run_records_what_the_task_measures_and_keeps_its_best(tmp_path):
     assert all(f"{part}_{name}" in records[0] for part in ("train", "val") for name in figures)
     assert "val_hit" in records[0] and "train_median_error" not in records[0] and "val_images" not in records[0]
     best = min(records, key=lambda record: record["val_median_error"])
-    notes = read_notes(tmp_path / "best.safetensors")
+    notes = read_checkpoint(tmp_path / "best.safetensors")[1]
     assert notes["epoch"] == best["epoch"] and notes["val_median_error"] == best["val_median_error"]
     result = json.loads((tmp_path / "result.json").read_text())
     assert set(result["best"]) == {"loss", "ce", "bbox", "median_error", "hit", "images", "epoch"}
@@ -243,7 +243,7 @@ def test_the_best_epoch(tmp_path, figures, best):
     _, records = fit(tmp_path, epochs=3, task=Told(*figures))
     shown = [value if value == value else None for value, _ in figures]
     assert [record["val_AP"] for record in records] == shown
-    assert read_notes(tmp_path / "best.safetensors")["epoch"] == best
+    assert read_checkpoint(tmp_path / "best.safetensors")[1]["epoch"] == best
 
 
 def test_a_test_that_is_interrupted_leaves_the_last_weights(tmp_path):

@@ -116,10 +116,20 @@ def test_without_a_terminal_there_is_one_line_an_epoch(tmp_path):
     assert result.stderr == b"" and b"\r" not in result.stdout
 
 
-def test_on_a_terminal_there_is_a_bar(tmp_path):
+def test_a_log_of_own_images_has_lines_of_text_and_no_control_characters(image_folder, tmp_path):
+    with open(tmp_path / "log", "w") as log:
+        command = [*TRAIN, "--data", image_folder, "--img-size", "8", "--batch-size", "4", "--out", tmp_path / "run"]
+        subprocess.run(command, stdout=log, stderr=log, timeout=120, check=True)
+    lines = (tmp_path / "log").read_text().splitlines()
+    assert all(line.isprintable() for line in lines)
+    assert [line.split()[1] for line in lines if line.startswith("epoch ")] == ["1", "2"]
+
+
+def on_a_terminal(command, **streams):
+    """What a command writes to a terminal of 120 columns."""
     master, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 120))
-    with subprocess.Popen([*TRAIN, "--out", tmp_path / "run"], stdout=subprocess.DEVNULL, stderr=terminal) as process:
+    with subprocess.Popen(command, **{name: terminal for name in ("stdout", "stderr")} | streams) as process:
         os.close(terminal)
         seen = b""
         with contextlib.suppress(OSError):  # how Linux tells the end of a terminal
@@ -127,7 +137,25 @@ def test_on_a_terminal_there_is_a_bar(tmp_path):
                 seen += chunk
         assert process.wait(timeout=120) == 0
     os.close(master)
-    assert b"\r" in seen and b"epoch 2/2" in seen and b"img/s" in seen
+    return seen.decode()
+
+
+def test_on_a_terminal_there_is_a_bar(tmp_path):
+    seen = on_a_terminal([*TRAIN, "--out", tmp_path / "run"], stdout=subprocess.DEVNULL)
+    assert "\r" in seen and "epoch 2/2" in seen and "img/s" in seen
+
+
+def test_on_a_terminal_one_bar_stands_below_a_line_an_epoch(image_folder, tmp_path):
+    command = [*TRAIN, "--data", image_folder, "--img-size", "8", "--batch-size", "4", "--out", tmp_path / "run"]
+    seen = on_a_terminal(command)
+    screen = []
+    for line in seen.replace("\r\n", "\n").split("\n"):
+        parts = [part for part in line.split("\r") if part.strip()]  # each is written over the one before
+        screen.append(parts[-1] if parts else "")
+        assert all(len(part) <= 120 for part in parts if "%|" in part)  # a longer bar would leave a piece of it behind
+    assert "\x1b" not in seen  # a second bar would move the cursor up
+    assert [line.split()[1] for line in screen if line.startswith("epoch ") and "%|" not in line] == ["1", "2"]
+    assert sum("%|" in line for line in screen) == 1 and "100%|" in "".join(screen)
 
 
 def test_quiet_says_nothing(tmp_path, capfd):
@@ -250,7 +278,7 @@ def test_fit_takes_arrays_and_measures_both_sets_by_the_first(tmp_path):
     pairs = (train.images[:64], train.labels[:64]), (test.images[:20], test.labels[:20])
     records = nv.fit(model, *pairs, steps=1, warmup_steps=0, out=tmp_path, progress=False)
     own = data.Dataset.from_arrays(*pairs[0])
-    notes = nv.weights.read_notes(tmp_path / "last.safetensors")
+    notes = nv.weights.read_checkpoint(tmp_path / "last.safetensors")[1]
     np.testing.assert_allclose(notes["mean"], own.mean)
     same = data.Dataset.from_arrays(*pairs[1], own.classes, own.mean, own.std)
     assert nv.evaluate(model, same)["loss"] == pytest.approx(records[0]["val_loss"])

@@ -6,6 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from compare_with_torch import (
+    CLASSES,
+    arrays_of,
+    assert_close,
+    compare_gradients,
+    padded_batch,
+    randomized,
+    some_targets,
+    tensors,
+)
 
 import numpyvit as nv
 from numpyvit.models.detr import DETR
@@ -20,89 +30,7 @@ pytestmark = [
 ]
 
 SIZES = dict(hidden_dim=32, nheads=4, enc_layers=2, dec_layers=2, dim_feedforward=48)
-CLASSES, QUERIES = 5, 7
-
-
-def convolutions(torch, widths):
-    nn, layers = torch.nn, []
-    for before, width in zip((3, *widths), widths):
-        layers += [nn.Conv2d(before, width, 3, 2, 1, bias=False), nn.GroupNorm(8, width), nn.ReLU()]
-    return nn.Sequential(*layers), widths[-1]
-
-
-def residuals(torch, name, dilation=False):
-    """torchvision's ResNet with frozen batch norms, as in DETR's code: stem and first stage are not trained."""
-    import torchvision
-
-    norm = torchvision.ops.misc.FrozenBatchNorm2d
-    body = getattr(torchvision.models, name)(norm_layer=norm, replace_stride_with_dilation=[False, False, dilation])
-    channels = body.fc.in_features
-    for part, parameter in body.named_parameters():
-        parameter.requires_grad_(part.startswith(("layer2", "layer3", "layer4")))
-    return torchvision.models._utils.IntermediateLayerGetter(body, {"layer4": "0"}), channels
-
-
-class LastMap:
-    """IntermediateLayerGetter gives a dict of maps; DETR wants the map."""
-
-    def __new__(cls, torch, getter):
-        forward = getter.forward
-        getter.forward = lambda x: forward(x)["0"]
-        return getter
-
-
-def randomized(torch, module):
-    """With values in every array that show: biases are 0, norms 1 and running variances 1 at first."""
-    with torch.no_grad():
-        for name, array in [*module.named_parameters(), *module.named_buffers()]:
-            if name.endswith("running_var") or (array.ndim == 1 and name.endswith("weight")):
-                array.copy_(0.6 + 0.8 * torch.rand_like(array))
-            elif array.ndim == 1 and array.is_floating_point():
-                array.add_(torch.randn_like(array) * 0.2)
-    return module.eval()
-
-
-def arrays_of(module):
-    return {name: tensor.detach().numpy() for name, tensor in module.state_dict().items()}
-
-
-def padded_batch(size=(64, 96)):
-    """Three images of different sizes, padded with zeros, and their mask."""
-    rng = np.random.default_rng(0)
-    images, mask = np.zeros((3, 3, *size)), np.ones((3, *size), bool)
-    for i, (h, w) in enumerate([size, (size[0] - 20, size[1] - 9), (size[0] - 8, size[1] // 2)]):
-        images[i, :, :h, :w], mask[i, :h, :w] = rng.standard_normal((3, h, w)), False
-    return images, mask
-
-
-def some_targets():
-    rng, targets = np.random.default_rng(1), []
-    for n in (3, 0, 2):
-        center, size = rng.uniform(0.3, 0.7, (n, 2)), rng.uniform(0.05, 0.5, (n, 2))
-        targets.append({"labels": rng.integers(0, CLASSES, n), "boxes": np.concatenate([center, size], 1)})
-    return targets
-
-
-def tensors(torch, targets, dtype):
-    return [{"labels": torch.from_numpy(t["labels"]), "boxes": torch.from_numpy(t["boxes"]).to(dtype)} for t in targets]
-
-
-def assert_close(found, expected, tolerance, name, floor=0.0):
-    expected = expected.detach().numpy() if hasattr(expected, "detach") else expected
-    scale = max(np.abs(expected).max(initial=0), floor, 1e-30)
-    assert found.shape == tuple(expected.shape), name
-    assert np.abs(found - expected).max(initial=0) <= tolerance * scale, name
-
-
-def compare_gradients(tape, theirs, tolerance, left_out=()):
-    """Of every trained parameter, by name; a gradient that is exactly 0, as a key's bias has, against the largest."""
-    expected = {name: p.grad.numpy() for name, p in theirs.named_parameters() if p.requires_grad}
-    found = tape.gradients()
-    assert found.keys() == expected.keys()
-    largest = max(np.abs(gradient).max() for gradient in expected.values())
-    for name, gradient in found.items():
-        if not name.startswith(left_out):
-            assert_close(gradient, expected[name], tolerance, name, 1e-4 * largest)
+QUERIES = 7
 
 
 OPTIONS = {
@@ -119,13 +47,10 @@ CASES = [("convolutions", name) for name in OPTIONS] + [("resnet18", "post-norm"
 @pytest.mark.parametrize("backbone, name", CASES, ids=[" ".join(case) for case in CASES])
 def test_outputs_losses_and_gradients_equal_pytorchs(torch, backbone, name, dtype, tolerance):
     import torch_detr
+    from torch_backbones import convolutions, residuals
 
     kind, dilation = BACKBONES[backbone]
-    if isinstance(kind, str):
-        getter, channels = residuals(torch, kind, dilation)
-        body = LastMap(torch, getter)
-    else:
-        body, channels = convolutions(torch, kind)
+    body, channels = residuals(kind, dilation) if isinstance(kind, str) else convolutions(kind)
     options = {**SIZES, **OPTIONS[name]}
     theirs = randomized(torch, torch_detr.DETR(body, channels, CLASSES, QUERIES, **options)).to(getattr(torch, dtype))
     ours = DETR(CLASSES, QUERIES, kind, dilation=dilation, dropout=0.0, dtype=dtype, **options)
@@ -140,14 +65,15 @@ def test_outputs_losses_and_gradients_equal_pytorchs(torch, backbone, name, dtyp
 
     x = torch.from_numpy(images).requires_grad_()
     their_out = theirs(x, torch.from_numpy(mask))
-    their_loss, their_parts, their_pairs = torch_detr.set_loss(their_out, tensors(torch, targets, x.dtype))
+    their_targets = tensors(torch, targets, x.dtype)
+    their_loss, their_parts = torch_detr.set_loss(their_out, their_targets)
     their_loss.backward()
 
     assert out.keys() == their_out.keys()
     for layer, expected in zip([out, *out.get("aux_outputs", [])], [their_out, *their_out.get("aux_outputs", [])]):
         for key in ("pred_logits", "pred_boxes"):
             assert_close(layer[key], expected[key], tolerance, key)
-    for found, expected in zip(nv.losses.match(out, targets), their_pairs, strict=True):
+    for found, expected in zip(nv.losses.match(out, targets), torch_detr.match(their_out, their_targets), strict=True):
         assert np.array_equal(found, expected)
     assert parts.keys() == their_parts.keys()
     for key, value in parts.items():

@@ -188,7 +188,7 @@ def test_a_run_on_ranks_is_that_of_one_process(digits, tmp_path, size):
     work = lambda group: fitted(classifier(), digits, tmp_path / "ranks", group, accumulate=2, **options)  # noqa: E731
     for found in run_ranks(size, work):
         assert_runs_equal(found, expected)
-    for name in ("last.safetensors", "best.safetensors", "state.safetensors", "result.json"):
+    for name in ("last.safetensors", "best.safetensors", "state.safetensors", "predictions.safetensors", "result.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "ranks" / name).read_bytes(), name
     assert not list((tmp_path / "ranks").glob(".*"))
 
@@ -250,6 +250,29 @@ def test_a_task_that_cannot_divide_its_evaluation_does_all_of_it_on_every_rank(d
         for found in run_ranks(3, lambda group, evaluate=evaluate: evaluate(group=group)):
             for name in ("loss", "accuracy", "top5_accuracy", "images"):
                 assert found[name] == expected[name]
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_what_is_said_of_each_image_is_in_the_order_of_the_set(digits, size):
+    """Of four batches, so that the last of five ranks has none."""
+    boxes = data.load_detection("shapes")["val"].take(slice(0, 7))
+    for model, dataset, batch_size in (
+        (classifier(), digits[2], 13),
+        (nv.create_model("detr_micro_64", num_classes=len(boxes.classes)), boxes, 2),
+    ):
+        evaluate = partial(nv.evaluate, model, dataset, batch_size=batch_size, per_image=True)
+        expected = evaluate()["per_image"]
+        for found in run_ranks(size, lambda group, evaluate=evaluate: evaluate(group=group)):
+            assert_equal(found["per_image"], expected)
+
+
+def test_a_function_of_each_epoch_is_called_on_every_rank(digits):
+    def work(group):
+        seen = []
+        fitted(classifier(), digits, group=group, on_epoch=lambda records: seen.append(len(records)))
+        return seen
+
+    assert run_ranks(2, work) == [[1, 2], [1, 2]]
 
 
 def test_an_error_of_one_rank_ends_the_others(digits):

@@ -7,32 +7,25 @@ import shlex
 
 import numpy as np
 import pytest
+from pages import ROOT, blocks, check_excerpt
 from PIL import Image
 
 import numpyvit as nv
 from numpyvit import cli
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.M | re.S)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
+PYTHON = blocks(README)
 COMMANDS = [
     line.split("   ")[0].strip()
-    for language, text in BLOCKS
+    for text in blocks(README, language="")
     for line in text.splitlines()
-    if not language and line.startswith("numpyvit ")
+    if line.startswith("numpyvit ")
 ]
 
 
 def test_the_layer_that_it_shows_stands_in_the_source():
-    source = (ROOT / "numpyvit" / "layers" / "attention.py").read_text()
-    shown = PYTHON[0].splitlines()
-    methods = "\n".join(shown[1:]).split("\n\n")
-    for method in methods:
-        signature, body = method.split("\n", 1)
-        body = re.escape(body.rstrip())
-        assert re.search(re.escape(signature) + r'\n(        """.*?"""\n)?' + body, source, re.S), signature
+    check_excerpt(PYTHON[0])
 
 
 def test_its_program_runs_as_printed(tmp_path, monkeypatch):
@@ -56,6 +49,8 @@ def run_folder(tmp_path_factory):
     for path in [*paths, "photo.png", "photos/1.png", "cat.jpg"]:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(folder / path)
+    rows = [f"{path},{path.split('/')[2]}" for path in paths]
+    (folder / "images.csv").write_text("\n".join(["path,label", *rows]))
     (folder / "cells").mkdir()
     described = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
     for i in range(12):
@@ -77,9 +72,12 @@ def test_its_commands_run(command, run_folder, monkeypatch):
             pytest.skip("needs the data set")
         monkeypatch.setenv("NUMPYVIT_DATA", str(MNIST))
     short = ["--steps", "2"]
-    run = re.search(r"runs/(\w+)-\w+", command)
-    if run and not pathlib.Path(run[0]).exists():
-        assert cli.main(["train", "--data", run[1], "--out", run[0], *short]) == 0
+    for run in re.finditer(r"runs/(\w+)-\w+", command):
+        if not pathlib.Path(run[0]).exists():
+            assert cli.main(["train", "--data", run[1], "--out", run[0], *short]) == 0
+    if verb == "serve":  # until somebody stops it
+        uvicorn = pytest.importorskip("uvicorn")
+        monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: None)
     if verb == "train":
         arguments += ["--steps", "3"] if "--resume" in command else short
     assert cli.main([verb, *arguments]) == 0

@@ -37,6 +37,11 @@ def test_the_other_settings_follow_from_the_users_batch_size():
     assert recipes.recipe("my/folder", 1000, batch_size=10).warmup_steps == 50
 
 
+def test_a_detector_sees_few_images_more_often():
+    epochs = [recipes.recipe("my/folder", images, kind="detection").epochs for images in (205, 2000, 20_000)]
+    assert epochs == [218, 60, 60] and recipes.recipe("shapes", 2000, kind="detection").epochs < 60
+
+
 def test_weights_that_are_trained_already_learn_gently_from_below():
     settings = recipes.recipe("my/folder", 122, pretrained=True)
     assert settings.lr <= 1e-3 and 0 < settings.layer_decay < 1

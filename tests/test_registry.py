@@ -8,7 +8,7 @@ import pytest
 import numpyvit as nv
 from numpyvit import cli
 from numpyvit.data import Preprocessing
-from numpyvit.models import class_names, count_parameters
+from numpyvit.models import class_names, count_multiply_adds, count_parameters, rounded
 from numpyvit.models.registry import Variant
 
 # (width, depth, heads): Dosovitskiy et al. 2020, table 1; Touvron et al. 2020, table 1; timm for tiny and small
@@ -137,10 +137,28 @@ def test_seed_type_and_checkpointing_reach_the_model():
         ("swin_micro_patch2_window4_32", dict(img_size=8, pad_first=True)),
         ("swin_micro_patch2_window4_32", dict(img_size=8, always_partition=True)),
         ("swin_micro_patch2_window4_32", dict(img_size=8)),
+        ("swin_micro_patch2_window4_32", dict(img_size=(36, 24), window_size=(3, 5), num_classes=0)),
+        ("resnet18", dict(width=8, img_size=(65, 40), num_classes=3)),
+        ("resnet50", dict(width=8, img_size=(65, 90), replace_stride_with_dilation=(False, True, True), in_chans=1)),
+        ("detr_resnet50", dict(img_size=(65, 90), backbone="resnet18", enc_layers=1, dec_layers=2, num_queries=7)),
+        ("detr_resnet50_dc5", dict(img_size=64, enc_layers=1, dec_layers=1)),
+        ("detr_micro_64", dict(img_size=(50, 64), enc_layers=0, num_classes=5)),
     ],
 )
 def test_every_option_is_counted(name, options):
-    assert count_parameters(name, **options) == nv.create_model(name, **options).num_parameters()
+    model = nv.create_model(name, **options)
+    assert count_parameters(name, **options) == model.num_parameters()
+    assert count_multiply_adds(name, **options) == model.multiply_adds()
+
+
+def test_the_list_of_presets_leaves_no_cell_empty(capsys):
+    assert cli.main(["models"]) == 0
+    head, *lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(nv.list_models()) and head.split("  ")[0] == "model"
+    for line, name in zip(lines, nv.list_models()):
+        cells = re.split("  +", line)
+        assert cells[:2] == [name, f"{count_parameters(name):,}"] and len(cells) == 5, line
+        assert cells[2] == rounded(count_multiply_adds(name)) and ("depth" in cells[4] or "encoder" in cells[4]), line
 
 
 class Mean(nv.models.Model):
@@ -201,3 +219,11 @@ def test_a_row_may_hold_a_function_that_makes_the_model(monkeypatch):
 
     monkeypatch.setitem(nv.models.VARIANTS, "made", Variant(build, {"num_classes": 3}))
     assert nv.create_model("made", width=2).num_parameters() == count_parameters("made", width=2) == 2 * 49 + 3 * 3
+
+
+def test_a_model_says_how_it_was_made():
+    model = nv.create_model("vit_micro_patch2_8", num_classes=np.int64(3), act_layer=nv.layers.Tanh)
+    assert model.build_config == {
+        "model": "vit_micro_patch2_8", "options": {"num_classes": 3}, "unsaved": ["act_layer"],
+    }  # fmt: skip
+    assert nv.layers.Linear(2, 2).build_config == {}

@@ -19,7 +19,7 @@ from numpyvit.errors import CheckpointError, ConfigError, NonFiniteError, RunErr
 from numpyvit.files import write_atomically
 from numpyvit.training.run_directory import TIMINGS
 from numpyvit.training.run_lock import hold
-from numpyvit.weights.checkpoint import load_tensors, read_notes
+from numpyvit.weights.checkpoint import load_tensors, read_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -275,7 +275,7 @@ def test_of_equal_epochs_the_first_is_the_best_in_the_report_and_in_the_file(tmp
     assert cli.main(args) == 0
     accuracies = {json.loads(line)["val_accuracy"] for line in (out / "metrics.jsonl").read_text().splitlines()}
     assert len(accuracies) == 1
-    assert "epoch 1)" in capsys.readouterr().out and read_notes(out / "best.safetensors")["epoch"] == 1
+    assert "epoch 1)" in capsys.readouterr().out and read_checkpoint(out / "best.safetensors")[1]["epoch"] == 1
 
 
 def test_nan_in_given_weights_is_said_as_such(digits, tmp_path):

@@ -30,6 +30,22 @@ def test_a_tiny_batch_is_one_shard_and_a_larger_one_several():
     assert [count(40, 1, 8, 8), count(4, 1, 64, 64), count(2, 3, 64, 64)] == [2, 2, 1]  # work, numbers, least
 
 
+def test_shards_of_a_model_whose_maps_get_small_are_larger():
+    """The last maps of swin_micro hold 16·128 numbers for each image, those of swin_tiny 49·768."""
+    micro, tiny = nv.create_model("swin_micro_patch2_window4_32"), nv.SwinTransformer(depths=(1, 1, 1, 1))
+    count = lambda model, *shape: len(shards.Sharding().split(np.empty(shape, np.float32), model))  # noqa: E731
+    assert [count(micro, 128, 3, 32, 32), count(micro, 256, 3, 32, 32), count(micro, 512, 3, 32, 32)] == [2, 5, 8]
+    assert [count(tiny, 4, 3, 224, 224), count(tiny, 16, 3, 224, 224), count(tiny, 64, 3, 224, 224)] == [2, 4, 8]
+
+
+def test_a_model_may_ask_for_larger_shards():
+    count = lambda name, *shape: len(  # noqa: E731
+        shards.Sharding().split(np.empty(shape, np.float32), nv.create_model(name))
+    )
+    assert count("vit_micro_patch4_32", 64, 3, 64, 64) == 8
+    assert [count("detr_micro_64", images, 3, 64, 64) for images in (1, 8, 16, 64)] == [1, 2, 2, 3]
+
+
 @pytest.fixture
 def batch(rng):
     return rng.standard_normal((13, 1, 8, 8)).astype(np.float32), rng.integers(0, 3, 13)

@@ -12,7 +12,7 @@ import numpyvit as nv
 from numpyvit import data
 from numpyvit.errors import CheckpointError, ConfigError, NonFiniteError, RunError
 from numpyvit.training.fit import Interrupted, evaluate, explain_non_finite, fit
-from numpyvit.weights.checkpoint import load_checkpoint, read_notes, save_tensors
+from numpyvit.weights.checkpoint import load_checkpoint, read_checkpoint, save_tensors
 
 SMALL = dict(embed_dim=16, depth=2, num_heads=2)
 
@@ -60,12 +60,12 @@ def test_a_run_directory_holds_what_is_promised(digits, tmp_path):
     again = nv.create_model("vit_micro_patch2_8", pretrained=tmp_path / "run" / "last.safetensors", **SMALL)
     assert all(np.array_equal(a, net.state_dict()[name]) for name, a in again.state_dict().items())
     assert evaluate(again, digits[1])["accuracy"] == records[-1]["val_accuracy"]
-    assert read_notes(tmp_path / "run" / "last.safetensors")["classes"] == list("0123456789")
+    assert read_checkpoint(tmp_path / "run" / "last.safetensors")[1]["classes"] == list("0123456789")
 
 
 def test_best_is_the_epoch_with_the_highest_accuracy(digits, tmp_path):
     _, records = run(digits, tmp_path / "run", 4, lr=0.01)
-    notes = read_notes(tmp_path / "run" / "best.safetensors")
+    notes = read_checkpoint(tmp_path / "run" / "best.safetensors")[1]
     assert notes["val_accuracy"] == max(r["val_accuracy"] for r in records)
 
 
@@ -150,7 +150,7 @@ def test_numpy_numbers_are_settings_too_and_functions_are_named(digits, tmp_path
 
     net = model(num_classes=np.int64(10), norm_layer=partial(nv.layers.LayerNorm, eps=1e-5))
     fit(net, *digits, epochs=1, lr=np.float32(1e-3), out=tmp_path / "run", progress=False)
-    assert read_notes(tmp_path / "run" / "last.safetensors")["recipe"]["unsaved"] == ["norm_layer"]
+    assert read_checkpoint(tmp_path / "run" / "last.safetensors")[1]["recipe"]["unsaved"] == ["norm_layer"]
 
 
 def test_a_finished_run_resumed_stays_as_it_is(digits, tmp_path):
@@ -300,7 +300,7 @@ def test_checkpoints_of_others_have_no_notes(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"a": np.ones(3, np.float32)}, tmp_path / "other.safetensors")
-    assert read_notes(tmp_path / "other.safetensors") == {}
+    assert read_checkpoint(tmp_path / "other.safetensors")[1] == {}
     assert load_checkpoint(tmp_path / "other.safetensors")["a"].tolist() == [1, 1, 1]
 
 

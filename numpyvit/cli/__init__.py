@@ -9,16 +9,19 @@ import contextlib
 import io
 import sys
 import warnings
+from collections.abc import Sequence
 
 from .. import __version__
 from ..errors import ConfigError, Interrupted, NumpyvitError
 from ..training.progress import Tolerant
 from ..training.stopping import noticed_ctrl_c
-from . import attention, convert, evaluate, gradcheck, models, predict, ranks, train
+from . import attention, compare, convert, data, evaluate, gradcheck, models, predict, ranks, report, serve, train
 from .streams import discard, settle
 
+_KERNELS = "of the formulas: NumPy's (default), or compiled ones, which need pip install 'numpyvit[fast]'"
 
-def main(argv=None):
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns the exit code: 0, 1 for a failure, 2 for bad usage; after Ctrl-C 130, SIGTERM 143, and
     141 where nobody reads the output any more."""
     for stream in (sys.stdout, sys.stderr):
@@ -41,13 +44,16 @@ def _run_verb(argv, stop, silence):
     args = None
     try:
         args = build_parser().parse_args(argv)
+        from .. import kernels
         from ..backend.process import tune_process
 
         with warnings.catch_warnings():
             warnings.simplefilter("always", UserWarning)
+            warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd files, which it does not name
             warnings.showwarning = _show_warning
             tune_process()
-            code = ranks.run(args, silence) or 0
+            with kernels.choose(args.kernels):
+                code = ranks.run(args, silence) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -75,7 +81,7 @@ def _show_warning(message, category, filename, lineno, file=None, line=None):
     print(f"numpyvit: note: {message}", file=sys.stderr)
 
 
-def build_parser():
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="numpyvit",
         description="Vision Transformers in pure NumPy: train, evaluate, look.",
@@ -83,6 +89,9 @@ def build_parser():
     )
     parser.add_argument("--version", action="version", version=f"numpyvit {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in (train, evaluate, predict, attention, convert, models, gradcheck):
-        verb.add(verbs).add_argument("--debug", action="store_true", help="show the traceback of a failure")
+    verb_files = (train, evaluate, predict, data, attention, serve, report, compare, convert, models, gradcheck)
+    for verb in verb_files:
+        option = verb.add(verbs).add_argument
+        option("--kernels", choices=("numpy", "fast"), default="numpy", help=_KERNELS)
+        option("--debug", action="store_true", help="show the traceback of a failure")
     return parser

@@ -1,13 +1,20 @@
 """What several verbs' options share."""
 
 import argparse
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from dataclasses import fields
+from typing import Any
 
 from ..training.recipes import describe_default
-from ..training.settings import COUNT, NATURAL, PATTERNS, RATE, Settings
+from ..training.settings import COUNT, NATURAL, PATTERNS, RATE, Kind, Settings
+
+Verbs = argparse._SubParsersAction  # what add_subparsers returns; it has no public name
 
 
-def add_verb(verbs, name, run, text, example):
+def add_verb(
+    verbs: Verbs, name: str, run: Callable[[Namespace], int | None], text: str, example: str
+) -> ArgumentParser:
     verb = verbs.add_parser(
         name, help=text, description=text, epilog=example, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -15,10 +22,10 @@ def add_verb(verbs, name, run, text, example):
     return verb
 
 
-def reader(kind):
+def reader(kind: Kind) -> Callable[[str], Any]:
     """The type of an option whose values are of a kind of the settings."""
 
-    def read(text):
+    def read(text: str) -> Any:
         try:
             value = kind.parse(text)
         except ValueError:
@@ -33,7 +40,7 @@ def reader(kind):
 count, natural, rate = reader(COUNT), reader(NATURAL), reader(RATE)
 
 
-def add_settings(verb):
+def add_settings(verb: ArgumentParser) -> None:
     """An option for each setting of a training run that text can give."""
     for setting in fields(Settings):
         kind = setting.metadata["kind"]
@@ -49,7 +56,7 @@ def add_settings(verb):
         verb.add_argument("--" + setting.name.replace("_", "-"), help=text, **form)
 
 
-def add_checkpoint(verb):
+def add_checkpoint(verb: ArgumentParser) -> None:
     verb.add_argument(
         "--checkpoint",
         "--pretrained",

@@ -2,13 +2,14 @@
 
 import io
 import pathlib
+from argparse import ArgumentParser, Namespace
 
 from ..errors import ConfigError
-from .arguments import add_checkpoint, add_verb, count, natural
+from .arguments import Verbs, add_checkpoint, add_verb, count, natural
 from .checkpoint import as_input_of, load_model, prepare_image
 
 
-def add(verbs):
+def add(verbs: Verbs) -> ArgumentParser:
     verb = add_verb(
         verbs,
         "attention",
@@ -52,7 +53,7 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> None:
     out = _out(args)
     model, _ = load_model(args, **({"img_size": args.img_size} if args.img_size else {}))
     show = _show_queries if model.cross_attention_layers else _show_blocks
@@ -61,8 +62,9 @@ def run(args):
 
 def _show_blocks(args, model, out, title):
     """Draw or write what the blocks of a model look at -> the title with what it sees."""
-    from ..viz.attention import caption
+    from ..viz.attention import caption, check_shows_attention
 
+    check_shows_attention(model)
     if args.query is not None:
         raise ConfigError(f"--query {args.query}: a {type(model).__name__} has no queries; leave it out")
     pixels, x = prepare_image(model, args.image)
@@ -146,7 +148,7 @@ def _patch(args, model, x):
     """-> (row, column) counted from 0, or None."""
     if args.patch is None:
         return None
-    for value, most, what in zip(args.patch, model.patch_embed.grid_for(x.shape[2:]), ("rows", "columns")):
+    for value, most, what in zip(args.patch, model.grid_for(x.shape[2:]), ("rows", "columns")):
         if value > most:
             raise ConfigError(f"--patch {args.patch[0]} {args.patch[1]}: the image has {most} {what} of patches")
     return args.patch[0] - 1, args.patch[1] - 1

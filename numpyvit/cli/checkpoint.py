@@ -1,12 +1,15 @@
 """From a checkpoint and an image on the command line to a model and its input."""
 
-import argparse
 import os
+from argparse import Namespace
+from typing import Any
 
 from ..errors import CheckpointError, NumpyvitError
 
+Layer = Array = Any  # in type hints: NumPy is imported when a verb runs, not before
 
-def load_model(args, **overrides):
+
+def load_model(args: Namespace, **overrides) -> tuple[Layer, dict]:
     """-> the model of a checkpoint with its weights, and the checkpoint's notes."""
     from ..weights.adapt import put_weights
     from ..weights.checkpoint import read_checkpoint
@@ -38,9 +41,9 @@ def _file(checkpoint):
     return os.path.join(checkpoint, "best.safetensors") if os.path.isdir(checkpoint) else checkpoint
 
 
-def load_teacher(path, device):
-    """-> the model of a checkpoint that names its model."""
-    return load_model(argparse.Namespace(checkpoint=path, model=None, device=device))[0]
+def load_model_of(path: str | os.PathLike, device: str) -> Layer:
+    """-> the model of a checkpoint that names its model, or the best one of a run directory."""
+    return load_model(Namespace(checkpoint=path, model=None, device=device))[0]
 
 
 def _create(name, options, overrides, arrays, path):
@@ -65,13 +68,13 @@ def _create(name, options, overrides, arrays, path):
 _FEW = 1_000_000  # parameters that cost nothing
 
 
-def prepare_image(model, path):
+def prepare_image(model: Layer, path: str | os.PathLike) -> tuple[Array, Array]:
     """-> an image as the model sees it: (C, H, W) uint8, and normalized: (C, H, W) floating point."""
     pixels = model.preprocessing.read(path, model.input_shape)
     return pixels, model.preprocessing.normalize(pixels)
 
 
-def as_input_of(model, x):
+def as_input_of(model: Layer, x: Array) -> Array:
     """x where the model's parameters are."""
     from ..backend import to_module
     from ..training.evaluation import module_and_dtype

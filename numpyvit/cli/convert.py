@@ -1,12 +1,13 @@
 """`numpyvit convert`: weights of any common origin as safetensors, or with their model as ONNX."""
 
 import pathlib
+from argparse import ArgumentParser, Namespace
 
 from ..errors import ConfigError, RunError
-from .arguments import add_verb
+from .arguments import Verbs, add_verb
 
 
-def add(verbs):
+def add(verbs: Verbs) -> ArgumentParser:
     verb = add_verb(
         verbs,
         "convert",
@@ -25,7 +26,7 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> None:
     target = pathlib.Path(args.target)
     if target.suffix not in (".safetensors", ".onnx"):
         raise ConfigError(f"{target}: what is written is safetensors or ONNX; give OUT one of these endings")
@@ -36,7 +37,7 @@ def run(args):
     (write_onnx if target.suffix == ".onnx" else write_safetensors)(args, target)
 
 
-def write_safetensors(args, target):
+def write_safetensors(args: Namespace, target: pathlib.Path) -> None:
     from ..weights.checkpoint import read_checkpoint, save_tensors
 
     arrays, notes, origin = read_checkpoint(args.source)
@@ -45,7 +46,7 @@ def write_safetensors(args, target):
     print(f"{target}: {len(arrays)} arrays, {count:,} numbers, from {origin}'s names")
 
 
-def write_onnx(args, target):
+def write_onnx(args: Namespace, target: pathlib.Path) -> None:
     from ..onnx import export_onnx
     from .checkpoint import load_model
 

@@ -1,10 +1,12 @@
 """`numpyvit gradcheck`: every backward against finite differences."""
 
+from argparse import ArgumentParser, Namespace
+
 from ..errors import ConfigError
-from .arguments import add_verb
+from .arguments import Verbs, add_verb
 
 
-def add(verbs):
+def add(verbs: Verbs) -> ArgumentParser:
     verb = add_verb(
         verbs,
         "gradcheck",
@@ -16,7 +18,7 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> int | None:
     from ..errors import GradientError
     from ..testing import gradcheck as check
     from ..testing.cases import LAYERS, MODELS

@@ -4,12 +4,13 @@ import contextlib
 import io
 import sys
 import traceback
+from argparse import ArgumentParser, Namespace
 
 from ..backend.launch import WAYS, connect, launched
 from ..errors import Interrupted, NumpyvitError
 
 
-def add_ranks(verb):
+def add_ranks(verb: ArgumentParser) -> None:
     verb.add_argument(
         "--ranks",
         choices=WAYS,
@@ -37,7 +38,7 @@ class Silence:
         self._stack.close()
 
 
-def run(args, silence):
+def run(args: Namespace, silence: Silence) -> int | None:
     """Run the verb, with the group of its ranks as args.group. An error that this rank alone has met ends them all."""
     if not hasattr(args, "ranks"):
         return args.run(args)

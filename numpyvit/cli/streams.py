@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+from typing import TextIO
 
 from ..training.progress import Tolerant
 
@@ -16,7 +17,7 @@ def tolerant_stdout():
     settle(stream)
 
 
-def settle(stream):
+def settle(stream: TextIO | None) -> None:
     """Write out what waits in a stream. Where that fails forget it: the interpreter would fail on it once more."""
     try:
         if stream is not None:
@@ -25,7 +26,7 @@ def settle(stream):
         discard(stream)
 
 
-def discard(stream):
+def discard(stream: TextIO | None) -> None:
     """Let what waits in a stream, and all that comes, go nowhere."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)

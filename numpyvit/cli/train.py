@@ -3,12 +3,13 @@
 import json
 import pathlib
 import shlex
+from argparse import ArgumentParser, Namespace
 
 from ..errors import ConfigError, RunError
 from ..training import recipes
 from ..training.settings import KINDS, Settings, free_on_resume
-from .arguments import add_settings, add_verb, count, rate
-from .checkpoint import load_teacher
+from .arguments import Verbs, add_settings, add_verb, count, natural, rate
+from .checkpoint import load_model_of
 from .ranks import add_ranks
 from .streams import tolerant_stdout
 
@@ -17,20 +18,21 @@ _TRAIN_EXAMPLES = """examples:
   numpyvit train                                             the digits inside the package, half a minute
   numpyvit train --data mnist --data-dir ~/mnist --epochs 5
   numpyvit train --data images/ --epochs 50                  images/train/<class>/*.png, images/val/<class>/*.png
+  numpyvit train --data images.csv                           path,label[,split] of each image
   numpyvit train --data shapes                               drawn shapes, to be found with their boxes
   numpyvit train --data cells/ --epochs 100                  a folder in Pascal VOC's or COCO's form: boxes are learned
   numpyvit train --resume --out runs/digits-vit_micro_patch2_8
 """
 
 
-def add(verbs):
+def add(verbs: Verbs) -> ArgumentParser:
     verb = add_verb(verbs, "train", run, "Train a model on a data set or a folder of images.", _TRAIN_EXAMPLES)
     option = verb.add_argument
     option(
         "--data",
-        metavar="NAME|FOLDER",
-        help="digits (default), mnist, fashion-mnist, cifar10, cifar100, shapes, or a folder, with one for each class "
-        "or in the form of Pascal VOC or COCO. Of a folder's train/, val/ and "
+        metavar="NAME|FOLDER|FILE.csv",
+        help="digits (default), mnist, fashion-mnist, cifar10, cifar100, shapes, a folder, with one for each class or "
+        "in the form of Pascal VOC or COCO, or a CSV with the columns path, label and maybe split. Of train/, val/ and "
         "test/, val/ is for validation and test/ for the test; with train/ and one of them, that is for the test, and "
         "a part of train/ is held out for validation",
     )
@@ -48,6 +50,13 @@ def add(verbs):
     option("--drop-rate", type=rate, metavar="X", help="dropout (default: the model's)")
     option("--drop-path-rate", type=rate, metavar="X", help="stochastic depth (default: the model's)")
     option("--skip-bad", action="store_true", help="leave images of a folder out that cannot be read, with a note")
+    option(
+        "--cache-mb",
+        type=natural,
+        default=512,  # data.cache.CACHE_MB, without importing NumPy for --help
+        metavar="N",
+        help="MiB of decoded images that are kept in memory; 0 decodes them again in each epoch (default: 512)",
+    )
     option("--quiet", action="store_true", help="say nothing but notes and errors")
     option("--no-augment", action="store_true", help="leave the images as they are")
     option("--out", metavar="DIR", help="run directory (default: runs/DATA-MODEL, numbered where it exists)")
@@ -67,6 +76,7 @@ def add(verbs):
         action="store_true",
         help="keep less for backward and compute it again: less memory, more time, the same result",
     )
+    option("--tensorboard", action="store_true", help="write the curves to RUN/tensorboard too, epoch by epoch")
     option("--pretrained", metavar="PATH", help="begin with the weights of a checkpoint")
     option("--teacher", metavar="CHECKPOINT", help="a trained model from which one made to be distilled learns too")
     option(
@@ -77,21 +87,26 @@ def add(verbs):
     return verb
 
 
-def run(args):
+def run(args: Namespace) -> None:
     with tolerant_stdout():
         _train(args)
 
 
 def _train(args):
+    from ..report import EventFiles, write_report
     from ..training.fit import fit
+    from ..training.run_writer import noted
     from ..training.task import task_for
 
-    stored, out = args.group.from_first(_stored_settings(args) if args.group.leads else None)
+    group = args.group
+    stored, out = group.from_first(_stored_settings(args) if group.leads else None)
     out = pathlib.Path(out)
+    on_epoch = EventFiles(out) if args.tensorboard else None
     typed = _typed_settings(args, stored, out)
     options = {**stored.pop("options", {}), **typed.pop("options")}
     stored.pop("task", None)  # fit compares it
-    parts = args.group.leader_first(lambda: _load({**stored, **typed}, options, args.skip_bad))
+    reading = {"skip_bad": args.skip_bad, "cache_mb": args.cache_mb}
+    parts = group.leader_first(lambda: _load({**stored, **typed}, options, **reading))
     settings = {**dict.fromkeys(_OF_THE_COMMAND), **_recipe({**stored, **typed}, typed, parts[0]), **stored, **typed}
     model = _make_model(args, settings, options, parts[0], begun=args.resume and (out / "state.safetensors").exists())
     train_set, val_set, test_set = _prepared(parts, settings, model)
@@ -101,7 +116,7 @@ def _train(args):
     say(
         f"{config['data']}: {len(train_set):,} images to train on{_validation(val_set, settings['val_fraction'])}, "
         f"{len(test_set):,} to test; "
-        f"{model._recipe['model']} with {model.num_parameters():,} parameters -> {out}"
+        f"{model.build_config['model']} with {model.num_parameters():,} parameters -> {out}"
     )
     fit(
         model,
@@ -115,17 +130,20 @@ def _train(args):
         threads=args.threads,
         progress=not args.quiet,
         config=config,
-        group=args.group,
+        on_epoch=on_epoch if group.leads else None,
+        group=group,
         accumulate=args.accumulate,
     )
-    if not args.group.leads:
+    if not group.leads:
         return
+    with noted("report.html"):
+        write_report(out, test_set, load_model_of(out, args.device))
     chosen = val_set is not None or settings["val_fraction"] > 0
     result = json.loads((out / "result.json").read_bytes())
     say(_report(out, result, task or task_for(train_set), chosen, config))
 
 
-def _load(settings, options, skip_bad):
+def _load(settings, options, **reading):
     """-> the training, validation and test set."""
     from ..training.parts import load_parts
 
@@ -134,7 +152,7 @@ def _load(settings, options, skip_bad):
         settings.get("data_dir"),
         img_size=options.get("img_size"),
         in_chans=options.get("in_chans", 3),
-        skip_bad=skip_bad,
+        **reading,
     )
 
 
@@ -185,7 +203,7 @@ def _distillation(config, settings, device):
         return None
     from ..training import Distillation
 
-    teacher = load_teacher(config["teacher"], device)
+    teacher = load_model_of(config["teacher"], device)
     config["label_smoothing"] = settings.pop("label_smoothing")
     return Distillation(teacher, config["distillation"], label_smoothing=config["label_smoothing"])
 
@@ -204,6 +222,7 @@ def _report(out, result, task, chosen, config):
     return (
         f"\n{'test ' + figure:<13}  {last} ({of_best})\n"
         f"checkpoint     {out / 'last.safetensors'} (best: {out / 'best.safetensors'})\n"
+        f"report         {out / 'report.html'}\n"
         f"curves         {out / 'curves.png'}\n"
         f"next           numpyvit evaluate --checkpoint {shlex.quote(str(out / 'best.safetensors'))}{data_dir}"
     )
@@ -267,7 +286,7 @@ def _data_size(data, side):
 def _new_run(out, data, model):
     if out:
         return pathlib.Path(out)
-    name = f"{pathlib.Path(data).name or 'images'}-{model}"
+    name = f"{pathlib.Path(data).name.removesuffix('.csv') or 'images'}-{model}"
     numbers = [""] + [f"-{i}" for i in range(2, 10_000)]
     return next(path for n in numbers if not (path := pathlib.Path("runs", name + n)).exists())
 

@@ -9,6 +9,7 @@ import fnmatch
 import itertools
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -88,12 +89,17 @@ class Layer:
     takes_first: forward takes a third argument, the number of leading tokens that are wanted (see Sequence).
     attention_layers: the attention of each block, where a model has attention_on_grid(tape, image_size, patch) to show.
     cross_attention_layers: that of each decoder layer, where a model has query_attention_on_grid(tape) to show.
+    build_config: how create_model made a model, as its checkpoints keep it: {"model": the name, "options": what was
+                  given beside it}, and "unsaved", the names of options that a file cannot hold; {} for any other layer.
+    min_shard: how many numbers of its input a shard of a batch should have, where training.Sharding asks for fewer.
     """
 
     transparent = False
     takes_first = False
     attention_layers = ()
     cross_attention_layers = ()
+    build_config: Mapping = MappingProxyType({})
+    min_shard = 0
 
     def __init__(self, *, dtype: str = "float32", seed: Seed = 0):
         as_dtype(dtype)

@@ -34,15 +34,18 @@ class Checked:
     target: dict
 
 
-def check(annotated: Sequence[Annotated], classes: Sequence[str]) -> tuple[list[Checked], list[str], list[str]]:
+def check(
+    annotated: Sequence[Annotated], classes: Sequence[str], decode: bool = False
+) -> tuple[list[Checked], list[str], list[str]]:
     """-> [Checked, …], what is wrong with other images [str, …], the boxes that are left out [str, …].
 
     Boxes are clipped to the image. Left out are those without area, outside the image, and of other classes.
     Boxes refer to the pixels as they are stored, unless the stated size is that of the image set upright.
+    decode: see images.look_at.
     """
     labels = {name: label for label, name in enumerate(classes)}
     sound, faults, dropped = [], [], []
-    for one, look in zip(annotated, look_at([one.path for one in annotated])):
+    for one, look in zip(annotated, look_at([one.path for one in annotated], decode)):
         size, fault = (None, look) if isinstance(look, str) else _size(one, look)
         if fault:
             faults.append(fault)

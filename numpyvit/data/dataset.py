@@ -164,7 +164,7 @@ def _to_uint8(images):
     return np.rint(images * images.dtype.type(255)).astype(np.uint8)
 
 
-def channels_first(images):
+def channels_first(images: np.ndarray) -> np.ndarray:
     """(N, H, W), (N, C, H, W) or (N, H, W, C) with 1 or 3 channels -> (N, C, H, W)."""
     if images.ndim == 3:
         return images[:, None]

@@ -2,21 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 
 from ..errors import ConfigError, DtypeError, InputError, ShapeError
 from .augment import normalize
+from .cache import ImageCache
+
+
+class Source(Protocol):
+    """Where the images and targets of a set come from.
+
+    image_shape: the (C, H, W) into which every image fits. img_size: what they were resized to.
+    """
+
+    image_shape: tuple[int, int, int]
+    img_size: int | tuple[int, int]
+
+    def __len__(self) -> int: ...
+
+    def image(self, i: int) -> np.ndarray:
+        """(C, H, W) uint8."""
+
+    def target(self, i: int) -> Mapping: ...
 
 
 class DetectionDataset:
     """Images of one size or many, each with any number of boxes.
 
-    source: where images and targets come from: len(source), source.image(i) -> (C, H, W) uint8, source.target(i),
-    source.image_shape, the (C, H, W) into which every image fits, and source.img_size, what they were resized to.
     classes: names, by label. mean, std: of each channel, of pixels in 0..1. name: that `load` knows the whole set by; a
-    part of it has none.
+    part of it has none. cache: where the source's images are kept once they are made; None: it has them in memory.
     `DetectionDataset.from_arrays` makes a set of your own arrays.
     """
 
@@ -24,14 +40,15 @@ class DetectionDataset:
 
     def __init__(
         self,
-        source,
+        source: Source,
         classes: Sequence[str],
         mean: Sequence[float],
         std: Sequence[float],
         name: str | None = None,
         rows: np.ndarray | None = None,
+        cache: ImageCache | None = None,
     ):
-        self.source, self.classes, self.name = source, tuple(classes), name
+        self.source, self.classes, self.name, self.cache = source, tuple(classes), name, cache
         self.mean, self.std = tuple(mean), tuple(std)
         self._rows = np.arange(len(source)) if rows is None else rows
 
@@ -83,7 +100,10 @@ class DetectionDataset:
         Images smaller than the batch's largest height and width are padded at the right and the bottom, where the mask
         is True.
         """
-        return pad([self.source.image(i) for i in self._rows[indices]])
+        rows = self._rows[indices].tolist()
+        if self.cache is None:
+            return pad([self.source.image(i) for i in rows])
+        return pad(self.cache.get([(self.source, i) for i in rows], lambda key: self.source.image(key[1])))
 
     def targets(self, indices: np.ndarray) -> list[dict]:
         """A dict for each image. "labels": (n,) int64. "boxes": (n, 4) float32, center x, center y, width and height,
@@ -100,11 +120,11 @@ class DetectionDataset:
 
     def take(self, indices: np.ndarray) -> "DetectionDataset":
         """The same set with these images only; images that are kept in memory are shared with it."""
-        return DetectionDataset(self.source, self.classes, self.mean, self.std, rows=self._rows[indices])
+        return DetectionDataset(self.source, self.classes, self.mean, self.std, None, self._rows[indices], self.cache)
 
     def normalized_by(self, mean: Sequence[float], std: Sequence[float]) -> "DetectionDataset":
         """The same set with another mean and std, such as those that a model was trained with."""
-        return DetectionDataset(self.source, self.classes, mean, std, self.name, self._rows)
+        return DetectionDataset(self.source, self.classes, mean, std, self.name, self._rows, self.cache)
 
 
 def pad(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +139,11 @@ def pad(images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def normalize_padded(
-    images: np.ndarray, mask: np.ndarray, mean: Sequence[float], std: Sequence[float], dtype=np.float32
+    images: np.ndarray,
+    mask: np.ndarray,
+    mean: Sequence[float],
+    std: Sequence[float],
+    dtype: np.dtype | type = np.float32,
 ) -> tuple[np.ndarray, np.ndarray]:
     """-> (normalized images with 0 at padding, mask), from what `pad` returned."""
     images = normalize(images, mean, std, dtype)

@@ -2,18 +2,18 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
 from .annotated import check
+from .cache import CACHE_MB, ImageCache
 from .coco import coco_parts, is_coco
 from .detection import DetectionDataset
 from .images import read_image
 from .voc import is_voc, voc_parts
 
-_CACHE_BYTES = 1 << 29
 _NAMED = 20  # faults in a message
 _LONGER = 5 / 3  # the longest that the longer side becomes, in shorter sides: DETR's 1333 for 800
 
@@ -30,17 +30,19 @@ def load_detection_folder(
     *,
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
+    cache_mb: int = CACHE_MB,
 ) -> dict[str, DetectionDataset | None]:
     """{"train": set, "val": set or None, "test": set} of a folder in Pascal VOC's or COCO's form; see voc.py, coco.py.
 
     img_size: (height, width) that all images are resized to; or the length of the shorter side, where the longer one
     becomes at most 5/3 of it, as DETR resizes to 800 and 1333. classes: names, whose places are the labels; default the
-    names in the training part, sorted. skip_bad: leave out with a warning what cannot be read.
+    names in the training part, sorted. skip_bad: leave out with a warning what cannot be read. cache_mb: images of all
+    parts are kept once they are decoded, while they fit into so many MiB.
     Where there is no test part the validation part is for the test, and without one every fifth image.
     Boxes are clipped to their image; those without area, outside it or of other classes are left out with a warning.
     Errors: DataError that lists all images that are missing, damaged or not as described.
     """
-    found = _readers(folder)
+    found = readers(folder)
     train = found.get("train") or found.get("trainval") or found.get("all")
     if train is None:
         raise DataError(f"{folder}: holds no part to train on, but {', '.join(found)}; add train")
@@ -50,7 +52,7 @@ def load_detection_folder(
     if test is None:
         parts["train"], parts["test"] = _every_fifth(folder, parts["train"])
     classes = classes or _names(folder, parts["train"])
-    return {"val": None} | _sets(folder, parts, classes, (img_size, in_chans), skip_bad)
+    return {"val": None} | _sets(folder, parts, classes, (img_size, in_chans), skip_bad, ImageCache(cache_mb))
 
 
 def load_test_detection_folder(
@@ -60,21 +62,24 @@ def load_test_detection_folder(
     *,
     classes: Sequence[str] | None = None,
     skip_bad: bool = False,
+    cache_mb: int = CACHE_MB,
 ) -> DetectionDataset:
     """A folder to evaluate on: its test part, else its validation part, else what load_detection_folder holds out of
     the training part; where there are no parts, the whole. Options and errors: as load_detection_folder's.
     """
-    found = _readers(folder)
+    found = readers(folder)
     reader = found.get("test") or found.get("val") or found.get("all")
     if reader is None:
-        return load_detection_folder(folder, img_size, in_chans, classes=classes, skip_bad=skip_bad)["test"]
+        options = {"classes": classes, "skip_bad": skip_bad, "cache_mb": cache_mb}
+        return load_detection_folder(folder, img_size, in_chans, **options)["test"]
     training = found.get("train") or found.get("trainval") or reader
     part = reader()
     classes = classes or _names(folder, part if training is reader else training())
-    return _sets(folder, {"test": part}, classes, (img_size, in_chans), skip_bad)["test"]
+    return _sets(folder, {"test": part}, classes, (img_size, in_chans), skip_bad, ImageCache(cache_mb))["test"]
 
 
-def _readers(folder):
+def readers(folder: str | os.PathLike) -> dict[str, Callable]:
+    """{part: reader}, see voc_parts."""
     return voc_parts(folder) if is_voc(folder) else coco_parts(folder)
 
 
@@ -93,11 +98,11 @@ def _names(folder, part):
     return names
 
 
-def _sets(folder, parts, classes, reading, skip_bad):
+def _sets(folder, parts, classes, reading, skip_bad, cache):
     """{part: DetectionDataset} from {part: ([Annotated, …], faults)}."""
     if isinstance(classes, str) or len(set(classes)) != len(classes):
         raise ConfigError(f"classes must be different names, got {classes!r}")
-    checked = {part: check(annotated, classes) for part, (annotated, _) in parts.items()}
+    checked = {part: check(annotated, classes, decode=skip_bad) for part, (annotated, _) in parts.items()}
     faults = [fault for part in parts for fault in parts[part][1] + checked[part][1]]
     sound = {part: found[0] for part, found in checked.items()}
     if faults and not skip_bad:
@@ -115,7 +120,8 @@ def _sets(folder, parts, classes, reading, skip_bad):
         total = sum(len(one.target["labels"]) for images in sound.values() for one in images) + len(dropped)
         warnings.warn(f"left out {len(dropped):,} of {total:,} boxes{_listed(dropped)}", stacklevel=4)
     half = (0.5,) * reading[1]
-    return {part: DetectionDataset(_Files(images, *reading), classes, half, half) for part, images in sound.items()}
+    sources = {part: _Files(images, *reading) for part, images in sound.items()}
+    return {part: DetectionDataset(source, classes, half, half, cache=cache) for part, source in sources.items()}
 
 
 def _listed(reasons):
@@ -127,13 +133,12 @@ def _listed(reasons):
 
 
 class _Files:
-    """Images read from files when asked for, and kept while they fit into 512 MiB."""
+    """Images that are read from files when they are asked for."""
 
     def __init__(self, checked, img_size, in_chans):
         self._checked, self._in_chans, self.img_size = checked, in_chans, img_size
         self._sizes = [fitted_size(one.target["size"], img_size) for one in checked]
         self.image_shape = (in_chans, *map(max, zip(*self._sizes)))
-        self._cache, self._free = {}, _CACHE_BYTES
 
     def __len__(self):
         return len(self._checked)
@@ -142,14 +147,8 @@ class _Files:
         return self._checked[i].target
 
     def image(self, i):
-        if i in self._cache:
-            return self._cache[i]
         one = self._checked[i]
-        image = read_image(one.path, self._sizes[i], self._in_chans, interpolation="squash", upright=one.upright)
-        if image.nbytes <= self._free:
-            self._cache[i] = np.ascontiguousarray(image)
-            self._free -= image.nbytes
-        return image
+        return read_image(one.path, self._sizes[i], self._in_chans, interpolation="squash", upright=one.upright)
 
 
 def fitted_size(size: tuple[int, int], img_size: int | tuple[int, int]) -> tuple[int, int]:

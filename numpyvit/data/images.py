@@ -1,15 +1,19 @@
 """Image files: reading, resizing and cropping one, and finding those that cannot be read."""
 
 import contextlib
+import functools
+import hashlib
 import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..errors import ConfigError, DataError
-from .paths import open_file
+from .paths import open_file, shown
+from .progress import counted
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")  # no others: for EPS, Pillow would start Ghostscript
@@ -28,7 +32,7 @@ _UPRIGHT = {  # EXIF's orientation: what sets the image upright
 _BAND = 1 << 20  # pixels that are converted at a time
 _LONGEST = 8  # times as long as the frame's shape
 _LONGEST_SIDE = (1 << 16) - 1  # as JPEG's; Pillow keeps a pointer for each row
-_ADVICE = "; remove or replace it"
+ADVICE = "; remove or replace it"
 _CHECKERS = 8  # threads; they mostly wait for a disk or a network
 
 
@@ -42,6 +46,7 @@ def read_image(
 ) -> np.ndarray:
     """An image file as (C, H, W) uint8: upright, in gray or RGB, its shorter side resized, the center cropped.
 
+    path: or an open file, which messages name by its str().
     crop_pct: the share of the resized image's shorter side that the crop keeps. Sizes and rounding are those of
     torchvision's Resize and CenterCrop, by which timm prepares images. interpolation "squash" resizes both sides to
     img_size with bilinear weights, as Hugging Face does for ViT. An image that EXIF says was taken with the camera
@@ -54,7 +59,14 @@ def read_image(
         return fit_image(image, img_size, in_chans, crop_pct, interpolation, _orientation(image) if upright else 1)
 
 
-def fit_image(image, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", orientation=1):
+def fit_image(
+    image: Any,
+    img_size: tuple[int, int],
+    in_chans: int,
+    crop_pct: float = 1.0,
+    interpolation: str = "bicubic",
+    orientation: int = 1,
+) -> np.ndarray:
     """An image of Pillow as (C, H, W) uint8, resized and cropped as read_image does. orientation: EXIF's number.
 
     Errors: DataError where it cannot have that number of channels.
@@ -76,21 +88,47 @@ def fit_image(image, img_size, in_chans, crop_pct=1.0, interpolation="bicubic", 
     return pixels.reshape(height, width, in_chans).transpose(2, 0, 1)
 
 
-def find_broken(paths: Sequence[str | os.PathLike]) -> dict[int, str]:
+def find_broken(paths: Sequence[str | os.PathLike], decode: bool = False) -> dict[int, str]:
     """{index: what is wrong} of the image files that cannot be read; see look_at."""
-    return {index: look for index, look in enumerate(look_at(paths)) if isinstance(look, str)}
+    return {index: look for index, look in enumerate(look_at(paths, decode)) if isinstance(look, str)}
 
 
-def look_at(paths: Sequence[str | os.PathLike]) -> list[tuple[int, int] | str]:
-    """[(height, width) of the stored pixels, or what is wrong with the file, …]. Most are not decoded for it.
+def look_at(paths: Sequence[str | os.PathLike], decode: bool = False) -> list[tuple[int, int] | str]:
+    """[(height, width) of the stored pixels, or what is wrong with the file, …].
 
-    PNG and JPEG files are trusted whose header can be read and that end as a whole file does; others are decoded.
+    Unless decode, PNG and JPEG files are trusted whose header can be read and that end as a whole file does.
     """
-    from tqdm import tqdm
-
     with ThreadPoolExecutor(_CHECKERS) as pool:
-        looks = pool.map(_look, paths)
-        return list(tqdm(looks, "checking images", len(paths), leave=False, unit="", delay=2, disable=None))
+        looks = pool.map(functools.partial(_look, decode=decode), paths)
+        return list(counted(looks, len(paths), "checking images"))
+
+
+class Examined(NamedTuple):
+    """A decoded image file: format and mode as Pillow calls them, (height, width) upright, a digest of the pixels."""
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+    digest: bytes
+
+
+def examine(path: str | os.PathLike) -> Examined:
+    """Files of equal upright pixels have equal digests, whatever their format. Errors: DataError, as read_image's."""
+    from PIL import Image
+
+    with _opened(path) as image:
+        kind = image.format, image.mode
+        image.load()  # before EXIF is asked for, which loads too, and where what fails is passed over
+        orientation = _orientation(image)
+        if orientation in _UPRIGHT:
+            image = image.transpose(Image.Transpose[_UPRIGHT[orientation]])
+        return Examined(*kind, (image.height, image.width), _digest(image))
+
+
+def stored_size(path: str | os.PathLike) -> tuple[int, int]:
+    """(height, width) of the stored pixels, by the header alone. Errors: DataError."""
+    with _opened(path) as image:
+        return image.height, image.width
 
 
 def is_turned(path: str | os.PathLike) -> bool:
@@ -99,14 +137,14 @@ def is_turned(path: str | os.PathLike) -> bool:
         return _orientation(image) >= 5
 
 
-def _look(path):
+def _look(path, decode):
     try:
         with _opened(path) as image:
-            if not _is_whole(image):
-                image.load()
+            if decode or not _is_whole(image):
+                fit_image(image, (8, 8), 3)
             return image.height, image.width
     except DataError as error:
-        return str(error).removesuffix(_ADVICE)
+        return str(error).removesuffix(ADVICE)
 
 
 def _is_whole(image):
@@ -120,26 +158,37 @@ def _is_whole(image):
     return whole
 
 
+def _digest(image):
+    """Of the pixels in RGB, of 16-bit gray ones as they are."""
+    pixels = hashlib.blake2b(repr(image.size).encode(), digest_size=16)
+    for band in _bands(image):
+        converted = _converted(band, "RGB")
+        pixels.update(np.asarray(band, np.int32) if image.mode.startswith("I") else np.asarray(converted))
+    return pixels.digest()
+
+
 # ---- decoding -------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _opened(path):
-    """Pillow's image of a file. What it trips over in the block becomes a DataError that names the file."""
+    """Pillow's image of a file, also an open one. What it trips over in the block becomes a DataError that names it."""
     from PIL import Image, UnidentifiedImageError
 
-    with open_file(path) as file:
+    with contextlib.nullcontext(path) if hasattr(path, "read") else open_file(path) as file:
         try:
             with Image.open(file, formats=_FORMATS) as image:
                 _check_header(image)
                 yield image
         except UnidentifiedImageError:
-            raise DataError(f"{path}: is not an image of the kinds {', '.join(_FORMATS)}{_ADVICE}") from None
+            raise DataError(f"{shown(path)}: is not an image of the kinds {', '.join(_FORMATS)}{ADVICE}") from None
         except MemoryError:
-            raise DataError(f"{path}: is not an image that can be read (it needs too much memory){_ADVICE}") from None
+            raise DataError(
+                f"{shown(path)}: is not an image that can be read (it needs too much memory){ADVICE}"
+            ) from None
         except Exception as error:  # on damaged files Pillow raises nearly everything
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise DataError(f"{path}: is not an image that can be read ({reason}){_ADVICE}") from None
+            raise DataError(f"{shown(path)}: is not an image that can be read ({reason}){ADVICE}") from None
 
 
 def _check_header(image):
@@ -205,13 +254,18 @@ def _resized(image, mode, size, weights):
     larger than the one that was read. Pillow too resizes rows first, then columns."""
     from PIL import Image
 
-    narrow = Image.new(mode, (size[0], image.height))
+    narrow, top = Image.new(mode, (size[0], image.height)), 0
+    for band in _bands(image):
+        narrow.paste(_converted(band, mode).resize((size[0], band.height), weights), (0, top))
+        top += band.height
+    return narrow.resize(size, weights)
+
+
+def _bands(image):
+    """The image in parts of whole rows, from the top."""
     rows = max(1, _BAND // image.width)
     for top in range(0, image.height, rows):
-        band = image.crop((0, top, image.width, min(top + rows, image.height)))
-        band = _converted(band, mode).resize((size[0], band.height), weights)
-        narrow.paste(band, (0, top))
-    return narrow.resize(size, weights)
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _converted(image, mode):

@@ -3,11 +3,26 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..errors import ConfigError
 from .augment import Augmentation
+
+
+class ImageSet(Protocol):
+    """What a Loader needs of a set. Inputs may be nested, such as (images, mask); targets may be a list of dicts."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: np.ndarray) -> Any:
+        """Inputs to augment."""
+
+    def targets(self, indices: np.ndarray) -> Any: ...
+
+    def prepare(self, inputs: Any, dtype: np.dtype | type) -> Any:
+        """What the model takes of them."""
 
 
 class Loader:
@@ -18,14 +33,12 @@ class Loader:
     images: (B, C, H, W) of `dtype`; labels: (B,) int64. The last batch may be short. len(loader): batches an epoch.
     augment: functions (inputs, targets, rng) -> (inputs, targets) on uint8 images, see augment.py.
 
-    A set of another form has the same three methods: batch(indices) -> inputs to augment, targets(indices), and
-    prepare(inputs, dtype) -> what the model takes. Inputs may be nested, such as (images, mask); targets may be a list
-    with a dict for each image.
+    A set of another form has the methods of ImageSet.
     """
 
     def __init__(
         self,
-        dataset,
+        dataset: ImageSet,
         batch_size: int,
         *,
         shuffle: bool = False,

@@ -9,6 +9,11 @@ from typing import BinaryIO
 from ..errors import DataError
 
 
+def shown(path: str | os.PathLike) -> str:
+    """A path for a message of one line: what is no printable character, such as a newline, is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(path))
+
+
 @contextlib.contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
     """An OSError in the block becomes a DataError about `path`, in one line."""
@@ -17,9 +22,9 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
     except DataError:
         raise
     except FileNotFoundError:
-        raise DataError(f"{path}: there is no such file or folder") from None
+        raise DataError(f"{shown(path)}: there is no such file or folder") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise DataError(f"{shown(path)}: cannot be read ({error.strerror or error})") from None
 
 
 def open_file(path: str | os.PathLike) -> BinaryIO:
@@ -30,7 +35,9 @@ def open_file(path: str | os.PathLike) -> BinaryIO:
     with naming(path):
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise DataError(f"{path}: is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}, expected a file")
+            raise DataError(
+                f"{shown(path)}: is a {'folder' if stat.S_ISDIR(mode) else 'pipe or device'}, expected a file"
+            )
         return open(path, "rb")
 
 
@@ -48,7 +55,7 @@ def _mode(path):
     try:
         return os.stat(path).st_mode
     except PermissionError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        raise DataError(f"{shown(path)}: cannot be read ({error.strerror})") from None
     except (OSError, ValueError):  # nothing lies there, or nothing can: a name too long, a link to itself
         return 0
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..errors import ConfigError
 from ..functional import box_xyxy_to_cxcywh
+from .cache import CACHE_MB, ImageCache
 from .detection import DetectionDataset
 
 PARTS = {"train": 2000, "val": 500, "test": 500}  # images
@@ -18,47 +19,45 @@ _HIDDEN = 0.25  # the largest share of a shape's box, or of an earlier one's, th
 _TRIES = 20  # places that are tried for a shape before it is left out
 _NOISE = 70  # the background goes from 0 to this
 _SMALLEST = 16  # pixels: on a smaller image shapes cannot be told apart
-_CACHE_BYTES = 1 << 28
 
 
-def load_shapes(size: tuple[int, int] = (64, 64), seed: int = 0) -> dict[str, DetectionDataset]:
-    """{"train", "val", "test"}: DetectionDatasets of 2,000, 500 and 500 images. size: (height, width) of an image."""
+def load_shapes(
+    size: tuple[int, int] = (64, 64), seed: int = 0, *, cache_mb: int = CACHE_MB
+) -> dict[str, DetectionDataset]:
+    """{"train", "val", "test"}: DetectionDatasets of 2,000, 500 and 500 images. size: (height, width) of an image.
+
+    cache_mb: images are kept once they are drawn, while they fit into so many MiB.
+    """
     if min(size) < _SMALLEST:
         raise ConfigError(f"shapes are drawn on images of at least {_SMALLEST}×{_SMALLEST} pixels, got {size}")
-    half = (0.5,) * 3
+    half, cache = (0.5,) * 3, ImageCache(cache_mb)
+    sources = {part: _Drawn(count, tuple(size), (seed, i)) for i, (part, count) in enumerate(PARTS.items())}
     return {
-        part: DetectionDataset(_Drawn(count, tuple(size), (seed, number)), CLASSES, half, half, name="shapes")
-        for number, (part, count) in enumerate(PARTS.items())
+        part: DetectionDataset(source, CLASSES, half, half, "shapes", cache=cache) for part, source in sources.items()
     }
 
 
 class _Drawn:
-    """Images that follow from a seed and their number; those that fit into 256 MiB are kept once they are drawn."""
+    """Images that follow from a seed and their number. What is drawn in them is kept."""
 
     def __init__(self, count, size, seed):
         self.count, self.image_shape, self.img_size, self.seed = count, (3, *size), size, seed
-        self._cache = {}
+        self._shapes = {}
 
     def __len__(self):
         return self.count
 
     def image(self, i):
-        return self._drawn(i)[0]
+        image, *self._shapes[i] = draw_shapes(np.random.default_rng((*self.seed, int(i))), self.image_shape[1:])
+        return image
 
     def target(self, i):
-        _, labels, boxes = self._drawn(i)
+        if i not in self._shapes:
+            self.image(i)
+        labels, boxes = self._shapes[i]
         height, width = size = self.image_shape[1:]
         places = box_xyxy_to_cxcywh(boxes) / (width, height, width, height)
         return {"labels": labels, "boxes": places.astype(np.float32), "image_id": int(i), "size": size}
-
-    def _drawn(self, i):
-        i = int(i)
-        if i in self._cache:
-            return self._cache[i]
-        drawn = draw_shapes(np.random.default_rng((*self.seed, i)), self.image_shape[1:])
-        if (len(self._cache) + 1) * drawn[0].nbytes <= _CACHE_BYTES:
-            self._cache[i] = drawn
-        return drawn
 
 
 def draw_shapes(rng: np.random.Generator, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

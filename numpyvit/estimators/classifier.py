@@ -72,7 +72,7 @@ class ViTClassifier(ClassifierMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         patience: int = 10,
         warm_start: bool = False,
-        random_state=None,
+        random_state: int | np.random.RandomState | None = None,
         threads: int | None = None,
         verbose: bool = False,
     ):

@@ -15,7 +15,12 @@ def patch_for(side: int) -> int:
     return max(1 if side < 8 else 2, math.ceil(side / _PATCHES))
 
 
-def model_options(image_shape: tuple[int, int, int], patch_size=None, embed_dim=None, depth=None) -> dict:
+def model_options(
+    image_shape: tuple[int, int, int],
+    patch_size: int | tuple[int, int] | None = None,
+    embed_dim: int | None = None,
+    depth: int | None = None,
+) -> dict:
     """The options of a model for images (C, H, W), what the user says first.
 
     img_size is the image's, rounded up so that the patches divide it.

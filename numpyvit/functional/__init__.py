@@ -44,6 +44,7 @@ from .norm import group_norm, group_norm_backward, layer_norm, layer_norm_backwa
 from .patches import col2im, im2col
 from .positions import sine_features, sine_features_backward
 from .softmax import log_softmax, softmax, softmax_, softmax_backward
+from .updates import adamw_
 from .windows import (
     attention_from,
     cyclic_shift,
@@ -60,6 +61,7 @@ from .windows import (
 )
 
 __all__ = [
+    "adamw_",
     "attention",
     "attention_backward",
     "attention_from",

@@ -26,15 +26,29 @@ def attention(
 
 @accelerated
 def attention_backward(
-    dout: Array, q: Array, k: Array, v: Array, p: Array, scale: float, keep: Array | None = None
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    p: Array,
+    scale: float,
+    keep: Array | None = None,
+    out: Sequence[Array] | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     """-> dq, dk, dv, ds.   With w = p · keep:   dv = wᵀ dout,   dp = (dout vᵀ) · keep,
     ds = p · dp − p Σ p·dp,   dq = scale · ds k,   dk = scale · dsᵀ q.   ds is the gradient of the bias as well.
+
+    out: three arrays to write dq, dk and dv into, such as split_heads gives of what join_heads would make of them.
     """
     dv = matmul(transposed(p if keep is None else p * keep), dout)
     dp = matmul(dout, transposed(v))
     ds = softmax_backward(dp if keep is None else dp * keep, p)
-    return matmul(ds, k) * scale, matmul(transposed(ds), q) * scale, dv, ds
+    gradients = matmul(ds, k) * scale, matmul(transposed(ds), q) * scale, dv
+    if out is None:
+        return *gradients, ds
+    for place, gradient in zip(out, gradients):
+        place[...] = gradient
+    return *out, ds
 
 
 def mask_bias(mask: Array, dtype: np.dtype) -> Array:

@@ -25,6 +25,7 @@ def layer_norm_backward(dy: Array, weight: Array, xhat: Array, rstd: Array) -> t
     return dx, sum_over_rows(dy * xhat), sum_over_rows(dy)
 
 
+@accelerated
 def group_norm(x: Array, weight: Array, bias: Array, groups: int, eps: float) -> tuple[Array, Array, Array]:
     """The same over the channels of a group and all pixels   (Wu & He 2018, arXiv:1803.08494, eq. 7).
 
@@ -37,6 +38,7 @@ def group_norm(x: Array, weight: Array, bias: Array, groups: int, eps: float) ->
     return xhat * on_map(weight) + on_map(bias), xhat, rstd
 
 
+@accelerated
 def group_norm_backward(dy: Array, weight: Array, xhat: Array, rstd: Array) -> tuple[Array, Array, Array]:
     """-> dx = r (g − mean g − x̂ mean(g x̂)) with g = γ dy,   dγ = Σ dy x̂,   dβ = Σ dy over images and pixels."""
     g, xhat2 = (dy * on_map(weight)).reshape(*rstd.shape[:2], -1), xhat.reshape(*rstd.shape[:2], -1)

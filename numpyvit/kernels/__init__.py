@@ -8,6 +8,7 @@ states how far it may be off and what it gained; tests compare every kernel with
 import contextlib
 import contextvars
 import functools
+import importlib
 import sys
 import types
 from collections.abc import Callable, Iterator
@@ -32,7 +33,7 @@ class Kernel:
     gain: float
 
 
-SETS: dict[str, dict[tuple, Kernel]] = {"plain": {}, "numpy": {}}
+SETS: dict[str, dict[tuple, Kernel]] = {"plain": {}, "numpy": {}, "fast": {}}
 _chosen = contextvars.ContextVar("kernels", default=SETS["numpy"])
 
 
@@ -71,15 +72,18 @@ def accelerated(formula: Callable) -> Callable:
 
 
 class choose:
-    """Choose a set of kernels: "numpy", or "plain" for the formulas alone.
+    """Choose a set of kernels: "numpy", "fast" for compiled ones as well, or "plain" for the formulas alone.
 
-    nv.kernels("numpy")                from now on, in this thread and those that share its work
+    nv.kernels("fast")                 from now on, in this thread and those that share its work
     with nv.kernels("plain"): …        for a while
+    Errors: ConfigError for an unknown name, and for "fast" without Numba.
     """
 
     def __init__(self, name: str):
         if name not in SETS:
             raise ConfigError(f"kernels must be one of {', '.join(map(repr, SETS))}, got {name!r}")
+        if name == "fast" and not SETS["fast"]:
+            _load_compiled()
         self._set = SETS[name]
         self._tokens = [_chosen.set(self._set)]  # used up by the first `with`
 
@@ -90,6 +94,21 @@ class choose:
 
     def __exit__(self, *error):
         _chosen.reset(self._tokens.pop())
+
+
+def chosen() -> str:
+    """The name of the set that is in use here."""
+    return next(name for name, found in SETS.items() if found is _chosen.get())
+
+
+def _load_compiled():
+    try:
+        importlib.import_module(".fast", __name__)
+    except ModuleNotFoundError as error:
+        if error.name not in ("numba", "llvmlite"):
+            raise
+        message = "the fast kernels are compiled by Numba, which is not installed: pip install 'numpyvit[fast]'"
+        raise ConfigError(message) from None
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import functional as F
 from ..backend import array_module
-from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
+from ..core import FORGET, Layer, Parameter, Seed, as_dtype, make_rng
 from ..errors import ConfigError, ShapeError
 from .checks import check_width
 from .dropout import Dropout
@@ -27,7 +27,7 @@ class MultiheadAttention(Layer):
     dq = ds k/√d,   dk = dsᵀ q/√d; each goes back through its third of in_proj as through a Linear.
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, *, dtype: str = "float32", seed=0):
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, *, dtype: str = "float32", seed: Seed = 0):
         if num_heads < 1 or dim % num_heads:
             raise ConfigError(f"the width {dim} must be divisible by num_heads={num_heads}")
         dtype, rng = as_dtype(dtype), make_rng(seed)

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import functional as F
 from ..backend import array_module
-from ..core import FORGET, Layer, Parameter, as_dtype, make_rng
+from ..core import FORGET, Layer, Parameter, Seed, as_dtype, make_rng
 from ..errors import ConfigError, ShapeError
 
 
@@ -20,7 +20,7 @@ class SinePosition(Layer):
     Without a mask one row (1, h·w, D) serves all images. It has no gradient.
     """
 
-    def __init__(self, dim: int, temperature: float = 10000.0, *, dtype: str = "float32", seed=0):
+    def __init__(self, dim: int, temperature: float = 10000.0, *, dtype: str = "float32", seed: Seed = 0):
         if dim % 4:
             raise ConfigError(f"the width {dim} must be divisible by 4 for sines of rows and columns")
         self.dim, self.temperature = dim, float(temperature)
@@ -46,7 +46,7 @@ class Embedding(Layer):
     index: integers (...), weight: (number, D), y: (..., D). Normal initial values of deviation std.
     """
 
-    def __init__(self, number: int, dim: int, std: float = 1.0, *, dtype: str = "float32", seed=0):
+    def __init__(self, number: int, dim: int, std: float = 1.0, *, dtype: str = "float32", seed: Seed = 0):
         values = make_rng(seed).standard_normal((number, dim), dtype=np.float32) * std
         self.weight = Parameter(values.astype(as_dtype(dtype)), decay=False)
 
@@ -72,7 +72,7 @@ class LearnedPosition(Layer):
 
     longest = 50
 
-    def __init__(self, dim: int, *, dtype: str = "float32", seed=0):
+    def __init__(self, dim: int, *, dtype: str = "float32", seed: Seed = 0):
         if dim % 2:
             raise ConfigError(f"the width {dim} must be even for learned rows and columns")
         rng = make_rng(seed)

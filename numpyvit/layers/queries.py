@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import functional as F
 from ..backend import array_module, to_module
-from ..core import FORGET, Layer, make_rng
+from ..core import FORGET, Layer, Seed, make_rng
 from ..errors import ConfigError, ShapeError
 from .init import uniform, xavier_uniform
 from .linear import Linear, Perceptron
@@ -27,7 +27,7 @@ class LearnedQueries(Layer):
     transparent = True
     takes_denoising = False
 
-    def __init__(self, dim: int, num_queries: int, num_classes: int, *, dtype: str = "float32", seed=0):
+    def __init__(self, dim: int, num_queries: int, num_classes: int, *, dtype: str = "float32", seed: Seed = 0):
         made = dict(dtype=dtype, seed=make_rng(seed))
         self.query_embed = Embedding(num_queries, dim, **made)
         self.class_embed, self.bbox_embed = _heads(dim, num_classes, **made)
@@ -84,7 +84,7 @@ class AnchorQueries(Layer):
         groups: int = 1,
         denoising: bool = True,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         if dim % 4 or groups < 1:
             raise ConfigError(f"the width {dim} must be divisible by 4 for sines of boxes, and groups be at least 1")

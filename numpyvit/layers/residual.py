@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..core import FORGET, Layer, Seed, as_dtype, make_rng
-from .activations import ReLU
+from .activations import Identity, ReLU
 from .batch_norm import FrozenBatchNorm2d, conv_norm, conv_norm_backward
 from .convolution import Conv2d, MaxPool2d
 from .sequence import Sequence
@@ -46,7 +46,7 @@ class Stem(Layer):
 class BasicBlock(Layer):
     """y = relu(bn2(conv2(relu(bn1(conv1 x)))) + shortcut x), both 3×3   (§3.3; the block of ResNet-18 and 34).
 
-    The shortcut is x itself, or where the shape changes downsample: a convolution of one pixel and its norm.
+    The shortcut, downsample, is x itself, or where the shape changes a convolution of one pixel and its norm.
     (B, in_chans, H, W) -> (B, width, H/stride, W/stride).
     """
 
@@ -75,11 +75,11 @@ class BasicBlock(Layer):
     def forward(self, x, tape=FORGET):
         y = self.relu1.forward(conv_norm(self.conv1, self.bn1, x, tape), tape)
         y = conv_norm(self.conv2, self.bn2, y, tape)
-        return self.relu2.forward(y + (conv_norm(*self.downsample, x, tape) if self.downsample else x), tape)
+        return self.relu2.forward(y + self.downsample.forward(x, tape), tape)
 
     def backward(self, dy, tape):
         dy = self.relu2.backward(dy, tape)
-        dshort = conv_norm_backward(*self.downsample, dy, tape) if self.downsample else dy
+        dshort = self.downsample.backward(dy, tape)
         dy = self.relu1.backward(conv_norm_backward(self.conv2, self.bn2, dy, tape), tape)
         dy = conv_norm_backward(self.conv1, self.bn1, dy, tape)
         return None if dy is None else dy + dshort
@@ -121,11 +121,11 @@ class Bottleneck(Layer):
         y = self.relu1.forward(conv_norm(self.conv1, self.bn1, x, tape), tape)
         y = self.relu2.forward(conv_norm(self.conv2, self.bn2, y, tape), tape)
         y = conv_norm(self.conv3, self.bn3, y, tape)
-        return self.relu3.forward(y + (conv_norm(*self.downsample, x, tape) if self.downsample else x), tape)
+        return self.relu3.forward(y + self.downsample.forward(x, tape), tape)
 
     def backward(self, dy, tape):
         dy = self.relu3.backward(dy, tape)
-        dshort = conv_norm_backward(*self.downsample, dy, tape) if self.downsample else dy
+        dshort = self.downsample.backward(dy, tape)
         dy = self.relu2.backward(conv_norm_backward(self.conv3, self.bn3, dy, tape), tape)
         dy = self.relu1.backward(conv_norm_backward(self.conv2, self.bn2, dy, tape), tape)
         dy = conv_norm_backward(self.conv1, self.bn1, dy, tape)
@@ -145,8 +145,18 @@ def _conv(in_chans, out_chans, kernel, stride=1, dilation=1, *, dtype, seed):
 
 
 def _shortcut(in_chans, out_chans, stride, norm_layer, *, dtype, seed):
-    """What x passes where a block changes its shape, else None."""
+    """What x passes beside a block's convolutions."""
     if stride == 1 and in_chans == out_chans:
-        return None
+        return Identity()
     conv = _conv(in_chans, out_chans, 1, stride, dtype=dtype, seed=seed)
-    return Sequence([conv, norm_layer(out_chans, dtype=dtype)])
+    return _ConvNorm([conv, norm_layer(out_chans, dtype=dtype)])
+
+
+class _ConvNorm(Sequence):
+    """y = norm(conv x), see conv_norm."""
+
+    def forward(self, x, tape=FORGET):
+        return conv_norm(*self, x, tape)
+
+    def backward(self, dy, tape):
+        return conv_norm_backward(*self, dy, tape)

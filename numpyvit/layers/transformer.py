@@ -4,7 +4,9 @@ Shapes: B batch, N tokens of the image, Q queries, D width. Positions are added 
 never to values. Masks are those of MultiheadAttention: True where nobody looks.
 """
 
-from ..core import FORGET, Layer, make_rng
+from collections.abc import Iterable
+
+from ..core import FORGET, Layer, Seed, make_rng
 from .activations import Identity, ReLU
 from .cross_attention import MultiheadAttention
 from .dropout import Dropout
@@ -19,7 +21,7 @@ class FeedForward(Layer):
 
     transparent = True
 
-    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed=0):
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed: Seed = 0):
         rng = make_rng(seed)
         self.linear1 = Linear(dim, hidden, dtype=dtype, seed=rng)
         self.activation = ReLU()
@@ -42,7 +44,9 @@ class EncoderLayer(Layer):
     Backward takes and returns (dx, dpos): at each sum the gradient goes both ways.
     """
 
-    def __init__(self, dim: int, num_heads: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed=0):
+    def __init__(
+        self, dim: int, num_heads: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed: Seed = 0
+    ):
         made = dict(dtype=dtype, seed=make_rng(seed))
         self.self_attn = MultiheadAttention(dim, num_heads, dropout, **made)
         self.dropout1, self.norm1 = Dropout(dropout), LayerNorm(dim, eps=1e-5, dtype=dtype)
@@ -93,7 +97,9 @@ class DecoderLayer(Layer):
     Backward returns (dx, dpos, dkey, dmemory).
     """
 
-    def __init__(self, dim: int, num_heads: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed=0):
+    def __init__(
+        self, dim: int, num_heads: int, hidden: int, dropout: float = 0.0, *, dtype: str = "float32", seed: Seed = 0
+    ):
         made = dict(dtype=dtype, seed=make_rng(seed))
         self.self_attn = MultiheadAttention(dim, num_heads, dropout, **made)
         self.dropout1, self.norm1 = Dropout(dropout), LayerNorm(dim, eps=1e-5, dtype=dtype)
@@ -147,7 +153,7 @@ class PreNormDecoderLayer(DecoderLayer):
 class Encoder(Layer):
     """Encoder layers one after another; with pre-norm a LayerNorm behind them."""
 
-    def __init__(self, layers, norm=None):
+    def __init__(self, layers: list[Layer], norm: Layer | None = None):
         self.layers, self.norm = Sequence(layers) if layers else Identity(), norm or Identity()
 
     @property
@@ -167,7 +173,7 @@ class Encoder(Layer):
 class Decoder(Layer):
     """Decoder layers one after another, and one LayerNorm for what each of them gives."""
 
-    def __init__(self, layers, norm):
+    def __init__(self, layers: Iterable[Layer], norm: Layer):
         self.layers, self.norm = list(layers), norm
 
     def forward(self, x, pos, memory, memory_pos, tape=FORGET, memory_mask=None, intermediate=True):
@@ -205,7 +211,7 @@ class Transformer(Layer):
         pre_norm: bool = False,
         *,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         rng = make_rng(seed)
         encoding, decoding = (PreNormEncoderLayer, PreNormDecoderLayer) if pre_norm else (EncoderLayer, DecoderLayer)

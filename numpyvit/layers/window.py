@@ -6,6 +6,8 @@ Shapes: B batch, H×W rows and columns of tokens, C channels, n windows a map, N
 import math
 from collections.abc import Callable, Iterable
 
+import numpy as np
+
 from .. import functional as F
 from ..backend import Array, array_module, to_module
 from ..core import FORGET, Buffer, Layer, Parameter, Seed, as_dtype, make_rng
@@ -80,13 +82,15 @@ class WindowAttention(Layer):
         dout = self.proj.backward(self.proj_drop.backward(dy, tape), tape)
         (dout,) = F.split_heads(dout, 1, self.num_heads)
         q, k, v, p, keep = tape.pop(self)
-        *gradients, ds = F.attention_backward(dout.reshape(q.shape), q, k, v, p, self.scale, keep)
+        dqkv = array_module(dy).empty((*dy.shape[:2], len(self.qkv.weight.data)), dtype=dy.dtype)
+        parts = [part.reshape(q.shape) for part in F.split_heads(dqkv, 3, self.num_heads)]
+        *_, ds = F.attention_backward(dout.reshape(q.shape), q, k, v, p, self.scale, keep, out=parts)
         if tape.wants(self.relative_position_bias_table):
             scores = ds.shape[-3:]
             dbias = F.sum_over_rows(ds.reshape(-1, math.prod(scores))).reshape(scores)
             dtable = F.relative_bias_backward(dbias, self.rows.data, self.columns.data)
             tape.add(self.relative_position_bias_table, dtable)
-        return self.qkv.backward(F.join_heads([part.reshape(-1, *part.shape[-3:]) for part in gradients]), tape)
+        return self.qkv.backward(dqkv, tape)
 
     def own_multiply_adds(self, y: Array, x: Array, *others: Array) -> int:
         """Of q kᵀ and p v, for each pair of a query and a key of a window."""
@@ -186,6 +190,15 @@ class SwinBlock(Layer):
         if token is not None:
             queries[token] = p.shape[-1]  # an even share is 1/N
         return F.attention_from(p, queries, self.window_size, self.shift_size, self.pad_first)
+
+    def attention_in_windows(self, residuals: tuple, size: tuple[int, int]) -> tuple[np.ndarray, Array]:
+        """What the attention kept for one map of `size`: (n, N) and (heads, n, N, N).
+
+        The first tells which token of the map, row by row, each of a window is, −1 for padding.
+        """
+        places = np.arange(1, size[0] * size[1] + 1).reshape(1, *size, 1)  # padding is 0
+        tokens = F.to_windows(places, self.window_size, self.shift_size, self.pad_first)[..., 0] - 1
+        return tokens, self.attn.probabilities(residuals).swapaxes(0, 1)
 
     def backward(self, dy, tape):
         cut = (self.window_size, self.shift_size)

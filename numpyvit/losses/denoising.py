@@ -1,19 +1,22 @@
 """Queries that are told which box is theirs, wrongly by a little   (DN-DETR, Li et al. 2022, arXiv:2203.01305, §4)."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from ..core import make_rng
+from ..core import Seed, make_rng
+from .matching import Target
 
 
 def denoising_queries(
-    targets,
+    targets: Sequence[Target],
     num_classes: int,
-    rng=0,
+    rng: Seed = 0,
     groups: int = 5,
     label_noise: float = 0.2,
     box_noise: float = 0.4,
     most: int | None = None,
-):
+) -> dict[str, np.ndarray]:
     """The boxes of each image, `groups` times with noise, for a model that learns to put them right.
 
     targets:     one {"labels": (n,), "boxes": (n, 4)} an image, as for numpyvit.losses.detection.

@@ -3,24 +3,26 @@
 Shapes: B images, Q queries, K classes, n boxes in an image.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from .. import functional as F
 from ..backend import array_module, to_host, to_module
 from .classification import cross_entropy
-from .matching import WEIGHTS, check_outputs, check_targets, match_checked
+from .matching import WEIGHTS, Outputs, Pairs, Target, check_outputs, check_targets, match_layers
 
 
 def detection(
-    outputs,
-    targets,
+    outputs: Outputs,
+    targets: Sequence[Target],
     return_parts: bool = False,
-    pairs=None,
+    pairs: Pairs | None = None,
     *,
     weights: tuple[float, float, float] = WEIGHTS,
     cost: tuple[float, float, float] = WEIGHTS,
     no_object: float = 0.1,
-):
+) -> tuple:
     """L = Σ over decoder layers of   w₀ ce + w₁ bbox + w₂ giou, each layer with pairs of its own   (see layer_loss).
 
     outputs: {"pred_logits": (B, Q, K+1), "pred_boxes": (B, Q, 4)}, with "aux_outputs", a list of the same for each
@@ -37,30 +39,38 @@ def detection(
     boxes = max(sum(len(target["labels"]) for target in targets), 1)
     groups = [outputs, *outputs.get("groups", ())]
 
-    def matched(layer):
-        check_outputs(layer)
-        chosen = match_checked(layer, targets, cost) if pairs is None else pairs
-        return layer_loss(layer, targets, chosen, boxes, weights, no_object, 1 / len(groups))
+    def matched(group):
+        layers = _layers(group)
+        for layer in layers:
+            check_outputs(layer)
+        chosen = match_layers(layers, targets, cost) if pairs is None else [pairs] * len(layers)
+        share = 1 / len(groups)
+        return _summed(layer_loss(*each, targets, boxes, weights, no_object, share) for each in zip(layers, chosen))
 
-    (parts, gradient), *others = (_over_layers(group, matched) for group in groups)
+    (parts, gradient), *others = map(matched, groups)
     if others:
         parts = {name: sum((terms[name] for terms, _ in others), value) for name, value in parts.items()}
         gradient["groups"] = [dgroup for _, dgroup in others]
     if "denoising" in outputs:
         known = [(np.flatnonzero(index >= 0), index[index >= 0]) for index in to_host(outputs["denoising"]["targets"])]
         copies = max(sum(len(queries) for queries, _ in known), 1)
-
-        def denoised(layer):
-            return layer_loss(layer, targets, known, copies, weights, no_object=0.0)
-
-        terms, gradient["denoising"] = _over_layers(outputs["denoising"], denoised, "_dn")
+        denoised = (layer_loss(layer, known, targets, copies, weights, 0.0) for layer in _layers(outputs["denoising"]))
+        terms, gradient["denoising"] = _summed(denoised, "_dn")
         parts |= terms
     weight = dict(zip(("ce", "bbox", "giou"), weights))
     loss = sum(weight[name.partition("_")[0]] * value for name, value in parts.items())
     return (loss, gradient, parts) if return_parts else (loss, gradient)
 
 
-def layer_loss(layer, targets, pairs, boxes, weights=WEIGHTS, no_object=0.1, share=1.0):
+def layer_loss(
+    layer: Outputs,
+    pairs: Pairs,
+    targets: Sequence[Target],
+    boxes: int,
+    weights: tuple[float, float, float] = WEIGHTS,
+    no_object: float = 0.1,
+    share: float = 1.0,
+) -> tuple[dict, dict]:
     """The terms of one decoder layer, times `share`, and the weighted gradient by its logits and boxes.
 
         ce   = Σ_q v[c_q] (−log p_q[c_q]) / Σ_q v[c_q],   c_q the class of the query's box, or K for none,
@@ -102,14 +112,15 @@ def _paired(pairs, targets, xp, dtype):
     return [to_module(array, xp) for array in (images, queries, labels, boxes)]
 
 
-def _over_layers(outputs, loss, suffix=""):
-    """The loss of the last layer and of each in aux_outputs -> {term with suffix: value}, gradient as outputs."""
-    terms, gradient = loss(outputs)
-    parts = {name + suffix: value for name, value in terms.items()}
-    if "aux_outputs" in outputs:
-        gradient["aux_outputs"] = []
-        for i, layer in enumerate(outputs["aux_outputs"]):
-            terms, dlayer = loss(layer)
-            parts |= {f"{name}{suffix}_{i}": value for name, value in terms.items()}
-            gradient["aux_outputs"].append(dlayer)
-    return parts, gradient
+def _layers(outputs):
+    """The outputs of the last layer, which the others come with, then those of layer 0, 1, …"""
+    return [outputs, *outputs.get("aux_outputs", ())]
+
+
+def _summed(losses, name=""):
+    """What layer_loss gave of the last layer, of layer 0, 1, … -> {term with name and layer: value}, gradient."""
+    (terms, gradient), *others = losses
+    parts = {term + name: value for term, value in terms.items()}
+    for i, (terms, _) in enumerate(others):
+        parts |= {f"{term}{name}_{i}": value for term, value in terms.items()}
+    return parts, gradient | ({"aux_outputs": [dlayer for _, dlayer in others]} if others else {})

@@ -3,16 +3,22 @@
 Shapes: B images, Q queries, K classes, n boxes in an image.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from .. import functional as F
-from ..backend import to_host
+from ..backend import Array, to_host
 from ..errors import InputError, NonFiniteError, ShapeError
 
+Outputs = Mapping[str, Any]  # {"pred_logits": …, "pred_boxes": …} of a layer, and what stands beside them
+Target = Mapping[str, Array]  # {"labels": (n,), "boxes": (n, 4)} of an image
+Pairs = list[tuple[np.ndarray, np.ndarray]]  # (query indices, target indices) of each image
 WEIGHTS = (1.0, 5.0, 2.0)  # of class, L1 and GIoU, in the cost as in the loss
 
 
-def match(outputs, targets, cost: tuple[float, float, float] = WEIGHTS):
+def match(outputs: Outputs, targets: Sequence[Target], cost: tuple[float, float, float] = WEIGHTS) -> Pairs:
     """The one-to-one pairs of queries and boxes of least total cost, image by image   (eq. 1).
 
         C[q, j] = c₀ (−p_q[label_j]) + c₁ Σ |b_q − b_j| + c₂ (−GIoU(b_q, b_j)),   p = softmax(logits)
@@ -26,7 +32,16 @@ def match(outputs, targets, cost: tuple[float, float, float] = WEIGHTS):
     return match_checked(outputs, check_targets(outputs, targets), cost)
 
 
-def match_checked(outputs, targets, cost):
+def match_layers(layers: Sequence[Outputs], targets: Sequence[Target], cost: tuple[float, float, float]) -> list[Pairs]:
+    """The pairs of each of some layers, for targets that check_targets returned; costs are worked out at once."""
+    outputs = {
+        name: np.concatenate([to_host(layer[name]) for layer in layers]) for name in ("pred_logits", "pred_boxes")
+    }
+    pairs, count = match_checked(outputs, targets * len(layers), cost), len(targets)
+    return [pairs[start : start + count] for start in range(0, len(pairs), count)]
+
+
+def match_checked(outputs: Outputs, targets: Sequence[Target], cost: tuple[float, float, float]) -> Pairs:
     """match, for targets that check_targets returned. All costs are worked out at once, short lists padded."""
     from scipy.optimize import linear_sum_assignment
 
@@ -43,7 +58,7 @@ def match_checked(outputs, targets, cost):
     return [linear_sum_assignment(costs[i, :, :n]) for i, n in enumerate(counts)]
 
 
-def check_outputs(outputs):
+def check_outputs(outputs: Outputs) -> None:
     """Errors: ShapeError where logits and boxes do not fit each other, NonFiniteError where they are not finite."""
     logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
     if logits.ndim != 3 or boxes.shape != (*logits.shape[:2], 4):
@@ -60,7 +75,7 @@ def check_outputs(outputs):
             )
 
 
-def check_targets(outputs, targets):
+def check_targets(outputs: Outputs, targets: Sequence[Target]) -> list[dict[str, np.ndarray]]:
     """Targets as NumPy arrays. Errors: InputError or ShapeError naming the image whose labels or boxes do not fit."""
     images, _, classes = outputs["pred_logits"].shape
     if len(targets) != images:

@@ -1,4 +1,4 @@
-"""How well logits fit labels: top-1, top-5, and class by class."""
+"""How well logits fit labels: top-1, top-5, class by class, and which classes are mixed up."""
 
 import numpy as np
 
@@ -37,6 +37,34 @@ def class_figures(labels: np.ndarray, ranks: np.ndarray, predicted: np.ndarray) 
             "mistaken_for": int(np.bincount(wrong).argmax()) if len(wrong) else None,
         }
     return figures
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
+    """(K, K) int64: in row i and column j how many images of class i the model takes for class j.
+
+        Cᵢⱼ = Σₙ [label n = i] [predicted n = j]
+
+    labels, predicted: (N,) integers in 0..K−1. classes: K.
+    """
+    places = np.asarray(labels, np.int64) * classes + predicted
+    return np.bincount(places, minlength=classes * classes).reshape(classes, classes)
+
+
+def precision_recall_f1(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1 of each class, (K,) each, from a confusion matrix C.
+
+        precisionₖ = Cₖₖ / Σᵢ Cᵢₖ      recallₖ = Cₖₖ / Σⱼ Cₖⱼ      F1ₖ = 2 Cₖₖ / (Σᵢ Cᵢₖ + Σⱼ Cₖⱼ)
+
+    The first is the share of right answers among the images that were taken for the class, the second among those that
+    are of the class, and the third the harmonic mean of both   (van Rijsbergen 1979, Information Retrieval, ch. 7).
+    NaN where a class is never predicted, or does not occur.
+    """
+    right, taken, are = np.diag(confusion), confusion.sum(0), confusion.sum(1)
+    return tuple(_shares(*pair) for pair in ((right, taken), (right, are), (2 * right, taken + are)))
+
+
+def _shares(part, whole):
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
 
 
 def accuracy(logits: Array | tuple[Array, ...], targets: Array) -> Array:

@@ -50,12 +50,20 @@ def coco_figures(images: Sequence[Mapping[int, tuple[Boxes, Boxes]]]) -> dict[st
 
     found, true: Boxes.
     """
+    _, precision, recall = coco_curves(images)
+    return summarize(precision, recall)
+
+
+def coco_curves(images: Sequence[Mapping[int, tuple[Boxes, Boxes]]]) -> tuple[list[int], np.ndarray, np.ndarray]:
+    """-> the K classes that occur, precision (K, A, T, 101) at 100 detections, and highest recall (K, A, T, M).
+
+    -1 where no true box is counted. images: as of coco_figures.
+    """
     classes = sorted({label for image in images for label in image})
     curves = [_curves([match(*image[label]) for image in images if label in image]) for label in classes]
-    # (K, A, T, 101) at 100 detections, and (K, A, T, M); -1 where no true box is counted
     precision = np.array([c[0] for c in curves]).reshape(-1, len(AREAS), len(THRESHOLDS), len(RECALLS))
     recall = np.array([c[1] for c in curves]).reshape(-1, len(AREAS), len(THRESHOLDS), len(COUNTS))
-    return summarize(precision, recall)
+    return classes, precision, recall
 
 
 def summarize(precision: np.ndarray, recall: np.ndarray) -> dict[str, float | None]:

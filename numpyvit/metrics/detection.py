@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import InputError, ShapeError
 from ..functional import box_cxcywh_to_xyxy, softmax
-from .coco import Boxes, coco_figures
+from .coco import Boxes, coco_curves, coco_figures
 
 _OF_EACH_BOX = ("scores", "labels", "boxes", "area", "iscrowd")  # keys of predictions and targets that the score reads
 
@@ -23,10 +23,7 @@ def score_detections(predictions: Sequence[Mapping], targets: Sequence[Mapping])
     With the extra `[detection]` installed faster-coco-eval computes them, to the same values.
     Errors: ShapeError or InputError for predictions of another form, or with values that are not finite.
     """
-    if len(predictions) != len(targets):
-        raise ShapeError(f"{len(predictions)} predictions for {len(targets)} targets, expected one an image")
-    found = [_found(prediction, image) for image, prediction in enumerate(predictions)]
-    true = [_true(target) for target in targets]
+    found, true = _checked(predictions, targets)
     if importlib.util.find_spec("faster_coco_eval"):
         from .faster import faster_figures
 
@@ -46,6 +43,64 @@ def score_by_class(predictions: Sequence[Mapping], targets: Sequence[Mapping]) -
         found = [_only(label, prediction) for prediction in predictions]
         figures[label] = {"boxes": boxes, **score_detections(found, own)}
     return figures
+
+
+def precision_curves(predictions: Sequence[Mapping], targets: Sequence[Mapping]) -> dict[int, np.ndarray]:
+    """{label: (10, 101) the precision at the recalls 0, .01, …, 1, boxes being right from an IoU of .50, .55, …, .95}.
+
+    The precision at a recall is the highest at that or a higher one, 0 at those that are never reached. The mean of all
+    is the label's AP, that of the first row its AP50. Of each label that has boxes to be found. Arguments and errors:
+    as of score_detections.
+    """
+    classes, precision, _ = coco_curves([_by_class(*pair) for pair in zip(*_checked(predictions, targets))])
+    return {label: curve for label, curve in zip(classes, precision[:, 0]) if curve[0, 0] > -1}
+
+
+def flatten_detections(predictions: Sequence[Mapping], targets: Sequence[Mapping]) -> dict[str, np.ndarray]:
+    """{name: array} of what was found and what is true in all images, as a file of arrays can hold it.
+
+    "scores", "labels" and "boxes" of all predictions, one after another, with "image", the number of the image of each;
+    the same of the targets under "true_…", with "true_area" and "true_iscrowd"; "sizes" (N, 2) of the images.
+    """
+    found = {name: [prediction[name] for prediction in predictions] for name in ("scores", "labels", "boxes")}
+    checked = [_true(target)[1] for target in targets]
+    true = {name: [target[name] for target in targets] for name in ("labels", "boxes")}
+    true |= {"area": [boxes.areas for boxes in checked], "iscrowd": [boxes.crowd for boxes in checked]}
+    return {
+        "image": _numbers(found["labels"]),
+        **{name: np.concatenate(parts) for name, parts in found.items()},
+        "true_image": _numbers(true["labels"]),
+        **{f"true_{name}": np.concatenate(parts) for name, parts in true.items()},
+        "sizes": np.array([target["size"] for target in targets]),
+    }
+
+
+def unflatten_detections(arrays: Mapping[str, np.ndarray]) -> tuple[list[dict], list[dict]]:
+    """-> the predictions and targets that flatten_detections was given."""
+    sizes = arrays["sizes"]
+    found, true = (
+        _split(arrays, prefix, names, len(sizes))
+        for prefix, names in (("", ("scores", "labels", "boxes")), ("true_", ("labels", "boxes", "area", "iscrowd")))
+    )
+    return found, [{**target, "size": tuple(size)} for target, size in zip(true, sizes.tolist())]
+
+
+def _numbers(parts):
+    return np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+
+
+def _split(arrays, prefix, names, count):
+    ends = np.searchsorted(arrays[f"{prefix}image"], np.arange(1, count))
+    parts = {name: np.split(arrays[f"{prefix}{name}"], ends) for name in names}
+    return [{name: parts[name][i] for name in names} for i in range(count)]
+
+
+def _checked(predictions, targets):
+    """-> [(labels, Boxes), …] of what was found and of what is true, an entry an image."""
+    if len(predictions) != len(targets):
+        raise ShapeError(f"{len(predictions)} predictions for {len(targets)} targets, expected one an image")
+    found = [_found(prediction, image) for image, prediction in enumerate(predictions)]
+    return found, [_true(target) for target in targets]
 
 
 def _only(label, image):

@@ -3,9 +3,9 @@
 from .detr import DETR, AnchorDETR
 from .model import Model, class_names
 from .modern import ModernVisionTransformer
-from .registry import VARIANTS, count_parameters, create_model, list_models, preset_options
+from .registry import VARIANTS, count_multiply_adds, count_parameters, create_model, list_models, preset_options
 from .resnet import ResNet
-from .summary import Summary, summary
+from .summary import Summary, rounded, summary
 from .swin import SwinTransformer
 from .vit import NarrowVisionTransformer, VisionTransformer
 
@@ -21,9 +21,11 @@ __all__ = [
     "SwinTransformer",
     "VisionTransformer",
     "class_names",
+    "count_multiply_adds",
     "count_parameters",
     "create_model",
     "list_models",
     "preset_options",
+    "rounded",
     "summary",
 ]

@@ -5,12 +5,13 @@ Q queries, K classes.
 """
 
 import re
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 
-from ..backend import Array, array_module, to_module
-from ..core import FORGET, Layer, Tape, as_dtype, make_rng
+from ..backend import Array, array_module, on_host, to_module
+from ..core import FORGET, Layer, Seed, Tape, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError, ShapeError
 from ..layers import (
@@ -22,36 +23,9 @@ from ..layers import (
     Transformer,
 )
 from ..layers.patches import pair
-from .backbone import Backbone, count_body, make_body
+from .backbone import Backbone, make_body
+from .detr_sizes import count_multiply_adds, count_parameters
 from .model import IMAGENET, Model
-
-
-def count_parameters(
-    num_classes,
-    num_queries,
-    backbone,
-    in_chans,
-    hidden_dim,
-    enc_layers,
-    dec_layers,
-    dim_feedforward,
-    position_embedding,
-    pre_norm,
-    groups=None,
-    denoising=None,
-    **others,
-):
-    """How many parameters a model has, those of frozen layers too, by arithmetic: nothing is made."""
-    D, K, mlp = hidden_dim, num_classes + 1, 2 * hidden_dim * dim_feedforward + dim_feedforward + hidden_dim
-    encoder = enc_layers * (4 * D * D + 8 * D + mlp) + 2 * D * pre_norm
-    decoder = dec_layers * (8 * D * D + 14 * D + mlp) + 2 * D
-    heads = (D + 1) * K + 2 * (D * D + D) + 4 * D + 4
-    queries = num_queries * D  # or boxes, a perceptron, and labels
-    if groups is not None:
-        queries = 4 * groups * num_queries + 3 * D * D + 2 * D + denoising * K * D
-    channels, body = count_body(backbone, in_chans)
-    learned = 50 * D * (position_embedding == "learned")
-    return body + (channels + 1) * D + learned + encoder + decoder + heads + queries
 
 
 class DETR(Model):
@@ -77,7 +51,10 @@ class DETR(Model):
     kind = "detection"
     class_layers = ("class_embed", "label_embed")
     other_classes = 1
+    min_shard = 200_000  # it does much with few numbers at a time: 16 images of 64×64 pixels keep a thread busy
+    scores_every_class = False  # a query is scored with its best class alone, as in the paper
     count_parameters = staticmethod(count_parameters)
+    count_multiply_adds = staticmethod(count_multiply_adds)
 
     def __init__(
         self,
@@ -98,9 +75,9 @@ class DETR(Model):
         pre_norm: bool = False,
         aux_loss: bool = True,
         dilation: bool = False,
-        queries=LearnedQueries,
+        queries: Callable[..., Layer] = LearnedQueries,
         dtype: str = "float32",
-        seed=0,
+        seed: Seed = 0,
     ):
         if position_embedding not in ("sine", "learned"):
             raise ConfigError(f"position_embedding must be 'sine' or 'learned', got {position_embedding!r}")
@@ -135,6 +112,8 @@ class DETR(Model):
         self._check(images, mask)
         (body, position), encoder = self.backbone, self.transformer.encoder
         features = body.forward(images, tape.at(body))
+        if mask is not None and on_host(mask) and not mask.any():
+            mask = None  # nothing is padding
         if mask is not None:
             mask = resize_mask(mask, features.shape[2:])
         pos = position.forward(features, mask, tape.at(position))
@@ -233,11 +212,13 @@ class AnchorDETR(DETR):
     denoising: take denoising queries as third input, (images, mask, queries) (see losses.denoising_queries).
     """
 
+    scores_every_class = True  # and with the others, as in DAB-DETR's code: one in doubt may be right with its second
+
     def __init__(self, *args, groups: int = 1, denoising: bool = True, **options):
         super().__init__(*args, queries=partial(AnchorQueries, groups=groups, denoising=denoising), **options)
 
 
-def resize_mask(mask, size):
+def resize_mask(mask: Array, size: tuple[int, int]) -> Array:
     """A mask (B, H, W) at another size, each place the value of its nearest pixel above and left: (B, h, w)."""
     xp = array_module(mask)
     rows, columns = (to_module(np.arange(count) * whole // count, xp) for whole, count in zip(mask.shape[1:], size))

@@ -16,14 +16,18 @@ class Model(Layer):
     image_weight:   the name of the weight that meets the images, (D, C, …).
     class_layers:   the names of the layers with a row for each class.
     other_classes:  how many rows those have beyond, such as a detector's "no object".
+    distilled:      whether it has a second head that learns from a teacher; on a tape it then gives a pair of logits.
+    has_class_token: whether the first token stands for the whole image.
 
-    `input_shape` and `takes` are those of `patch_embed`; a model without one answers itself.
+    `input_shape`, `takes` and `grid_for` are those of `patch_embed`; a model without one answers itself.
     """
 
     kind = "classification"
     image_weight = "patch_embed.proj.weight"
     class_layers = ("head", "head_dist")
     other_classes = 0
+    distilled = False
+    has_class_token = False
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -38,6 +42,10 @@ class Model(Layer):
     def takes(self, image_shape: tuple[int, int, int]) -> bool:
         """Whether it takes images of shape (C, H, W)."""
         return self.patch_embed.takes(image_shape)
+
+    def grid_for(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """(rows, columns) of patches in images of (height, width)."""
+        return self.patch_embed.grid_for(image_size)
 
     @property
     def preprocessing(self) -> Preprocessing:

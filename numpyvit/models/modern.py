@@ -67,6 +67,11 @@ class ModernVisionTransformer(VisionTransformer):
         extra = (tokens + positions) * D + depth * scales + (D if pre_norm else 0)  # a norm instead of the bias
         return extra + VisionTransformer.count_parameters(embed_dim=D, depth=depth, distilled=distilled, **others)
 
+    @staticmethod
+    def count_multiply_adds(*, reg_tokens: int, class_token: bool, **others) -> int:
+        """See VisionTransformer."""
+        return VisionTransformer.count_multiply_adds(prefix=reg_tokens + bool(class_token), **others)
+
 
 def _deit3(size):
     return ModernVisionTransformer, sizes(16, size, init_values=1e-6, no_embed_class=True), IMAGENET

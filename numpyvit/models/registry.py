@@ -18,8 +18,8 @@ from .model import IMAGENET
 class Variant(NamedTuple):
     """A row of the table: what is called, with which options over its defaults, and how images are prepared.
 
-    The builder takes `dtype` and `seed` as well and returns a Model. One with a `count_parameters(**options)` lets the
-    size of a model be known before it is made.
+    The builder takes `dtype` and `seed` as well and returns a Model. One with a `count_parameters(**options)` and a
+    `count_multiply_adds(**options)` lets the size of a model be known before it is made.
     """
 
     builder: Callable[..., Layer]
@@ -45,8 +45,8 @@ def _parameters(builder):
     return {**(_parameters(builder.__base__) if passed_on else {}), **named}
 
 
-def _recipe(name, options):
-    """What a checkpoint needs to build the model again; `unsaved` names options that a file cannot hold."""
+def _build_config(name, options):
+    """See Layer.build_config."""
     plain, unsaved = {}, []
     for key, value in options.items():
         value = value.item() if hasattr(value, "item") else value
@@ -73,6 +73,17 @@ def count_parameters(name: str, **overrides) -> int:
     if hasattr(builder, "count_parameters"):
         return builder.count_parameters(**options)
     return builder(**options).num_parameters()
+
+
+def count_multiply_adds(name: str, **overrides) -> int:
+    """How many multiply-adds a preset takes for one image, see `summary`, with options that override its own.
+
+    By the builder's count_multiply_adds where it has one, so that nothing is computed; else by the model itself.
+    """
+    builder, options = VARIANTS[name].builder, preset_options(name) | overrides
+    if hasattr(builder, "count_multiply_adds"):
+        return builder.count_multiply_adds(**options)
+    return builder(**options).multiply_adds()
 
 
 def create_model(
@@ -108,7 +119,7 @@ def create_model(
     model = variant.builder(**{**variant.options, **options}, dtype=dtype, seed=seed)
     preprocessing = variant.preprocessing.for_channels({"in_chans": 3, **variant.options, **options}["in_chans"])
     model.pretrained_cfg = {**preprocessing.as_dict(), "classes": None}
-    model._recipe = _recipe(name, options)
+    model.build_config = _build_config(name, options)
     if grad_checkpointing:
         model.set_grad_checkpointing()
     if pretrained is not None:

@@ -15,33 +15,9 @@ from ..layers import BasicBlock, Bottleneck, FrozenBatchNorm2d, Sequence, Stem
 from ..layers.checks import check_counts
 from ..layers.heads import linear_or_identity
 from ..layers.patches import pair
+from ..weights.renaming import without_counts
 from .model import IMAGENET, Model
-
-
-def count_parameters(
-    block: type = Bottleneck,
-    depths: tuple[int, int, int, int] = (3, 4, 6, 3),
-    num_classes: int = 1000,
-    in_chans: int = 3,
-    width: int = 64,
-    **others,
-) -> int:
-    """How many parameters a model with frozen norms has, by arithmetic: nothing is made."""
-    total, channels = in_chans * width * 49, width
-    for i, depth in enumerate(depths):
-        inner = width * 2**i
-        out = inner * block.expansion
-        total += channels * out if i or channels != out else 0  # the shortcut of the first block
-        for first in [channels] + [out] * (depth - 1):
-            total += _count_weights(block, first, inner)
-        channels = out
-    return total + (channels + 1) * num_classes
-
-
-def _count_weights(block, in_chans, width):
-    if block is BasicBlock:
-        return 9 * in_chans * width + 9 * width**2
-    return in_chans * width + 9 * width**2 + block.expansion * width**2
+from .resnet_sizes import count_multiply_adds, count_parameters
 
 
 class ResNet(Model):
@@ -62,6 +38,7 @@ class ResNet(Model):
     image_weight = "conv1.weight"
     class_layers = ("fc",)
     count_parameters = staticmethod(count_parameters)
+    count_multiply_adds = staticmethod(count_multiply_adds)
 
     def __init__(
         self,
@@ -173,9 +150,7 @@ class ResNet(Model):
 
     def load_state_dict(self, mapping: Mapping[str, np.ndarray], strict: bool = True) -> tuple[list[str], list[str]]:
         """As for every layer; how many batches a batch norm has seen, which torchvision's files hold, is left out."""
-        return super().load_state_dict(
-            {name: array for name, array in mapping.items() if not name.endswith("num_batches_tracked")}, strict
-        )
+        return super().load_state_dict(without_counts(mapping), strict)
 
 
 _PREPROCESSING = Preprocessing(IMAGENET.mean, IMAGENET.std, "bilinear", 224 / 256)  # of torchvision's first weights

@@ -43,8 +43,8 @@ class Summary:
         head, *lines, total = ["  ".join(map(_aligned, cells, widths, "<<<>>")).rstrip() for cells in lines]
         frozen = f", {self.parameters - self.trainable:,} of them frozen" if self.trainable < self.parameters else ""
         end = (
-            f"image of {_shown(self.input_shape)}: {_short(self.multiply_adds)} multiply-adds; "
-            f"{_short(self.parameters)} parameters{frozen}"
+            f"image of {_shown(self.input_shape)}: {rounded(self.multiply_adds)} multiply-adds; "
+            f"{rounded(self.parameters)} parameters{frozen}"
         )
         line = "-" * len(head)
         return "\n".join([head, line, *lines, line, total, "", end])
@@ -123,7 +123,7 @@ def _shown(shape):
     return "" if shape is None else "×".join(map(str, shape))
 
 
-def _short(number):
+def rounded(number: int) -> str:
     """1,254,000,000 as "1.254 G"."""
     power = min((len(str(number)) - 1) // 3, 4)
     return f"{number / 1000**power:.4g} {' kMGT'[power]}".rstrip()

@@ -4,20 +4,24 @@ Shapes: B batch, C image channels, H×W pixels, D width of the first stage, K cl
 (H/(P·2ˢ), W/(P·2ˢ)) tokens of width D·2ˢ.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 
 from ..backend import Array
-from ..core import FORGET, Layer, Seed, Tape, as_dtype, make_rng
+from ..core import FORGET, Layer, Seed, as_dtype, make_rng
 from ..data.preprocessing import Preprocessing
 from ..layers import DynamicPatchEmbed, Linear, MapHead, PatchEmbed, PatchMerging, Sequence, SwinBlock, SwinStage
 from ..layers.window import swin_norm
 from ..weights.swin import fit_windows
-from .checks import check_patch, check_sizes, places
+from .checks import check_sizes, places
 from .model import IMAGENET, Model
-from .swin_sizes import coarser, count_parameters, stage_sizes
+from .swin_attention import attention_in_windows, attention_on_grid
+from .swin_sizes import coarser, count_multiply_adds, count_parameters, stage_sizes
+
+_SMALLEST_MAP = 100_000  # numbers of a shard in the last stage, whose calls are the shortest
 
 
 class SwinTransformer(Model):
@@ -102,6 +106,8 @@ class SwinTransformer(Model):
 
         self.layers = Sequence(swin_stage(i, stage) for i, stage in enumerate(stages))
         self.num_classes, self.num_features = num_classes, stages[-1].dim
+        smallest = self.num_features * math.prod(coarser(self.patch_embed.grid_size, len(stages) - 1))
+        self.min_shard = _SMALLEST_MAP * math.prod(self.input_shape) // smallest
         self.norm = norm_layer(self.num_features, dtype=dtype)
         self.head = MapHead(self.num_features, num_classes, drop_rate, **made)
         self.set_paths()
@@ -139,7 +145,7 @@ class SwinTransformer(Model):
     def _embed(self, x, tape):
         """(B, C, H, W) -> the first map (B, rows, columns, embed_dim)."""
         tokens = self.patch_embed.forward(x, tape.at(self.patch_embed))
-        return tokens.reshape(len(x), *self.patch_embed.grid_for(x.shape[2:]), -1)
+        return tokens.reshape(len(x), *self.grid_for(x.shape[2:]), -1)
 
     def _embed_backward(self, dy, tape):
         if not tape.reaches(self.patch_embed):
@@ -165,21 +171,6 @@ class SwinTransformer(Model):
     def attention_layers(self) -> list[Layer]:
         return [block.attn for stage in self.layers for block in stage.blocks]
 
-    def attention_on_grid(
-        self, tape: Tape, image_size: tuple[int, int], patch: tuple[int, int] | None = None
-    ) -> list[Array]:
-        """What a pass on a tape with record_all looked at, block by block: [(B, heads, rows, columns), …].
-
-        The maps are those of SwinBlock.attention_on_map; patch: (row, column) on the grid of patches, whose token is
-        the one that looks, in each stage the one that it was merged into.
-        """
-        kept, size, maps = dict(tape.residuals()), self.patch_embed.grid_for(image_size), []
-        token = None if patch is None else check_patch(patch, size)
-        for stage in self.layers:
-            maps += [block.attention_on_map(kept[block.attn], size, token) for block in stage.blocks]
-            size, token = coarser(size, 1), token and (token[0] // 2, token[1] // 2)
-        return maps
-
     def parameter_depth(self, name: str) -> int:
         """0 for the embedding, i + 1 for the i-th block of all stages, one more for what follows the blocks.
 
@@ -201,7 +192,9 @@ class SwinTransformer(Model):
         for stage in self.layers:
             stage.blocks.set_recompute(enable)
 
+    attention_on_grid, attention_in_windows = attention_on_grid, attention_in_windows
     count_parameters = staticmethod(count_parameters)
+    count_multiply_adds = staticmethod(count_multiply_adds)
 
 
 class NarrowSwinTransformer(SwinTransformer):

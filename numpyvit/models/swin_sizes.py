@@ -1,9 +1,10 @@
-"""The sizes of a Swin Transformer's stages, and how many parameters follow from them."""
+"""The sizes of a Swin Transformer's stages, and how many parameters and multiply-adds follow from them."""
 
 import math
 from typing import NamedTuple
 
 from ..errors import ConfigError
+from ..functional.windows import padded_size
 from ..layers.patches import pair
 
 
@@ -81,3 +82,35 @@ def count_parameters(
         total += depth * (4 * D + attention + hidden * (D + 1) + D * (hidden + 1))
         total += 2 * D * D + 4 * D if i else 0  # the merging
     return total + 2 * D + (D + 1) * num_classes
+
+
+def count_multiply_adds(
+    *,
+    img_size: int | tuple[int, int],
+    patch_size: int | tuple[int, int],
+    in_chans: int,
+    num_classes: int,
+    embed_dim: int,
+    depths: tuple[int, ...],
+    num_heads: int | tuple[int, ...],
+    window_size: int | tuple,
+    mlp_ratio: float | tuple[float, ...],
+    head_dim: int | tuple[int, ...] | None,
+    always_partition: bool,
+    pad_first: bool,
+    **others,
+) -> int:
+    """How many multiply-adds one image takes, padding of windows included, as `summary` counts them."""
+    image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
+    grid = tuple(side // step for side, step in zip(image, patch))
+    total = math.prod(grid) * in_chans * math.prod(patch) * embed_dim
+    stages = stage_sizes(embed_dim, depths, num_heads, head_dim, window_size, mlp_ratio)
+    for i, (D, depth, heads, head_dim, window, mlp_ratio) in enumerate(stages):
+        inner, size = heads * (head_dim or D // heads), coarser(grid, i)
+        if not (always_partition or pad_first):
+            window = tuple(map(min, window, size))
+        tokens, padded = math.prod(size), math.prod(padded_size(size, window))
+        attention = padded * (4 * inner * D + 2 * inner * math.prod(window))
+        total += depth * (attention + tokens * 2 * D * int(D * mlp_ratio))
+        total += tokens * 2 * D * D if i else 0  # the merging
+    return total + D * num_classes

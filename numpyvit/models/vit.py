@@ -16,7 +16,7 @@ from ..layers.activations import GELU
 from ..weights.adapt import fit_pos_embed
 from .checks import check_patch, check_sizes, places
 from .model import Model
-from .vit_sizes import BASE, HUGE, LARGE, SMALL, TINY, count_parameters, sizes
+from .vit_sizes import BASE, HUGE, LARGE, SMALL, TINY, count_multiply_adds, count_parameters, sizes
 
 
 class VisionTransformer(Model):
@@ -88,6 +88,7 @@ class VisionTransformer(Model):
         if global_pool == "token" and self.embed.cls_token is None:
             raise ConfigError("class_token=False needs global_pool='avg'")
         made |= dict(norm_layer=norm_layer)
+        self.distilled = distilled
         if distilled:
             self.classifier = DistilledHead(embed_dim, num_classes, **made)
         elif global_pool == "avg":
@@ -127,6 +128,10 @@ class VisionTransformer(Model):
         return [self.classifier.normalized(found[i]) if norm else found[i] for i in wanted]
 
     @property
+    def has_class_token(self) -> bool:
+        return self.cls_token is not None
+
+    @property
     def attention_layers(self) -> list[Layer]:
         return [block.attn for block in self.blocks]
 
@@ -138,13 +143,13 @@ class VisionTransformer(Model):
         The class token's attention to the patches, or that of patch=(row, column); without a class token, the mean over
         all patches.
         """
-        kept, grid, T = dict(tape.residuals()), self.patch_embed.grid_for(image_size), self.num_prefix_tokens
+        kept, grid, T = dict(tape.residuals()), self.grid_for(image_size), self.num_prefix_tokens
         if patch is not None:
             row, column = check_patch(patch, grid)
             start = T + row * grid[1] + column
             queries = slice(start, start + 1)
         else:
-            queries = slice(T, None) if self.cls_token is None else slice(0, 1)
+            queries = slice(0, 1) if self.has_class_token else slice(T, None)
         found = [layer.values_and_probabilities(kept[layer])[1] for layer in self.attention_layers]
         return [p[:, :, queries, T:].mean(2).reshape(*p.shape[:2], *grid) * p.shape[-1] for p in found]
 
@@ -165,6 +170,7 @@ class VisionTransformer(Model):
         self.blocks.set_recompute(enable)
 
     count_parameters = staticmethod(count_parameters)
+    count_multiply_adds = staticmethod(count_multiply_adds)
 
 
 class NarrowVisionTransformer(VisionTransformer):

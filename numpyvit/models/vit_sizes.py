@@ -1,4 +1,4 @@
-"""The sizes of Vision Transformers, and how many parameters follow from them."""
+"""The sizes of Vision Transformers, and how many parameters and multiply-adds follow from them."""
 
 import math
 
@@ -39,3 +39,32 @@ def count_parameters(
     if representation_size and not distilled:
         features, represent = representation_size, representation_size * (D + 1)
     return embed + depth * block + 2 * D + represent + heads * (features + 1) * num_classes
+
+
+def count_multiply_adds(
+    *,
+    img_size: int | tuple[int, int],
+    patch_size: int | tuple[int, int],
+    in_chans: int,
+    num_classes: int,
+    embed_dim: int,
+    depth: int,
+    mlp_ratio: float,
+    representation_size: int | None,
+    distilled: bool,
+    prefix: int = 1,
+    **others,
+) -> int:
+    """How many multiply-adds one image takes, as `summary` counts them.
+
+    prefix: how many tokens stand before the patches, the distillation token aside.
+    """
+    D, hidden = embed_dim, int(embed_dim * mlp_ratio)
+    image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
+    patches = math.prod(side // step for side, step in zip(image, patch))
+    N, heads = patches + prefix + bool(distilled), 2 if distilled else 1
+    block = N * (4 * D * D + 2 * D * hidden) + 2 * N * N * D
+    features, represent = D, 0
+    if representation_size and not distilled:
+        features, represent = representation_size, representation_size * D
+    return patches * in_chans * math.prod(patch) * D + depth * block + represent + heads * features * num_classes

@@ -4,16 +4,19 @@ Shapes: B batch, h×w the map of the backbone, N = h·w tokens, D width, Q queri
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from .. import layers
+from ..core import Layer
 from ..models import DETR, ResNet
 from ..models.detr import Backbone
 from . import resnet
+from .graph import Graph, Value
 
 
-def detr(graph, model, x):
+def detr(graph: Graph, model: DETR, x: Value) -> dict[str, Value]:
     """-> {"pred_logits": (B, Q, K+1), "pred_boxes": (B, Q, 4)}."""
     body, position = model.backbone
     features = graph.run(body, x)
@@ -23,7 +26,7 @@ def detr(graph, model, x):
     return graph.run(model.queries, memory, pos, model.transformer.decoder)
 
 
-def backbone(graph, layer, x):
+def backbone(graph: Graph, layer: Backbone, x: Value) -> Value:
     body = layer.body
     return resnet.features(graph, body, x) if isinstance(body, ResNet) else graph.run(body, x)
 
@@ -31,20 +34,20 @@ def backbone(graph, layer, x):
 # ---- positions ------------------------------------------------------------------------------------------------------
 
 
-def sine_position(graph, layer, x):
+def sine_position(graph: Graph, layer: layers.SinePosition, x: Value) -> Value:
     """Sines of each row and column, in 0..2π, the row's before the column's: (1, N, D)."""
     h, w, half = graph.size(x, 2), graph.size(x, 3), layer.dim // 2
     rows, columns = (sines(graph, places(graph, side), half, layer.temperature) for side in (h, w))
     return on_every_token(graph, (rows.reshape(-1, 1, half), columns.reshape(1, -1, half)), h, w, half)
 
 
-def places(graph, side):
+def places(graph: Graph, side: Value) -> Value:
     """1, 2, … up to side, over side and times 2π: (side,)."""
     count = graph.op("CumSum", graph.op("Expand", 1.0, side), np.int64(0))
     return count / (count[-1:] + 1e-6) * (2 * math.pi)
 
 
-def sines(graph, x, dim, temperature=10000.0):
+def sines(graph: Graph, x: Value, dim: int, temperature: float = 10000.0) -> Value:
     """[sin a₀, cos a₀, sin a₁, …], aᵢ = x / T^(2i/dim), as functional.sine_features: (...) -> (..., dim/2, 2)."""
     frequencies = temperature ** (np.arange(0, dim, 2, dtype=np.float32) * (-1 / dim))
     angles = graph.op("Unsqueeze", x, np.array([-1])) * frequencies
@@ -52,7 +55,7 @@ def sines(graph, x, dim, temperature=10000.0):
     return graph.concat(both, -1)
 
 
-def learned_position(graph, layer, x):
+def learned_position(graph: Graph, layer: layers.LearnedPosition, x: Value) -> Value:
     """A learned vector for each row and column, the column's before the row's: (1, N, D)."""
     h, w, half = graph.size(x, 2), graph.size(x, 3), layer.row_embed.weight.data.shape[1]
     tables = ((layer.row_embed, h), (layer.col_embed, w))
@@ -60,7 +63,7 @@ def learned_position(graph, layer, x):
     return on_every_token(graph, (columns.reshape(1, -1, half), rows.reshape(-1, 1, half)), h, w, half)
 
 
-def on_every_token(graph, halves, h, w, half):
+def on_every_token(graph: Graph, halves: Sequence[Value], h: Value, w: Value, half: int) -> Value:
     """Two arrays that broadcast to (h, w, D/2), side by side: (1, N, D)."""
     size = graph.concat([h, w, np.array([1])], 0)
     return graph.concat([graph.op("Expand", x, size) for x in halves], 2).reshape(1, -1, 2 * half)
@@ -69,7 +72,9 @@ def on_every_token(graph, halves, h, w, half):
 # ---- encoder and decoder --------------------------------------------------------------------------------------------
 
 
-def multihead_attention(graph, layer, query, key, value):
+def multihead_attention(
+    graph: Graph, layer: layers.MultiheadAttention, query: Value, key: Value, value: Value
+) -> Value:
     width = layer.in_proj_weight.data.shape[1]
     weights = graph.split(layer.in_proj_weight, 3, width, axis=0)
     biases = graph.split(layer.in_proj_bias, 3, width, axis=0)
@@ -78,34 +83,36 @@ def multihead_attention(graph, layer, query, key, value):
     return graph.run(layer.out_proj, graph.join_heads(graph.attention(q, k, v, layer.scale)))
 
 
-def feed_forward(graph, layer, x):
+def feed_forward(graph: Graph, layer: layers.FeedForward, x: Value) -> Value:
     return graph.run(layer.linear2, graph.run(layer.activation, graph.run(layer.linear1, x)))
 
 
-def encoder(graph, layer, x, pos):
+def encoder(graph: Graph, layer: layers.Encoder, x: Value, pos: Value) -> Value:
     return graph.run(layer.norm, graph.run(layer.layers, x, pos))
 
 
-def encoder_layer(graph, layer, x, pos):
+def encoder_layer(graph: Graph, layer: layers.EncoderLayer, x: Value, pos: Value) -> Value:
     q = x + pos
     x = graph.run(layer.norm1, x + graph.run(layer.self_attn, q, q, x))
     return graph.run(layer.norm2, x + graph.run(layer.feed_forward, x))
 
 
-def pre_norm_encoder_layer(graph, layer, x, pos):
+def pre_norm_encoder_layer(graph: Graph, layer: layers.PreNormEncoderLayer, x: Value, pos: Value) -> Value:
     n = graph.run(layer.norm1, x)
     x = x + graph.run(layer.self_attn, n + pos, n + pos, n)
     return x + graph.run(layer.feed_forward, graph.run(layer.norm2, x))
 
 
-def decoder_layer(graph, layer, x, pos, key, memory):
+def decoder_layer(graph: Graph, layer: layers.DecoderLayer, x: Value, pos: Value, key: Value, memory: Value) -> Value:
     q = x + pos
     x = graph.run(layer.norm1, x + graph.run(layer.self_attn, q, q, x))
     x = graph.run(layer.norm2, x + graph.run(layer.multihead_attn, x + pos, key, memory))
     return graph.run(layer.norm3, x + graph.run(layer.feed_forward, x))
 
 
-def pre_norm_decoder_layer(graph, layer, x, pos, key, memory):
+def pre_norm_decoder_layer(
+    graph: Graph, layer: layers.PreNormDecoderLayer, x: Value, pos: Value, key: Value, memory: Value
+) -> Value:
     n = graph.run(layer.norm1, x)
     x = x + graph.run(layer.self_attn, n + pos, n + pos, n)
     x = x + graph.run(layer.multihead_attn, graph.run(layer.norm2, x) + pos, key, memory)
@@ -115,7 +122,9 @@ def pre_norm_decoder_layer(graph, layer, x, pos, key, memory):
 # ---- queries --------------------------------------------------------------------------------------------------------
 
 
-def learned_queries(graph, layer, memory, pos, decoder):
+def learned_queries(
+    graph: Graph, layer: layers.LearnedQueries, memory: Value, pos: Value, decoder: layers.Decoder
+) -> dict[str, Value]:
     weight = layer.query_embed.weight
     query_pos = graph.for_each(graph.op("Unsqueeze", weight, np.array([0])), memory)
     x, key = query_pos * 0.0, memory + pos
@@ -125,7 +134,9 @@ def learned_queries(graph, layer, memory, pos, decoder):
     return outputs(graph, layer, y, graph.op("Sigmoid", graph.run(layer.bbox_embed, y)))
 
 
-def anchor_queries(graph, layer, memory, pos, decoder):
+def anchor_queries(
+    graph: Graph, layer: layers.AnchorQueries, memory: Value, pos: Value, decoder: layers.Decoder
+) -> dict[str, Value]:
     """The first group alone, as in inference; each decoder layer moves the boxes σ(u)."""
     anchors, D = layer.refpoint_embed.weight, decoder.norm.weight.data.shape[0]
     u = graph.for_each(graph.op("Unsqueeze", graph.value(anchors)[: layer.num_queries], np.array([0])), memory)
@@ -142,7 +153,7 @@ def anchor_queries(graph, layer, memory, pos, decoder):
     return outputs(graph, layer, y, graph.op("Sigmoid", u))
 
 
-def outputs(graph, layer, y, boxes):
+def outputs(graph: Graph, layer: Layer, y: Value, boxes: Value) -> dict[str, Value]:
     return {"pred_logits": graph.run(layer.class_embed, y), "pred_boxes": boxes}
 
 

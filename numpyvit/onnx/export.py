@@ -1,6 +1,7 @@
 """Writing a model as an ONNX file."""
 
 import os
+from types import ModuleType
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from ..data.preprocessing import Preprocessing
 from ..errors import ConfigError
 from ..files.atomic import to_json, write_atomically
 from ..models import DETR, Model, ResNet
+from ..weights.checkpoint import recipe_of
 from . import common, detr, resnet, swin, vit
 from .graph import Graph, Value
 
@@ -55,7 +57,7 @@ def export_onnx(model: Model, path: str | os.PathLike, opset: int = 17, with_pre
     write_atomically(path, proto.SerializeToString(deterministic=True))
 
 
-def import_onnx():
+def import_onnx() -> ModuleType:
     try:
         import onnx
     except ImportError:
@@ -88,12 +90,11 @@ def output_shapes(model: Model) -> dict[str, tuple]:
 
 def notes(model: Model) -> dict:
     """What the file says of how images are prepared, of the classes, and of how to make the model again."""
-    recipe = getattr(model, "_recipe", None)
     known = {"classes": getattr(model, "pretrained_cfg", {}).get("classes"), "input_size": model.input_shape}
-    return {**({"recipe": recipe} if recipe else {}), **model.preprocessing.as_dict(), **known}
+    return {**recipe_of(model), **model.preprocessing.as_dict(), **known}
 
 
-def to_proto(onnx, graph: Graph, image_shape: tuple, uint8: bool, outputs: dict[str, tuple]):
+def to_proto(onnx: ModuleType, graph: Graph, image_shape: tuple, uint8: bool, outputs: dict[str, tuple]):
     """A graph as onnx has it, under the oldest version of the format that knows its operators."""
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
     inputs = [helper.make_tensor_value_info("images", onnx.TensorProto.UINT8 if uint8 else float32, image_shape)]

@@ -2,13 +2,14 @@
 
 from .. import layers
 from ..models import ResNet
+from .graph import Graph, Value
 
 
-def resnet(graph, model, x):
+def resnet(graph: Graph, model: ResNet, x: Value) -> Value:
     return graph.run(model.fc, features(graph, model, x).mean((2, 3)))
 
 
-def features(graph, model, x):
+def features(graph: Graph, model: ResNet, x: Value) -> Value:
     """(B, C, H, W) -> the map after the last stage."""
     x = graph.run(model.stem, x)
     for stage in model.stages:
@@ -16,26 +17,22 @@ def features(graph, model, x):
     return x
 
 
-def stem(graph, layer, x):
+def stem(graph: Graph, layer: layers.Stem, x: Value) -> Value:
     x = graph.run(layer.relu, graph.run(layer.bn1, graph.run(layer.conv1, x)))
     return graph.run(layer.maxpool, x)
 
 
-def basic_block(graph, block, x):
+def basic_block(graph: Graph, block: layers.BasicBlock, x: Value) -> Value:
     y = graph.run(block.relu1, graph.run(block.bn1, graph.run(block.conv1, x)))
     y = graph.run(block.bn2, graph.run(block.conv2, y))
-    return graph.run(block.relu2, y + shortcut(graph, block, x))
+    return graph.run(block.relu2, y + graph.run(block.downsample, x))
 
 
-def bottleneck(graph, block, x):
+def bottleneck(graph: Graph, block: layers.Bottleneck, x: Value) -> Value:
     y = graph.run(block.relu1, graph.run(block.bn1, graph.run(block.conv1, x)))
     y = graph.run(block.relu2, graph.run(block.bn2, graph.run(block.conv2, y)))
     y = graph.run(block.bn3, graph.run(block.conv3, y))
-    return graph.run(block.relu3, y + shortcut(graph, block, x))
-
-
-def shortcut(graph, block, x):
-    return graph.run(block.downsample, x) if block.downsample else x
+    return graph.run(block.relu3, y + graph.run(block.downsample, x))
 
 
 RULES = {

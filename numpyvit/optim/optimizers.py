@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from .. import functional as F
 from ..backend import Array, to_host
 from ..core import Layer, Tape, flat_weights
 from ..errors import CheckpointError, ConfigError
@@ -128,22 +129,7 @@ class AdamW(Optimizer):
         self.betas, self.eps = betas, eps
 
     def _update(self, theta, g, m, v, lr, decay):
-        (beta1, beta2), xp = self.betas, self.weights.layout.xp
-        scratch = g * (1 - beta1)
-        m *= beta1
-        m += scratch
-        xp.multiply(g, g, out=scratch)
-        scratch *= 1 - beta2
-        v *= beta2
-        v += scratch
-        xp.sqrt(v, out=scratch)
-        scratch /= math.sqrt(1 - beta2**self.steps)
-        scratch += self.eps
-        xp.divide(m, scratch, out=scratch)  # m / (√v̂ + ε)
-        scratch *= lr / (1 - beta1**self.steps)
-        if decay:
-            theta *= 1 - lr * decay
-        theta -= scratch
+        F.adamw_(theta, g, m, v, self.steps, lr, self.betas, self.eps, decay)
 
 
 class SGD(Optimizer):

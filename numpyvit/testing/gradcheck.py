@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def gradcheck(
 
 
 def gradcheck_loss(
-    loss: Callable, logits: Array | tuple[Array, ...], *args, rtol: float = 1e-7, eps: float = 1e-5, **options
+    loss: Callable, logits: Array | tuple[Array, ...], *args: Any, rtol: float = 1e-7, eps: float = 1e-5, **options
 ) -> dict[str, float]:
     """The same for a loss: loss(logits, …) -> (value, gradient); logits an array or a tuple of them."""
 

@@ -1,6 +1,9 @@
 """From the setting `augment` to functions."""
 
+from collections.abc import Mapping, Sequence
+
 from ..data import random_affine, random_box_crop, random_box_flip, random_box_scale, random_crop, random_flip
+from ..data.augment import Augmentation
 from ..errors import ConfigError
 
 _FUNCTIONS = {
@@ -13,7 +16,7 @@ _FUNCTIONS = {
 }
 
 
-def augmentation(spec):
+def augmentation(spec: Mapping | Sequence[Augmentation]) -> list[Augmentation]:
     """{"affine": {"degrees": 10}, "crop": 4, "flip": 0.5} -> the functions, in that order. Functions stay."""
     if not isinstance(spec, dict):
         return list(spec)

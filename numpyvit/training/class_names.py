@@ -1,12 +1,18 @@
 """Which of a model's classes is meant by the name that a data set has for it."""
 
 import importlib.resources
+import json
+import os
 from collections import Counter
+from collections.abc import Sequence
 
+from ..data.csv_files import is_csv, read_csv
+from ..data.paths import naming, open_file
+from ..errors import DataError
 from ..weights.adapt import imagenet_classes
 
 
-def match_classes(known, given):
+def match_classes(known: Sequence[str], given: Sequence[str]) -> list[int | None]:
     """For each of the names `given` its index in `known`, or None where no name, or more than one, fits.
 
     A name is looked for as it is, then without case and with blanks for underscores ("golden_retriever"), then by its
@@ -22,7 +28,34 @@ def match_classes(known, given):
     return found
 
 
-def imagenet_wnids():
+def read_class_map(path: str | os.PathLike) -> dict[str, str]:
+    """{a class of the data: a class of the model}, from a JSON object or from a CSV with the columns folder and class.
+
+    Errors: DataError for a file of another form, or one that names a class of the data twice.
+    """
+    if is_csv(path):
+        pairs = [(row["folder"], row.get("class", "")) for _, row in read_csv(path, ("folder", "class"))]
+    else:
+        pairs = _pairs_of_json(path)
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: says twice what {', '.join(twice[:5])} is; say it once")
+    return dict(pairs)
+
+
+def _pairs_of_json(path):
+    with open_file(path) as file, naming(path):
+        content = file.read()
+    try:
+        pairs = json.loads(content, object_pairs_hook=tuple)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: is not JSON that can be read ({error}); write it again") from None
+    if not isinstance(pairs, tuple) or not all(isinstance(name, str) for _, name in pairs):
+        raise DataError(f'{path}: is no JSON object of names such as {{"tabbies": "tabby"}}')
+    return pairs
+
+
+def imagenet_wnids() -> list[str]:
     """The WordNet ids of ImageNet-1k's classes in their usual order, by which its folders are named."""
     return importlib.resources.files("numpyvit.data").joinpath("imagenet_wnids.txt").read_text().split()
 

@@ -2,11 +2,12 @@
 
 import time
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
 from .. import losses
-from ..backend import to_host, to_module
+from ..backend import Array, to_host, to_module
 from ..data.loader import Loader
 from ..errors import ConfigError, InputError
 from ..functional import softmax
@@ -30,8 +31,9 @@ class Classification(Task):
     shares = ("accuracy", "top5_accuracy")
     results, columns, top = "classes", ("class", "index", "probability"), 5
     shares_evaluation = True
+    per_image = True
 
-    def __init__(self, label_smoothing: float = 0.0, class_weights=None):
+    def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | Array | None = None):
         self.label_smoothing, self.class_weights = label_smoothing, class_weights
 
     @classmethod
@@ -55,21 +57,35 @@ class Classification(Task):
     def summary(self, sums, count):
         return {"accuracy": float(sums["right"]) / count}
 
-    def evaluate(self, model, dataset, *, threads=None, batch_size=256, per_class=False, group=None):
+    def evaluate(
+        self,
+        model,
+        dataset,
+        *,
+        threads=None,
+        batch_size=256,
+        per_class=False,
+        per_image=False,
+        class_map=None,
+        progress=False,
+        group=None,
+    ):
         """Loss (without label smoothing or class weights), top-1 and top-5 accuracy; see numpyvit.evaluate."""
         check_images(model, dataset)
-        outputs, left_out = _outputs(model, dataset)
-        dataset = _without(dataset, left_out)
+        outputs, left_out = _outputs(model, dataset, class_map or {})
+        rows, dataset = _without(dataset, left_out)
         xp, dtype = module_and_dtype(model)
 
         def look(images, labels):
             labels = outputs[labels]
             logits = to_host(infer(model, to_module(images, xp), threads))
             loss = float(losses.cross_entropy(logits, labels)[0]) * len(labels)
-            return loss, label_ranks(logits, labels), logits.argmax(-1)
+            said = _probabilities(logits, labels) if per_image else {}
+            return loss, label_ranks(logits, labels), logits.argmax(-1), said
 
         start = time.perf_counter()
-        loss, ranks, predicted = zip(*over_batches(look, Loader(dataset, batch_size, dtype=dtype), group))
+        loader = Loader(dataset, batch_size, dtype=dtype)
+        loss, ranks, predicted, said = zip(*over_batches(look, loader, group, progress))
         seconds, count, ranks = time.perf_counter() - start, len(dataset), np.concatenate(ranks)
         scores = {
             "loss": sum(loss) / count,
@@ -83,6 +99,13 @@ class Classification(Task):
         if per_class:
             figures = class_figures(dataset.labels, ranks, np.concatenate(predicted))
             scores["per_class"] = _named(figures, dataset.classes, outputs, class_names(model))
+        if per_image:
+            scores["per_image"] = {
+                "image": rows,
+                "label": outputs[dataset.labels],
+                "predicted": np.concatenate(predicted),
+                **{name: np.concatenate([part[name] for part in said]) for name in said[0]},
+            }
         return scores
 
     def read(self, model, path):
@@ -106,15 +129,20 @@ class Classification(Task):
         return line + _table(figures["per_class"]) if "per_class" in figures else line
 
 
-def _outputs(model, dataset):
+def _outputs(model, dataset, class_map):
     """-> the model's output for each class of the set (-1: none), and those labels in the set that have none."""
     if dataset.labels.max() >= len(dataset.classes):
         raise InputError(f"label {dataset.labels.max()} lies outside the {len(dataset.classes)} classes of the data")
     known = known_classes(model)
     if known is None:
+        if class_map:
+            raise ConfigError("a class map gives names, but the weights do not name their classes; leave it out")
         check_number_of_classes(model, dataset)
         return np.arange(len(dataset.classes)), []
-    found = match_classes(known, dataset.classes)
+    found = match_classes(known, [class_map.get(name, name) for name in dataset.classes])
+    unknown = [class_map[name] for name, output in zip(dataset.classes, found) if output is None and name in class_map]
+    if unknown:
+        raise ConfigError(f"the class map names {_few(unknown)}, no class of the model ({_few(known)}); correct it")
     present = np.unique(dataset.labels)
     missing = [label for label in present if found[label] is None]
     if len(missing) == len(present):
@@ -126,17 +154,23 @@ def _outputs(model, dataset):
 
 
 def _without(dataset, left_out):
-    """The set without the images that have one of these labels, with a Notice that says so."""
+    """-> the rows of the images that have none of these labels, and the set of them, with a Notice that says so."""
     if not left_out:
-        return dataset
+        return np.arange(len(dataset)), dataset
     kept = np.flatnonzero(~np.isin(dataset.labels, left_out))
     names = _few([dataset.classes[label] for label in left_out])
     warnings.warn(
         f"left out {len(dataset) - len(kept):,} of {len(dataset):,} images: the model has no class of the name {names}",
         Notice,
-        stacklevel=4,  # the caller of numpyvit.evaluate
+        stacklevel=5,  # the caller of numpyvit.evaluate
     )
-    return dataset.take(kept)
+    return kept, dataset.take(kept)
+
+
+def _probabilities(logits, labels):
+    """{name: (B,)}: the probabilities of the predicted class and of the label's."""
+    p = softmax(logits)
+    return {"probability": p.max(-1), "label_probability": p[np.arange(len(labels)), labels]}
 
 
 def _named(figures, classes, outputs, names):

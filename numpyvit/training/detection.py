@@ -1,17 +1,19 @@
 """Boxes with classes: what a detector is trained for."""
 
 import time
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from .. import losses, viz
-from ..backend import to_host
+from ..backend import Array, to_host
 from ..data.detection import normalize_padded, own_sizes, pad
 from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
 from ..data.loader import Loader
 from ..errors import ConfigError, DataError
-from ..metrics import best_classes, score_by_class, score_detections, to_pixels
+from ..functional import softmax
+from ..metrics import best_classes, flatten_detections, score_by_class, score_detections, to_pixels
 from ..models import class_names
 from .evaluation import check_images, check_number_of_classes, module_and_dtype, over_batches
 from .inference import infer
@@ -21,6 +23,8 @@ from .task import Result, Task
 _BATCH = 32  # images at a time in evaluation: padded to one size, they take more memory than those of a classifier
 _SAMPLES = 12  # images of a set that are drawn
 _SIDES = ("left", "top", "right", "bottom")
+_LIKELY = 1e-3  # the least probability of a class that counts where every class of a query does
+_NO_OBJECT = 10.0  # the weight of all queries that find nothing: 100 of 0.1
 _DRAWN = 0.5  # the least score of a box that is drawn
 
 
@@ -29,16 +33,32 @@ class Detection(Task):
 
     A model that takes denoising queries is given `groups` copies of the boxes with label_noise and box_noise (see
     losses.denoising_queries); groups=0 leaves them out.
+    no_object: weight of "no object" in the loss; None follows from the number of queries, so that all of them together
+               weigh what the paper's 100 do with its 0.1: with fewer and 0.1, several queries find one object.
+
+    The loss of training is that of every decoder layer and of denoising queries, the loss of `evaluate` that of the
+    last layer. Its terms "ce", "bbox" and "giou" are of the last layer in both, so they can be compared.
     """
 
     best = ("AP", True)
-    curves = {"loss": ("loss",), "terms of the loss": ("ce", "bbox", "giou"), "average precision": ("AP", "AP50")}
+    curves = {
+        "loss: training of every layer, validation of the last": ("loss",),
+        "terms of the loss of the last layer": ("ce", "bbox", "giou"),
+        "average precision": ("AP", "AP50"),
+    }
     shares = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
     shares_evaluation = True
     results, columns, draws_results = "boxes", ("class", "index", "score", *_SIDES), True
+    per_image = True
 
-    def __init__(self, groups: int = 5, label_noise: float = 0.2, box_noise: float = 0.4):
-        self.groups, self.label_noise, self.box_noise = groups, label_noise, box_noise
+    def __init__(
+        self,
+        groups: int = 5,
+        label_noise: float = 0.2,
+        box_noise: float = 0.4,
+        no_object: float | None = None,
+    ):
+        self.groups, self.label_noise, self.box_noise, self.no_object = groups, label_noise, box_noise, no_object
 
     def config(self):
         return {**super().config(), **vars(self)}
@@ -66,11 +86,28 @@ class Detection(Task):
         return (*inputs, to_device(queries, module_and_dtype(model)[0])), labels
 
     def loss(self, outputs, targets):
-        value, gradient, parts = losses.detection(outputs, targets, return_parts=True)
+        no_object = self.no_object
+        if no_object is None:
+            no_object = min(1.0, _NO_OBJECT / outputs["pred_logits"].shape[1])
+        value, gradient, parts = losses.detection(outputs, targets, return_parts=True, no_object=no_object)
         return value, gradient, {name: parts[name] for name in ("ce", "bbox", "giou")}
 
-    def evaluate(self, model, dataset, *, threads=None, batch_size=_BATCH, per_class=False, group=None):
-        """The loss of the last layer with its terms, and COCO's figures, with per_class also those of each class."""
+    def evaluate(
+        self,
+        model,
+        dataset,
+        *,
+        threads=None,
+        batch_size=_BATCH,
+        per_class=False,
+        per_image=False,
+        progress=False,
+        group=None,
+    ):
+        """The loss of the last layer with its terms, and COCO's figures, with per_class also those of each class.
+
+        per_image: also "per_image", what was found and what is true, see metrics.flatten_detections.
+        """
         self.check(model, dataset)
         xp, dtype = module_and_dtype(model)
 
@@ -78,10 +115,10 @@ class Detection(Task):
             outputs = each(to_host, infer(model, to_device(inputs, xp), threads))
             value, _, parts = self.loss(outputs, targets)
             sums = np.multiply((value, *parts.values()), len(targets))
-            return sums, detections(outputs, [target["size"] for target in targets])
+            return sums, detections(outputs, [target["size"] for target in targets], model.scores_every_class)
 
         start = time.perf_counter()
-        looks = over_batches(look, Loader(dataset, min(batch_size, _BATCH), dtype=dtype), group)
+        looks = over_batches(look, Loader(dataset, min(batch_size, _BATCH), dtype=dtype), group, progress)
         found, true = [one for _, of_batch in looks for one in of_batch], dataset.targets(np.arange(len(dataset)))
         seconds, count = time.perf_counter() - start, len(dataset)
         sums = np.sum([of_batch for of_batch, _ in looks], axis=0)
@@ -95,6 +132,8 @@ class Detection(Task):
         if per_class:
             by_class = score_by_class(found, true)
             figures["per_class"] = [{"class": dataset.classes[label], **own} for label, own in by_class.items()]
+        if per_image:
+            figures["per_image"] = flatten_detections(found, true)
         return figures
 
     def report(self, model, figures):
@@ -144,17 +183,26 @@ class Detection(Task):
         return "{score:7.2%}  {class}  {left:.0f},{top:.0f} to {right:.0f},{bottom:.0f}".format(**result)
 
 
-def detections(outputs, sizes) -> list:
+def detections(outputs: Mapping[str, Array], sizes: Sequence[tuple[int, int]], every_class: bool = False) -> list:
     """What a detector found, an entry a query: [{"scores": (Q,), "labels": (Q,), "boxes": (Q, 4)}, …].
 
-    The label is the class of highest probability, "no object" aside, and the score its probability. Boxes are left,
-    top, right, bottom in pixels of images of `sizes`, [(height, width), …].
+    The label is the class of highest probability, "no object" aside, and the score its probability; with every_class
+    there is an entry for each class of a query that is likely by a thousandth. Boxes are left, top, right, bottom in
+    pixels of images of `sizes`, [(height, width), …].
     """
+    if every_class:
+        found = zip(softmax(outputs["pred_logits"])[..., :-1], outputs["pred_boxes"], sizes)
+        return [_of_every_class(*image) for image in found]
     labels, scores = best_classes(outputs["pred_logits"])
     return [
         {"scores": of_image, "labels": label, "boxes": to_pixels(boxes, size)}
         for of_image, label, boxes, size in zip(scores, labels, outputs["pred_boxes"], sizes)
     ]
+
+
+def _of_every_class(p, boxes, size):
+    query, label = np.nonzero(p >= _LIKELY)
+    return {"scores": p[query, label], "labels": label, "boxes": to_pixels(boxes[query], size)}
 
 
 def _table(rows):

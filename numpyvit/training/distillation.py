@@ -3,6 +3,7 @@
 from functools import partial
 
 from .. import losses
+from ..core import Layer
 from ..errors import ConfigError
 from .classification import Classification
 from .evaluation import check_images, known_classes
@@ -17,7 +18,9 @@ class Distillation(Classification):
     alpha:   share of the teacher in the loss.
     """
 
-    def __init__(self, teacher, kind: str = "hard", alpha: float = 0.5, tau: float = 1.0, label_smoothing: float = 0.0):
+    def __init__(
+        self, teacher: Layer, kind: str = "hard", alpha: float = 0.5, tau: float = 1.0, label_smoothing: float = 0.0
+    ):
         if kind not in ("hard", "soft"):
             raise ConfigError(f"distillation must be 'hard' or 'soft', got {kind!r}")
         super().__init__(label_smoothing)
@@ -32,7 +35,7 @@ class Distillation(Classification):
 
     def check(self, model, dataset):
         super().check(model, dataset)
-        if "head_dist.weight" not in dict(model.named_parameters()):
+        if not getattr(model, "distilled", False):
             raise ConfigError(
                 "distillation needs a student with a second head; take a distilled preset or distilled=True"
             )

@@ -1,18 +1,21 @@
 """Where the numbers of a run stopped being finite."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from ..backend import array_module
-from ..core import observing
+from ..core import Layer, observing
 from .nested import arrays
 
 
-def overflowed_parameter(model):
+def overflowed_parameter(model: Layer) -> str | None:
     """The name of the first parameter that is not finite, else None."""
     return next((name for name, parameter in model.named_parameters() if not _finite(parameter.data)), None)
 
 
-def explain_non_finite(model, replay=None):
+def explain_non_finite(model: Layer, replay: Callable[[], Any] | None = None) -> str:
     """Name the first parameter or layer output that is not finite, for the message of a diverged run.
 
     replay: a function that computes once more what went wrong, such as TrainStep.replay of the batch.

@@ -1,9 +1,13 @@
 """`fit`: train a model on a set."""
 
 import contextlib
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..backend import ALONE
+from ..backend import ALONE, Array, Group
+from ..core import Layer
+from ..data.loader import ImageSet
 from ..errors import ConfigError, Interrupted
 from .augmentation import augmentation
 from .divergence import explain_non_finite
@@ -19,22 +23,23 @@ __all__ = ["Interrupted", "evaluate", "explain_non_finite", "fit"]
 
 
 def fit(
-    model,
-    train,
-    val,
+    model: Layer,
+    train: ImageSet | tuple[Array, Array],
+    val: ImageSet | tuple[Array, Array] | None,
     *,
-    test=None,
-    task=None,
-    out=None,
-    resume=False,
-    save_every=10.0,
-    threads=None,
-    progress=True,
-    config=None,
-    group=None,
-    accumulate=1,
+    test: ImageSet | tuple[Array, Array] | None = None,
+    task: Task | None = None,
+    out: str | os.PathLike | None = None,
+    resume: bool = False,
+    save_every: float = 10.0,
+    threads: int | None = None,
+    progress: bool = True,
+    config: Mapping | None = None,
+    on_epoch: Callable[[list[dict]], None] | None = None,
+    group: Group | None = None,
+    accumulate: int = 1,
     **settings,
-):
+) -> list[dict]:
     """Train a model on a set (see numpyvit.data) and validate it after each epoch.
 
     train, val:     sets of numpyvit.data, or pairs of arrays (images, labels), see Dataset.from_arrays. The best
@@ -48,6 +53,7 @@ def fit(
                     take more than a tenth of the time.
     progress:       a bar on stderr where that is a terminal, a line an epoch on stdout.
     config:         further settings to note in config.json; on resume they must be the same.
+    on_epoch:       a function that is called after each epoch with the list of records so far, on every rank.
     group:          the ranks that share the work, see backend.connect; all call fit alike, and the weights do not
                     depend on how many there are. One of them writes files and shows progress.
     accumulate:     how many parts of a batch follow one another, so that memory holds one part's activations, see
@@ -89,13 +95,14 @@ def fit(
         )
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
+    augment = augmentation(settings.augment)
     trainer = Trainer(
-        model, train, val, test, task, settings, augmentation(settings.augment), notes, threads, progress, save_every,
+        model, train, val, test, task, settings, augment, notes, threads, progress, save_every, on_epoch,
         group=group, accumulate=accumulate,
     )  # fmt: skip
     if out is None:
         return trainer.run()
-    config = {**getattr(model, "_recipe", {}), **as_config(settings), "task": task.config(), **config}
+    config = {**model.build_config, **as_config(settings), "task": task.config(), **config}
     held = open_run(out, config, resume, free_on_resume(settings)) if group.leads else contextlib.nullcontext()
     with held as directory:  # by the rank that leads, others have none
         return trainer.run(directory)

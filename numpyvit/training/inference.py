@@ -3,11 +3,13 @@
 import numpy as np
 
 from ..backend import as_array, blas_threads, on_host, shared_workers
+from ..core import Layer
 from . import shards
-from .nested import first_array, join, take
+from .nested import Nested, first_array, join, take
+from .shards import Sharding
 
 
-def infer(model, x, threads=None, sharding=None):
+def infer(model: Layer, x: Nested, threads: int | None = None, sharding: Sharding | None = None) -> Nested:
     """model(x) on threads: the outputs for a batch, nothing kept, nothing dropped out.
 
     x:       a batch of images, also of another library (see backend.as_array), or a nesting such as (images, mask);

@@ -6,12 +6,16 @@ import math
 import shlex
 import time
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from ..backend import ALONE, on_host
-from ..data.loader import Loader
+from .. import kernels
+from ..backend import ALONE, Group, on_host
+from ..core import Layer
+from ..data.augment import Augmentation
+from ..data.loader import ImageSet, Loader
 from ..data.preprocessing import Preprocessing
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
 from ..optim import EMA
@@ -23,9 +27,11 @@ from .optimization import make_optimizer, make_schedule
 from .progress import Progress
 from .records import Clock, Sums, describe, validation_figures
 from .run_writer import RunWriter, averaged
+from .settings import Settings
 from .shards import Divided
 from .step import TrainStep
 from .stopping import catch_signals
+from .task import Task
 
 _READ_EVERY = 20  # steps between two looks at the loss on a device, where each look stalls it
 
@@ -34,9 +40,24 @@ class Trainer:
     """The state of one run and the loop over it."""
 
     def __init__(
-        self, model, train, val, test, task, settings, augment, notes, threads, progress, save_every, *, group=ALONE,
-        accumulate=1,
-    ):  # fmt: skip
+        self,
+        model: Layer,
+        train: ImageSet,
+        val: ImageSet | None,
+        test: ImageSet | None,
+        task: Task,
+        settings: Settings,
+        augment: Sequence[Augmentation],
+        notes: Mapping,
+        threads: int | None,
+        progress: bool,
+        save_every: float,
+        on_epoch: Callable[[list[dict]], None] | None = None,
+        *,
+        group: Group = ALONE,
+        accumulate: int = 1,
+    ):
+        self.on_epoch = on_epoch
         self.model, self.val, self.test, self.settings = model, val, test, settings
         self.task = task
         self.writer, self.threads, self.save_every = None, threads, save_every
@@ -158,6 +179,8 @@ class Trainer:
             self.writer.write_results(self.records)
             self._save_state()
             self._draw()
+        if self.on_epoch is not None:
+            self.on_epoch(self.records)
         self.progress.line(describe(record, self.task))
 
     def _validate(self):
@@ -209,6 +232,7 @@ class Trainer:
         start = time.monotonic()
         self._check_weights()
         position = {"epoch": self.epoch, "batch": self.batch, "records": self.records, "steps": self.steps}
+        position["kernels"] = kernels.chosen()
         self.writer.save_state({**position, "sums": self.sums.values(), "clock": self.clock.values()})
         now = time.monotonic()
         self._save_at = now + max(self.save_every, 10 * (now - start))
@@ -224,6 +248,13 @@ class Trainer:
         self.epoch, self.batch, self.records = position["epoch"], position["batch"], position["records"]
         self.steps = self.step.steps = position["steps"]
         self.sums, self.clock = Sums(*position["sums"]), Clock(*position["clock"])
+        before, now = position.get("kernels", "numpy"), kernels.chosen()
+        if before != now:
+            warnings.warn(
+                f"the run was trained with the kernels {before!r} and goes on with {now!r}, "
+                "so the last digits of its weights will be others",
+                stacklevel=4,
+            )
 
     # -- the end before the end
 

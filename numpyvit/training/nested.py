@@ -3,13 +3,19 @@
 None stands where something is left out, such as a mask.
 """
 
+from collections.abc import Callable, Iterator, Sequence
+from types import ModuleType
+from typing import Any
+
 import numpy as np
 
-from ..backend import array_module, to_module
+from ..backend import Array, array_module, to_module
 from ..errors import InputError
 
+Nested = Any  # an array, or nested tuples, lists and dicts of arrays
 
-def arrays(value):
+
+def arrays(value: Nested) -> Iterator[Array]:
     """Each array inside, in order."""
     if isinstance(value, (tuple, list, dict)):
         for item in value.values() if isinstance(value, dict) else value:
@@ -18,7 +24,7 @@ def arrays(value):
         yield value
 
 
-def first_array(value):
+def first_array(value: Nested) -> Array:
     """The first array inside, as long as the batch. Errors: InputError without one."""
     found = next(arrays(value), None)
     if found is None:
@@ -26,7 +32,7 @@ def first_array(value):
     return found
 
 
-def each(function, value):
+def each(function: Callable[[Array], Any], value: Nested) -> Nested:
     """The same nesting with function(array) for each array."""
     if value is None:
         return None
@@ -37,17 +43,17 @@ def each(function, value):
     return function(value)
 
 
-def take(value, part):
+def take(value: Nested, part: Any) -> Nested:
     """The rows `part` of each array inside."""
     return each(lambda array: array[part], value)
 
 
-def to_device(value, xp):
+def to_device(value: Nested, xp: ModuleType) -> Nested:
     """Each NumPy array inside as one of the namespace `xp`; what else there is, such as a file's name, stays."""
     return each(lambda item: to_module(item, xp) if isinstance(item, np.ndarray) else item, value)
 
 
-def join(parts):
+def join(parts: Sequence[Nested]) -> Nested:
     """What `take` cut, together again."""
     first = parts[0]
     if len(parts) == 1 or first is None:
@@ -59,7 +65,7 @@ def join(parts):
     return array_module(first).concatenate(parts)
 
 
-def join_targets(parts):
+def join_targets(parts: Sequence[Nested]) -> Nested:
     """As `join` for targets, of which a list holds an item for each image."""
     first = parts[0]
     if isinstance(first, list):

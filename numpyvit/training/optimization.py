@@ -1,9 +1,13 @@
 """From the settings to an optimizer and a schedule of its learning rate."""
 
-from ..optim import SGD, AdamW, constant_schedule, cosine_schedule, layer_decay, step_schedule
+from collections.abc import Callable
+
+from ..core import Layer
+from ..optim import SGD, AdamW, Optimizer, constant_schedule, cosine_schedule, layer_decay, step_schedule
+from .settings import Settings
 
 
-def make_optimizer(model, settings):
+def make_optimizer(model: Layer, settings: Settings) -> Optimizer:
     factors = layer_decay(model, settings.layer_decay) if settings.layer_decay else None
     common = {"lr": settings.lr, "weight_decay": settings.weight_decay, "lr_scale": factors}
     if settings.optimizer == "sgd":
@@ -11,7 +15,7 @@ def make_optimizer(model, settings):
     return AdamW(model, **common)
 
 
-def make_schedule(settings, total_steps):
+def make_schedule(settings: Settings, total_steps: int) -> Callable[[int], float]:
     lr, warmup = settings.lr, settings.warmup_steps
     if settings.schedule == "cosine":
         return cosine_schedule(lr, total_steps, warmup)

@@ -1,31 +1,34 @@
 """The parts of the data of a run: to train on, to choose the best weights on, to measure them on."""
 
-import pathlib
+import os
 
 import numpy as np
 
+from ..data.loader import ImageSet
 from ..errors import ConfigError
 
 
-def load_parts(name, data_dir=None, **options):
-    """-> (training set, validation set or None, test set) by name or folder; options as of data.load.
+def load_parts(
+    name: str | os.PathLike, data_dir: str | os.PathLike | None = None, **options
+) -> tuple[ImageSet, ImageSet | None, ImageSet]:
+    """-> (training set, validation set or None, test set) by name, folder or CSV; options as of data.load.
 
-    A folder with train/, val/ and test/ says itself which is which. Otherwise the second set of data.load is the test
-    set, and the validation set is yet to be held out of the training set.
+    A set with all three parts says itself which is which. Otherwise the validation set is yet to be held out of the
+    training set.
     """
     from .. import data
 
     if data.has_boxes(name):
         parts = data.load_detection(name, **options)
-        return parts["train"], parts["val"], parts["test"]
-    train, second = data.load(name, data_dir, **options)
-    folder = pathlib.Path(name)
-    if train.name == "folder" and all((folder / part).is_dir() for part in ("train", "val", "test")):
-        return train, second, data.load_test(folder / "test", **options)
-    return train, None, second
+    elif data.has_classes(name):
+        parts = data.load_folder_parts(name, **options)
+    else:
+        train, test = data.load(name, data_dir, **options)
+        parts = {"train": train, "val": None, "test": test}
+    return parts["train"], parts["val"], parts["test"]
 
 
-def hold_out(dataset, fraction, seed):
+def hold_out(dataset: ImageSet, fraction: float, seed: int) -> tuple[ImageSet, ImageSet]:
     """-> (the rest, a validation set): of each class this fraction by a draw from the seed, one image at least.
 
     A class of a single image is only trained on. A set without a label for each image counts as one class.

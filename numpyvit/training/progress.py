@@ -2,12 +2,13 @@
 
 import contextlib
 import sys
+from typing import TextIO
 
 
 class Tolerant:
     """A text stream whose failures, such as a full disk, a closed file or a pipe that ended, are passed over."""
 
-    def __init__(self, stream):
+    def __init__(self, stream: TextIO | None):
         self._stream = stream  # None where the process began without it
 
     def write(self, text):
@@ -32,7 +33,7 @@ class Tolerant:
 class Progress:
     """A bar on stderr where that is a terminal, and a line an epoch on stdout. shown=False: neither."""
 
-    def __init__(self, shown, total, done):
+    def __init__(self, shown: bool, total: int, done: int):
         from tqdm import tqdm
 
         stderr = Tolerant(sys.stderr)

@@ -43,7 +43,7 @@ RECIPES = {
     "fashion-mnist": replace(MNIST, epochs=10, augment={"crop": 2, "flip": 0.5}),
     "cifar10": PHOTOS,
     "cifar100": PHOTOS,
-    "shapes": replace(BOXES, lr=1e-3, augment={"box_flip": {"horizontal": 0.5}}),
+    "shapes": replace(BOXES, epochs=52, lr=1e-3, augment={"box_flip": {"horizontal": 0.5, "vertical": 0.5}}),
 }
 BY_KIND = {
     "classification": PHOTOS,
@@ -57,11 +57,19 @@ _MODELS = {
 }
 _MODELS_BY_KIND = {"classification": "vit_micro_patch4_32", "detection": "detr_mini_160"}
 
+_UPDATES_FOR_BOXES = 2800  # of a detector at least: a few hundred images are seen more often
+
 # for weights that are trained already: the head learns at the full rate, lower blocks slower and slower (BEiT's way)
 _FINE_TUNING = {"lr": 1e-3, "layer_decay": 0.75}
 
 
-def recipe(data, images=None, pretrained=False, batch_size=None, kind="classification") -> Settings:
+def recipe(
+    data: str | None,
+    images: int | None = None,
+    pretrained: bool = False,
+    batch_size: int | None = None,
+    kind: str = "classification",
+) -> Settings:
     """The settings for a data set by name, for a folder, or for arrays (None), with a number of images to train on.
 
     pretrained: for weights that are trained already. batch_size: the user's, from which the warm-up follows where the
@@ -69,6 +77,8 @@ def recipe(data, images=None, pretrained=False, batch_size=None, kind="classific
     a mirrored image may be of another class.
     """
     settings = RECIPES[data] if data in RECIPES else _by_size(images, batch_size, BY_KIND.get(kind, Settings()))
+    if kind == "detection" and data not in RECIPES:
+        settings = replace(settings, epochs=max(settings.epochs, _UPDATES_FOR_BOXES * settings.batch_size // images))
     if data is None:
         settings = replace(settings, augment={})
     return replace(settings, **_FINE_TUNING) if pretrained else settings
@@ -87,18 +97,18 @@ def _by_size(images, batch_size=None, most=PHOTOS):
     )
 
 
-def default_model(data):
+def default_model(data: str) -> str:
     """The preset that suits a data set or a folder."""
     from ..data import has_boxes
 
     return _MODELS.get(data) or _MODELS_BY_KIND["detection" if has_boxes(data) else "classification"]
 
 
-def is_folder(data):
+def is_folder(data: str) -> bool:
     return data not in RECIPES
 
 
-def describe_default(name):
+def describe_default(name: str) -> str:
     """A setting's default in words, with the data sets that have another one."""
     common = getattr(Settings(), name)
     others = {}

@@ -1,15 +1,16 @@
 """What is measured of an epoch: sums over its images, its seconds, the line that tells of it."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 from ..errors import ConfigError
-from .task import number_figures
+from .task import Task, number_figures
 
 
 class Sums:
     """Loss, its parts and a task's scores summed over the images of an epoch, on the device."""
 
-    def __init__(self, weighted=None, scores=None, count=0):
+    def __init__(self, weighted: Mapping | None = None, scores: Mapping | None = None, count: int = 0):
         self.weighted, self.scores, self.count = weighted or {}, scores or {}, count
 
     def add(self, means, scores, count):
@@ -38,7 +39,7 @@ def _as_double(value):
 class Clock:
     """The seconds that the steps of an epoch took, and that they waited for batches."""
 
-    def __init__(self, images=0, seconds=0.0, waited=0.0):
+    def __init__(self, images: int = 0, seconds: float = 0.0, waited: float = 0.0):
         self.images, self.seconds, self.waited = images, seconds, waited
 
     def add(self, images, seconds):
@@ -53,7 +54,7 @@ class Clock:
         return self.images / self.seconds if self.seconds else 0.0
 
 
-def validation_figures(figures, task):
+def validation_figures(figures: Mapping, task: Task) -> dict:
     """What a record holds of a task's `evaluate`: the loss, what is drawn, and what the best epoch is chosen by."""
     found, best = number_figures(figures), task.best[0]
     for name in ("loss", best):
@@ -63,7 +64,7 @@ def validation_figures(figures, task):
     return {f"val_{name}": found[name] for name in names if name in found}
 
 
-def best_record(records, best):
+def best_record(records: Sequence[Mapping], best: tuple[str, bool]) -> Mapping:
     """The record of the epoch that best.safetensors is from: see Task.best. Without a validation set the last.
 
     A figure that is None is never the best.
@@ -81,7 +82,7 @@ def best_record(records, best):
     return min(records, key=rank)
 
 
-def describe(record, task):
+def describe(record: Mapping, task: Task) -> str:
     """One line about an epoch."""
     parts = []
     for part in ("train", "val"):

@@ -1,15 +1,18 @@
 """What a training run leaves on disk, and how it is found again.
 
 config.json, metrics.jsonl (one object an epoch), last.safetensors and best.safetensors (weights under timm's names),
-curves.png and, of a task that draws any, samples.png, result.json (the test figures of both weights, at the end), and
-state.safetensors: all that continuing needs. The state is written after the results of its epoch, so that whatever
-instant a run is killed at, it goes on from the state and writes the rest again. It holds no timings, so that equal runs
-leave equal files: those are in metrics.jsonl alone.
+curves.png and, of a task that draws any, samples.png. At the end result.json (the test
+figures of both weights) and predictions.safetensors (what the best weights say of each test image). And
+state.safetensors: all that continuing needs. The state is written after the results of its epoch, so that
+whatever instant a run is killed at, it goes on from the state and writes the rest again. It holds no timings, so that
+equal runs leave equal files: those are in metrics.jsonl alone.
 """
 
 import contextlib
 import json
+import os
 import pathlib
+from collections.abc import Collection, Iterator, Mapping
 
 from ..errors import CheckpointError, RunError
 from ..files.atomic import to_json, write_atomically
@@ -21,7 +24,9 @@ TIMINGS = ("seconds", "images_per_second", "loader_seconds")
 
 
 @contextlib.contextmanager
-def open_run(path, config, resume=False, free=()):
+def open_run(
+    path: str | os.PathLike, config: Mapping, resume: bool = False, free: Collection[str] = ()
+) -> "Iterator[RunDirectory]":
     """The RunDirectory of one run, held against other processes while open."""
     if resume:
         config_to_resume(path)  # where there is none nothing is made
@@ -38,14 +43,17 @@ def open_run(path, config, resume=False, free=()):
 class RunDirectory:
     """The files of one run. `config` is compared when a run is resumed; keys in `free` may differ."""
 
-    def __init__(self, path, config, resume=False, free=()):
+    def __init__(self, path: str | os.PathLike, config: Mapping, resume: bool = False, free: Collection[str] = ()):
         self.path, self.free = pathlib.Path(path), free
         self.config = json.loads(to_json(config))  # as it will be read back
         if resume:
             check_same_run(self.file("config.json"), self.config, config_to_resume(self.path), free)
         elif read_config(self.path) is not None and self._has_results():
             raise RunError(f"{self.path}: already holds a run; go on with --resume, or choose another --out")
-        write_atomically(self.file("config.json"), (to_json(self.config, indent=2) + "\n").encode())
+        self._write_json("config.json", self.config)
+
+    def _write_json(self, name, value):
+        write_atomically(self.file(name), (to_json(value, indent=2) + "\n").encode())
 
     def _has_results(self):
         return any(self.file(name).exists() for name in ("state.safetensors", "metrics.jsonl", "last.safetensors"))
@@ -64,14 +72,18 @@ class RunDirectory:
         write_atomically(self.file("metrics.jsonl"), "".join(to_json(r) + "\n" for r in records).encode())
 
     def write_result(self, result):
-        write_atomically(self.file("result.json"), (to_json(result, indent=2) + "\n").encode())
+        self._write_json("result.json", result)
+
+    def write_predictions(self, arrays, notes):
+        save_tensors(self.file("predictions.safetensors"), arrays, notes)
 
     def has_result(self):
         return self.file("result.json").exists()
 
     def remove_result(self):
-        """Remove result.json, which a run that goes on makes stale."""
-        self.file("result.json").unlink(missing_ok=True)
+        """Remove what is known of the test set, which a run that goes on makes stale."""
+        for name in ("result.json", "predictions.safetensors"):
+            self.file(name).unlink(missing_ok=True)
 
     def save_state(self, tensors, notes):
         records = [{key: value for key, value in r.items() if key not in TIMINGS} for r in notes["records"]]
@@ -102,7 +114,7 @@ class RunDirectory:
             return {}
 
 
-def check_same_run(file, config, known, free=()):
+def check_same_run(file: str | os.PathLike, config: Mapping, known: Mapping, free: Collection[str] = ()) -> None:
     """Errors: RunError where settings, those in `free` aside, differ from the known ones in a file."""
     keys = sorted(key for key in config.keys() | known.keys() if key not in (*free, *_PLACES))
     different = [key for key in keys if config.get(key) != known.get(key)]
@@ -111,7 +123,7 @@ def check_same_run(file, config, known, free=()):
         raise RunError(f"{file}: belongs to another run ({shown}); choose another --out or the same settings")
 
 
-def read_config(path):
+def read_config(path: str | os.PathLike) -> dict | None:
     """The settings of the run in a directory, None where there is none."""
     file = pathlib.Path(path) / "config.json"
     try:
@@ -127,7 +139,7 @@ def read_config(path):
     return config
 
 
-def config_to_resume(path):
+def config_to_resume(path: str | os.PathLike) -> dict:
     """The settings of the run in a directory. Errors: RunError where there is none."""
     config = read_config(path)
     if config is None:

@@ -5,6 +5,7 @@ import os
 import pathlib
 import socket
 import warnings
+from collections.abc import Iterator
 
 from ..errors import RunError
 
@@ -15,7 +16,7 @@ except ImportError:  # Windows
 
 
 @contextlib.contextmanager
-def hold(folder):
+def hold(folder: str | os.PathLike) -> Iterator[None]:
     """Hold a folder against other runs while open. The lock dies with the process, however that ends.
 
     Errors: RunError that names the process which holds it.

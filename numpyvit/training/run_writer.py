@@ -2,15 +2,23 @@
 
 import contextlib
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 
 from .. import viz
+from ..backend import Group
+from ..core import Layer
+from ..models import class_names
+from ..optim import EMA, Optimizer
 from ..weights.checkpoint import load_checkpoint, save_checkpoint
+from .environment import environment
 from .evaluation import evaluate_task
 from .records import best_record
-from .task import number_figures
+from .run_directory import RunDirectory
+from .task import Task, number_figures
 
 
-def averaged(ema):
+def averaged(ema: EMA | None) -> AbstractContextManager:
     """A context. While open, the model's weights are those that count: the average where one is kept."""
     return ema.applied() if ema is not None else contextlib.nullcontext()
 
@@ -22,7 +30,17 @@ class RunWriter:
     notes: what each file of weights says beside them. threads: for inference.
     """
 
-    def __init__(self, directory, model, optimizer, ema, task, notes, threads, group):
+    def __init__(
+        self,
+        directory: RunDirectory | None,
+        model: Layer,
+        optimizer: Optimizer,
+        ema: EMA | None,
+        task: Task,
+        notes: Mapping,
+        threads: int | None,
+        group: Group,
+    ):
         self.directory, self.model, self.optimizer, self.ema = directory, model, optimizer, ema
         self.task, self.notes, self.threads, self.group = task, notes, threads, group
 
@@ -50,13 +68,16 @@ class RunWriter:
         if not self.group.leads:
             return
         best = best_record(records, self.task.best)["epoch"] if "val_loss" in records[-1] else None
-        with _noted("curves.png"):
+        with noted("curves.png"):
             viz.draw_curves(records, self.directory.file("curves.png"), self.task.curves, self.task.shares, best)
-        with _noted("samples.png"), averaged(self.ema):
+        with noted("samples.png"), averaged(self.ema):
             self.task.draw(self.model, dataset, self.directory.file("samples.png"))
 
     def write_test(self, records, dataset):
-        """The test figures of the last and of the best weights, once, at the end. The model keeps the last ones."""
+        """The test figures of the last and of the best weights, once, at the end. The model keeps the last ones.
+
+        What the best weights say of each image is kept too, by a task that tells it.
+        """
         leads = self.group.leads
         if self.group.from_first(leads and self.directory.has_result()):
             return
@@ -73,11 +94,19 @@ class RunWriter:
             finally:
                 self.model.load_state_dict(weights)
         if leads:
-            self.directory.write_result(scores)
+            self._write_figures(scores, best)
+
+    def _write_figures(self, scores, best):
+        if self.task.per_image:
+            notes = {"results": self.task.results, "classes": class_names(self.model), "epoch": best["epoch"]}
+            notes["environment"] = environment()
+            self.directory.write_predictions(scores["best"]["per_image"], notes)
+        self.directory.write_result({which: number_figures(figures) for which, figures in scores.items()})
 
     def _measure(self, dataset, record):
-        figures = evaluate_task(self.task, self.model, dataset, self.group, threads=self.threads)
-        return {**number_figures(figures), "epoch": record["epoch"]}
+        options = {"per_image": True} if self.task.per_image else {}
+        figures = evaluate_task(self.task, self.model, dataset, self.group, threads=self.threads, **options)
+        return {**figures, "epoch": record["epoch"]}
 
     # -- all that continuing needs
 
@@ -106,7 +135,7 @@ class RunWriter:
 
 
 @contextlib.contextmanager
-def _noted(name):
+def noted(name: str) -> Iterator[None]:
     """An error inside becomes a warning that the file was not drawn."""
     try:
         yield

@@ -6,8 +6,9 @@ The options of `numpyvit train`, the arguments of `fit`, the keys of config.json
 import difflib
 import math
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from ..errors import ConfigError
 
@@ -31,16 +32,16 @@ def _is_number(value):
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def is_list(value, allowed):
+def is_list(value: object, allowed: Callable[[object], bool]) -> bool:
     return isinstance(value, (list, tuple)) and all(map(allowed, value))
 
 
-def optional(kind):
+def optional(kind: Kind) -> Kind:
     expected = f"{kind.expected} or None"
     return replace(kind, allows=lambda value: value is None or kind.allows(value), expected=expected)
 
 
-def one_of(*choices):
+def one_of(*choices: str) -> Kind:
     expected = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
     return Kind(lambda value: value in choices, expected, choices=choices)
 
@@ -63,7 +64,7 @@ AUGMENTATION = Kind(
 )
 
 
-def setting(default, kind, help, resumable=False):
+def setting(default: object, kind: Kind, help: str, resumable: bool = False) -> Any:
     """A field of Settings. resumable: whether a run that is resumed may change it."""
     return field(default=default, metadata={"kind": kind, "help": help, "resumable": resumable})
 
@@ -107,7 +108,7 @@ class Settings:
 KINDS = {setting.name: setting.metadata["kind"] for setting in fields(Settings)}
 
 
-def check_settings(values, kinds=KINDS):
+def check_settings(values: Mapping, kinds: Mapping[str, Kind] = KINDS) -> None:
     """Errors: ConfigError naming the first value of an unknown name, or that cannot be used."""
     for name, value in values.items():
         if name not in kinds:
@@ -120,14 +121,14 @@ def check_settings(values, kinds=KINDS):
             raise ConfigError(f"{name} must be {kinds[name].expected}, got {value!r:.80}")
 
 
-def free_on_resume(settings):
+def free_on_resume(settings: Settings) -> tuple[str, ...]:
     """The names of settings in which a resumed run may differ: its length, where its schedule has no planned end."""
     if settings.schedule != "constant":
         return ()
     return tuple(setting.name for setting in fields(Settings) if setting.metadata["resumable"])
 
 
-def as_config(settings):
+def as_config(settings: Settings) -> dict:
     """The settings for config.json; functions are kept as their names."""
     config = dict(vars(settings))
     if not isinstance(settings.augment, dict):
@@ -137,6 +138,6 @@ def as_config(settings):
     return config
 
 
-def list_settings(separator):
+def list_settings(separator: str) -> str:
     """Name and help of each setting, for docstrings."""
     return separator.join(f"{setting.name + ':':<16}{setting.metadata['help']}" for setting in fields(Settings))

@@ -13,7 +13,7 @@ class Sharding:
     """How a batch is divided. The shards follow from the batch and the model alone, never from the number of threads.
 
     max_shards:   more are not made.
-    min_shard:    numbers in a shard, beyond two shards: 64 images of 28×28 pixels.
+    min_shard:    numbers in a shard, beyond two shards: 64 images of 28×28 pixels; more where the model asks for it.
     tiny_batch, tiny_work: a batch of fewer numbers, and of fewer images times parameters, stays whole: handing the
                   interpreter from thread to thread and adding up one more set of gradients cost more than they save.
     small_update: parameters; sharing the update of fewer takes longer than one thread needs for it.
@@ -35,7 +35,7 @@ class Sharding:
         if numbers < self.tiny_batch and count * model.num_parameters() < self.tiny_work:
             return [slice(0, count)]
         shards = max(count // 4, min(2, count // least))
-        shards = max(1, min(self.max_shards, shards, max(2, numbers // self.min_shard)))
+        shards = max(1, min(self.max_shards, shards, max(2, numbers // max(self.min_shard, model.min_shard))))
         edges = [count * i // shards for i in range(shards + 1)]
         return [slice(a, b) for a, b in itertools.pairwise(edges)]
 

@@ -7,18 +7,19 @@ from the batch and the model alone, so the result is bit-equal on any number of 
 
 import itertools
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 
 from .. import losses
 from ..backend import ALONE, Group, as_array, blas_threads, on_host, shared_workers, to_host
-from ..core import Tape
+from ..core import Layer, Seed, Tape
 from ..errors import ConfigError, DtypeError, InputError, NonFiniteError
-from ..optim import check_clip_norm, clip_global_norm
+from ..optim import Optimizer, check_clip_norm, clip_global_norm
 from . import shards
 from .nested import first_array, join, join_targets, take, to_device
 from .settings import COUNT
-from .shards import Divided
+from .shards import Divided, Sharding
 from .tree import own_pairs, own_roots, share, sum_over_ranks
 
 
@@ -47,13 +48,13 @@ class TrainStep:
 
     def __init__(
         self,
-        model,
-        optimizer,
-        loss=losses.cross_entropy,
-        threads=None,
-        seed=0,
-        clip_norm=None,
-        sharding=None,
+        model: Layer,
+        optimizer: Optimizer,
+        loss: Callable[..., tuple] = losses.cross_entropy,
+        threads: int | None = None,
+        seed: Seed | None = 0,
+        clip_norm: float | None = None,
+        sharding: Sharding | None = None,
         group: Group | None = None,
         accumulate: int = 1,
     ):

@@ -1,5 +1,8 @@
 """The config.json of a run that is resumed, which somebody may have edited."""
 
+import os
+from collections.abc import Mapping
+
 from ..data.images import INTERPOLATIONS
 from ..errors import ConfigError, RunError
 from .settings import (
@@ -59,7 +62,7 @@ _AUGMENT = {
 _AFFINE = {"degrees": RATE, "shift": RATE, "scale": SHARE}
 
 
-def check_stored(config, file):
+def check_stored(config: Mapping, file: str | os.PathLike) -> None:
     """Errors: RunError naming the file and the first setting that is missing, unknown or cannot be used."""
     try:
         check_settings(config, {**KINDS, **_OF_A_RUN})

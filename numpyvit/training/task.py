@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Layer
+from ..data.loader import ImageSet
 from ..errors import ConfigError
 from .settings import Settings
 
@@ -28,6 +29,8 @@ class Task:
     curves: {title of a panel: its figures}. A run's records hold these of `evaluate`, as val_loss and so on.
     shares: figures in 0..1, shown in percent.
     results, columns: what JSON calls the results for an image, and the keys of each.
+    per_image: whether `evaluate` takes per_image=True, and then gives {"per_image": {name: array}} as well: what the
+            model says of each image, which a run keeps of its test set.
     top, draws_results: how many of them are shown if nothing else is said, and whether draw_result draws them.
     shares_evaluation: whether `evaluate` takes group=, the ranks among which it divides its work (see over_batches).
     """
@@ -40,6 +43,7 @@ class Task:
     top: int | None = None
     draws_results: bool = False
     shares_evaluation: bool = False
+    per_image: bool = False
 
     @classmethod
     def from_settings(cls, settings: Settings) -> "Task":
@@ -136,12 +140,12 @@ def number_figures(figures: Mapping) -> dict:
     }
 
 
-def kind_of(dataset) -> str:
+def kind_of(dataset: ImageSet | Layer) -> str:
     """What is to be learned of a set, such as "classification"."""
     return getattr(dataset, "kind", "classification")
 
 
-def task_for(dataset, settings: Settings | None = None) -> Task:
+def task_for(dataset: ImageSet | Layer, settings: Settings | None = None) -> Task:
     """The task that a set is for, by its `kind`, with what the settings say about it."""
     from .. import training
 

@@ -4,6 +4,7 @@ from .attention import (
     attends_to_all,
     attention_grids,
     attention_maps,
+    attention_overview,
     attention_rollout,
     draw_attention,
     draw_attention_map,
@@ -13,23 +14,37 @@ from .attention import (
 )
 from .boxes import draw_boxes, with_boxes
 from .curves import draw_curves
-from .queries import QueryAttention, draw_query_attention, query_attention, query_attention_maps
+from .queries import (
+    QueryAttention,
+    attention_of_heads,
+    draw_query_attention,
+    query_attention,
+    query_attention_maps,
+)
+from .sheet import draw_images
+from .windows import AttentionWindows, attention_windows, rollout_windows
 
 __all__ = [
+    "AttentionWindows",
     "QueryAttention",
     "attends_to_all",
     "attention_grids",
     "attention_maps",
+    "attention_of_heads",
+    "attention_overview",
     "attention_rollout",
+    "attention_windows",
     "draw_attention",
     "draw_attention_map",
     "draw_boxes",
     "draw_curves",
+    "draw_images",
     "draw_query_attention",
     "gradient_attention",
     "patch_filters",
     "pos_embed_similarity",
     "query_attention",
     "query_attention_maps",
+    "rollout_windows",
     "with_boxes",
 ]

@@ -13,7 +13,7 @@ from ..errors import ConfigError, NonFiniteError, ShapeError
 from ..functional import softmax
 from ..layers import Attention
 from ..models import class_names
-from .sheet import Tile, draw_sheet
+from .sheet import Tile, color_tiles, draw_sheet
 
 
 def attention_maps(model: Layer, image: Array) -> np.ndarray:
@@ -34,12 +34,17 @@ def attention_grids(model: Layer, image: Array, patch: tuple[int, int] | None = 
            a Swin 0 outside its window, and in later stages that of the token which it was merged into.
     Errors: ConfigError for a patch outside the grid, or a model without attention.
     """
-    if not model.attention_layers:
-        raise ConfigError(f"a {type(model).__name__} has no attention to show; choose a ViT, a DeiT or a Swin")
+    check_shows_attention(model)
     batch, tape = one_image(image), Tape(model, record_all=True)
     model.forward(batch, tape)
     grids = model.attention_on_grid(tape, batch.shape[2:], patch)
     return finite([to_host(maps)[0] for maps in grids])
+
+
+def check_shows_attention(model: Layer) -> None:
+    """Errors: ConfigError for a model without attention."""
+    if not model.attention_layers:
+        raise ConfigError(f"a {type(model).__name__} has no attention to show; choose a ViT, a DeiT or a Swin")
 
 
 def attends_to_all(model: Layer) -> bool:
@@ -124,9 +129,9 @@ def one_image(image: Array) -> Array:
     return batch
 
 
-def on_grid(model: Layer, row: np.ndarray) -> np.ndarray:
-    """A row of attention (T+N,) without the tokens, as (rows, columns) of patches."""
-    return row[model.num_prefix_tokens :].reshape(model.patch_embed.grid_size)
+def on_grid(model: Layer, row: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    """A row of attention (T+N,) to an image of (height, width) without the tokens, as (rows, columns) of patches."""
+    return row[model.num_prefix_tokens :].reshape(model.grid_for(image_size))
 
 
 def pos_embed_similarity(model: Layer) -> np.ndarray:
@@ -138,7 +143,8 @@ def pos_embed_similarity(model: Layer) -> np.ndarray:
         raise ConfigError(f"a {type(model).__name__} has no position embedding to compare; choose a ViT or a DeiT")
     pos = to_host(model.pos_embed.data)[0, model.num_prefix_positions :]
     unit = pos / np.maximum(np.linalg.norm(pos, axis=1, keepdims=True), 1e-12)
-    return (unit @ unit.T).reshape(*model.patch_embed.grid_size, *model.patch_embed.grid_size)
+    grid = model.grid_for(model.input_shape[1:])
+    return (unit @ unit.T).reshape(*grid, *grid)
 
 
 def patch_filters(model: Layer, count: int = 28) -> np.ndarray:
@@ -207,6 +213,20 @@ def draw_attention_map(
     draw_sheet(pixels, tiles, path, *words, 448, _outline(model, pixels, patch))
 
 
+def attention_overview(model: Layer, image: Array, pixels: np.ndarray, tile_size: int = 160) -> list[tuple]:
+    """[(name, Pillow image), …]: the image, the mean of the last block's heads, of a class token rollout and gradient.
+
+    Each map has its own scale. Arguments: see draw_attention.
+    Errors: ConfigError for a model without attention.
+    """
+    grids = attention_grids(model, image)
+    tiles = [Tile("image"), Tile("last block", grids[-1].mean(0), own_scale=True)]
+    if _has_class_token(model):
+        tiles += _class_token_tiles(model, image, None)
+    drawn, _ = color_tiles(pixels, tiles, tile_size)
+    return [(tile.name, image) for tile, image in zip(tiles, drawn)]
+
+
 def caption(model: Layer, image: Array, title: str = "") -> str:
     """The title with the most probable class and its probability:   cat.jpg: tabby, 53.1%."""
     if model.num_classes == 0:
@@ -217,13 +237,14 @@ def caption(model: Layer, image: Array, title: str = "") -> str:
 
 
 def _has_class_token(model):
-    return attends_to_all(model) and model.cls_token is not None
+    return attends_to_all(model) and model.has_class_token
 
 
 def _class_token_tiles(model, image, class_index):
-    tiles = [Tile("rollout", on_grid(model, attention_rollout(attention_maps(model, image))[0]), own_scale=True)]
+    size = image.shape[-2:]
+    tiles = [Tile("rollout", on_grid(model, attention_rollout(attention_maps(model, image))[0], size), own_scale=True)]
     if model.num_classes:
-        values = on_grid(model, gradient_attention(model, image, class_index)[0])
+        values = on_grid(model, gradient_attention(model, image, class_index)[0], size)
         of = "" if class_index is None else f" of {class_names(model)[class_index]}"
         tiles.append(Tile(f"by gradient{of}", values, own_scale=True))
     return tiles
@@ -240,7 +261,7 @@ def _unit(model, patch):
     elif _has_class_token(model):
         shown = "attention of the class token"
     else:
-        shown = "attention that each token receives"
+        shown = "attention that each token receives" + ("" if attends_to_all(model) else " in its window")
     return f"{shown}, in multiples of an even share"
 
 
@@ -248,7 +269,7 @@ def _outline(model, pixels, patch):
     """The patch's (top, left, bottom, right) as shares of the image."""
     if patch is None:
         return None
-    rows, columns = model.patch_embed.grid_for(pixels.shape[1:])
+    rows, columns = model.grid_for(pixels.shape[1:])
     row, column = patch
     return row / rows, column / columns, (row + 1) / rows, (column + 1) / columns
 

@@ -1,17 +1,15 @@
 """Boxes on images: what a detector found, solid, with class and score; what is true, dashed."""
 
-import io
 import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from ..errors import ShapeError
-from ..files.atomic import write_atomically
 from ..functional import box_cxcywh_to_xyxy
-from .sheet import column_count, enlarged, write_line
+from .sheet import GAP, enlarged, lay_out, save_png, write_line
 
-_GAP, _LINE = 12, 24
+_FOOT = 24
 _DASH, _SPACE = 6, 5
 _FONT = 13
 _LEAST_SIDE = 14  # a box smaller than its tag's line has the tag beside it
@@ -50,7 +48,7 @@ def draw_boxes(
     center x, center y, width, height in 0..1. tile_size: pixels of an image's longer side on the sheet.
     Errors: ShapeError where there are no images, or not one of each for every image.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
     for name, values in (("found", found), ("true", true), ("sizes", sizes)):
         if not len(images) or (values is not None and len(values) != len(images)):
@@ -59,22 +57,16 @@ def draw_boxes(
         with_boxes(image, classes, f, t, size, least, tile_size)
         for image, f, t, size in zip(images, *(values or [None] * len(images) for values in (found, true, sizes)))
     ]
-    width, height = (max(tile.size[axis] for tile in tiles) for axis in (0, 1))
-    columns = column_count(len(tiles), width / height)
-    rows, top = -(-len(tiles) // columns), _GAP + (_LINE + _GAP if title else 0)
-    foot = _LINE if found and true else 0
-    size = _GAP + columns * (width + _GAP), top + rows * (height + _GAP) + foot
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    write_line(draw, (_GAP, _GAP), title, ImageFont.load_default(18), size[0] - 2 * _GAP, "black")
-    for i, tile in enumerate(tiles):
-        sheet.paste(tile, (_GAP + i % columns * (width + _GAP), top + i // columns * (height + _GAP)))
+    largest = tuple(max(tile.size[axis] for tile in tiles) for axis in (0, 1))
+    foot = _FOOT if found and true else 0
+    sheet, places = lay_out(len(tiles), largest, title, foot)
+    for tile, place in zip(tiles, places):
+        sheet.paste(tile, place)
     if foot:
         text = f"solid: found with a score of {least:g} or more; dashed: true"
-        write_line(draw, (_GAP, size[1] - foot - 4), text, ImageFont.load_default(14), size[0] - 2 * _GAP, "#333333")
-    buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
-    write_atomically(path, buffer.getvalue())
+        place, width = (GAP, sheet.height - foot - 4), sheet.width - 2 * GAP
+        write_line(ImageDraw.Draw(sheet), place, text, ImageFont.load_default(14), width, "#333333")
+    save_png(sheet, path)
 
 
 def with_boxes(

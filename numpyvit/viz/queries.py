@@ -5,7 +5,7 @@ Shapes: L decoder layers, H heads, Q queries, and the grid of the tokens with it
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -61,18 +61,26 @@ def query_attention(model: Layer, image: Array, layer: int = -1, head: int | Non
     layer, head: counted from 0, negative ones from the end; default the last layer and the mean of the heads.
     Errors: ConfigError for a model without queries, or where it has no such layer or head.
     """
-    maps, outputs = _forward(model, image)
-    layer = place("decoder layer", layer, len(maps))
-    if head is not None:
-        head = place("head", head, len(maps[layer]))
+    layers = attention_of_heads(model, image)
+    found, maps = layers[place("decoder layer", layer, len(layers))]
+    if head is None:
+        return found
+    head = place("head", head, len(maps))
+    return replace(found, maps=maps[head], shown=found.shown.replace("mean of heads", f"head {head + 1}"))
+
+
+def attention_of_heads(model: Layer, image: Array) -> list[tuple[QueryAttention, np.ndarray]]:
+    """Of each decoder layer what query_attention returns for the mean of the heads, and each head's maps.
+
+    The maps are (H, Q, rows, columns).
+    """
+    layers, outputs = _forward(model, image)
     labels, scores = best_classes(outputs["pred_logits"])
-    return QueryAttention(
-        maps=maps[layer].mean(0) if head is None else maps[layer][head],
-        boxes=outputs["pred_boxes"],
-        labels=labels,
-        scores=scores,
-        shown=f"decoder layer {layer + 1}, {'mean of heads' if head is None else f'head {head + 1}'}",
-    )
+    shown = "decoder layer {}, mean of heads"
+    return [
+        (QueryAttention(maps.mean(0), outputs["pred_boxes"], labels, scores, shown.format(number)), maps)
+        for number, maps in enumerate(layers, 1)
+    ]
 
 
 def draw_query_attention(

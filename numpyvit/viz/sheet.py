@@ -6,14 +6,14 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
 from ..errors import ShapeError
 from ..files.atomic import write_atomically
 
-_GAP, _LINE, _FOOT = 12, 24, 66
+GAP, _LINE, _FOOT = 12, 24, 66
 _NEAREST = 4  # images enlarged by more than this factor keep sharp pixel edges
 _OCTAVES = 6  # the longest scale goes from a value to 64 times that value
 _DARKEST = 0.65  # what the darkest pixels leave of a color: the map is to be seen first, the image through it
@@ -76,21 +76,14 @@ def draw_sheet(
     pixels: (C, H, W) uint8, gray or RGB. unit: what is said about the numbers at the color bar.
     outline: (top, left, bottom, right) of a part that is outlined on each tile, as shares of the image.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import ImageDraw, ImageFont
 
-    image = enlarged(pixels, tile_size)
-    light = _lightened(image)
-    columns = column_count(len(tiles), image.width / image.height)
-    rows, step = -(-len(tiles) // columns), (image.width + _GAP, image.height + _LINE + _GAP)
-    top = _GAP + (_LINE + _GAP if title else 0)
-    sheet = Image.new("RGB", (_GAP + columns * step[0], top + rows * step[1] + _FOOT), "white")
+    drawn, scale = color_tiles(pixels, tiles, tile_size)
+    image = drawn[0]
+    sheet, places = lay_out(len(tiles), image.size, title, foot=_FOOT, line=_LINE)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    write_line(draw, (_GAP, _GAP), title, ImageFont.load_default(18), sheet.width - 2 * _GAP, "black")
-    common = [tile.values.ravel() for tile in tiles if tile.values is not None and not tile.own_scale]
-    scale = Scale.over(np.concatenate(common)) if common else None
-    for i, tile in enumerate(tiles):
-        x, y = _GAP + i % columns * step[0], top + i // columns * step[1]
-        sheet.paste(image if tile.values is None else _colored(light, _share(tile, scale)), (x, y))
+    for tile, colored, (x, y) in zip(tiles, drawn, places):
+        sheet.paste(colored, (x, y))
         for part in (*tile.outlines, *([] if outline is None else [outline])):
             _draw_outline(draw, (x, y), image.size, part)
         name = tile.name + (" *" if tile.own_scale else "")
@@ -98,12 +91,67 @@ def draw_sheet(
     if scale is not None:
         starred = "   * from its lowest to its highest" if any(tile.own_scale for tile in tiles) else ""
         _draw_scale(sheet, draw, font, scale, unit + starred, sheet.height - _FOOT)
+    save_png(sheet, path)
+
+
+def draw_images(
+    images: Sequence[np.ndarray],
+    path: str | os.PathLike,
+    names: Sequence[str],
+    title: str = "",
+    tile_size: int = 128,
+) -> None:
+    """Write a PNG of images side by side, a contact sheet, each with its name below.
+
+    images: [(C, H, W) uint8, …], gray or RGB. tile_size: pixels of an image's longer side on the sheet.
+    Errors: ShapeError where there are no images, or not as many names.
+    """
+    from PIL import ImageDraw, ImageFont
+
+    if not len(images) or len(images) != len(names):
+        raise ShapeError(f"{len(images)} images and {len(names)} names; expected as many, at least one")
+    tiles = [enlarged(image, tile_size) for image in images]
+    largest = tuple(max(tile.size[axis] for tile in tiles) for axis in (0, 1))
+    sheet, places = lay_out(len(tiles), largest, title, line=_LINE)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for tile, name, (x, y) in zip(tiles, names, places):
+        sheet.paste(tile, (x, y))
+        write_line(draw, (x, y + tile.height + 4), name, font, largest[0], "#333333")
+    save_png(sheet, path)
+
+
+def lay_out(count: int, size: tuple[int, int], title: str, foot: int = 0, line: int = 0) -> tuple:
+    """A white Pillow image with the title above, and the left upper corner of each of `count` tiles, in rows.
+
+    size: (width, height) of a tile. line: what is left free below each; foot: below them all.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    columns, (width, height) = column_count(count, size[0] / size[1]), (size[0] + GAP, size[1] + line + GAP)
+    top = GAP + (_LINE + GAP if title else 0)
+    sheet = Image.new("RGB", (GAP + columns * width, top + -(-count // columns) * height + foot), "white")
+    write_line(ImageDraw.Draw(sheet), (GAP, GAP), title, ImageFont.load_default(18), sheet.width - 2 * GAP, "black")
+    return sheet, [(GAP + i % columns * width, top + i // columns * height) for i in range(count)]
+
+
+def save_png(image: Any, path: str | os.PathLike) -> None:
+    """Write a Pillow image, whole or not at all."""
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", optimize=True)
     write_atomically(path, buffer.getvalue())
 
 
-def enlarged(pixels, tile_size):
+def color_tiles(pixels: np.ndarray, tiles: Sequence[Tile], tile_size: int):
+    """-> [a Pillow image of each tile, all of one size], and the common Scale of their maps, if they have one."""
+    image = enlarged(pixels, tile_size)
+    light = _lightened(image)
+    common = [tile.values.ravel() for tile in tiles if tile.values is not None and not tile.own_scale]
+    scale = Scale.over(np.concatenate(common)) if common else None
+    return [image if tile.values is None else _colored(light, _share(tile, scale)) for tile in tiles], scale
+
+
+def enlarged(pixels: np.ndarray, tile_size: int):
+    """(C, H, W) uint8 as a Pillow image whose longer side is tile_size. Errors: ShapeError for other channels."""
     from PIL import Image
 
     channels, height, width = pixels.shape
@@ -167,9 +215,9 @@ def _draw_scale(sheet, draw, font, scale, unit, y):
     """The color bar, above on light pixels of the image and below on dark ones, with its ticks."""
     from PIL import Image
 
-    width, height = min(480, sheet.width - 4 * _GAP), 16
-    write_line(draw, (_GAP, y), unit, font, sheet.width - 2 * _GAP, "#333333")
-    x, y = 2 * _GAP, y + 22
+    width, height = min(480, sheet.width - 4 * GAP), 16
+    write_line(draw, (GAP, y), unit, font, sheet.width - 2 * GAP, "#333333")
+    x, y = 2 * GAP, y + 22
     bar = _colors(np.linspace(0, 1, width))[None] * np.linspace(1, _DARKEST, height)[:, None, None]
     sheet.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (x, y))
     draw.rectangle((x - 1, y - 1, x + width, y + height), outline="#999999")
@@ -179,7 +227,7 @@ def _draw_scale(sheet, draw, font, scale, unit, y):
         draw.text((place, y + height + 4), text, fill="#333333", font=font, anchor="ma")
 
 
-def write_line(draw, place, text, font, width, color):
+def write_line(draw: Any, place: tuple[int, int], text: str, font: Any, width: int, color: str) -> None:
     """Text on one line, cut where it is too long; a ? for what is not a character, as in names of broken encoding."""
     text = text.replace("\n", " ").encode("utf-8", "replace").decode()
     if draw.textlength(text, font) > width:

@@ -1,7 +1,7 @@
 """Weight files: containers, checksums, the names of other libraries, and fitting them to a model."""
 
 from .adapt import Notice, fold_channels, imagenet_classes, load_pretrained, put_weights
-from .checkpoint import load_checkpoint, load_tensors, read_checkpoint, read_notes, save_checkpoint, save_tensors
+from .checkpoint import load_checkpoint, load_tensors, read_checkpoint, save_checkpoint, save_tensors
 
 __all__ = [
     "Notice",
@@ -12,7 +12,6 @@ __all__ = [
     "load_tensors",
     "put_weights",
     "read_checkpoint",
-    "read_notes",
     "save_checkpoint",
     "save_tensors",
 ]

@@ -23,8 +23,12 @@ def save_checkpoint(path: str | os.PathLike, model: Layer, **notes) -> None:
 
     notes: JSON-able values to keep beside, such as classes, mean and std.
     """
-    recipe = getattr(model, "_recipe", None)
-    save_tensors(path, model.state_dict(), {**({"recipe": recipe} if recipe else {}), **notes})
+    save_tensors(path, model.state_dict(), {**recipe_of(model), **notes})
+
+
+def recipe_of(model: Layer) -> dict:
+    """The note by which a file says how its model is made again: {"recipe": its build_config}, or {} without one."""
+    return {"recipe": dict(model.build_config)} if model.build_config else {}
 
 
 def load_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -35,14 +39,10 @@ def load_checkpoint(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return read_checkpoint(path)[0]
 
 
-def read_notes(path: str | os.PathLike) -> dict:
-    """What a numpyvit checkpoint says of itself: recipe, classes, mean, std, accuracy; {} in files of others."""
-    return read_checkpoint(path)[1]
-
-
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict, str]:
     """-> ({timm's name: array}, notes, origin).
 
+    notes: what a file that numpyvit wrote says of itself: recipe, classes, mean, std, accuracy; {} in files of others.
     Containers: safetensors, .npz, PyTorch's zip (.pth, .pt, .bin), ONNX of numpyvit and PyTorch. Names: timm and DeiT,
     torchvision, Hugging Face, Google's ViT and big_vision; recognized by themselves. origin is "timm", "deit",
     "torchvision", "huggingface" or "google", and decides how a position embedding is resized; "swin" for a Swin

@@ -5,8 +5,6 @@ import re
 from ..files.budget import Budget
 from .renaming import renamed, stacked
 
-_UNUSED = ("num_batches_tracked",)
-
 _NAMES = [  # Hugging Face, in its files and as transformers 5 has it in memory
     (r"^model\.", ""),
     (r"^backbone\.(conv_encoder\.)?model\.", "backbone.0.body."),
@@ -50,8 +48,6 @@ def to_official(arrays: dict, budget: Budget | None = None) -> dict:
     result, parts = {}, {}
     for name, array in arrays.items():
         name = renamed(name, _NAMES)
-        if name.endswith(_UNUSED):
-            continue
         if match := re.fullmatch(r"(.*_attn)\.([qkv])_proj\.(weight|bias)", name):
             parts[f"{match[1]}.in_proj_{match[3]}", match[2]] = array
         else:

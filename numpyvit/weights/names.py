@@ -8,9 +8,9 @@ import numpy as np
 from ..errors import CheckpointError
 from ..files.budget import Budget
 from . import detr, resnet, swin
-from .renaming import renamed, stacked
+from .renaming import renamed, stacked, without_counts
 
-_UNUSED = ("pooler.", "mask_token", "num_batches_tracked")  # parts of published files that no classifier has
+_UNUSED = ("pooler.", "mask_token")  # parts of published files that no classifier has
 
 
 def to_timm(arrays: dict[str, np.ndarray], budget: Budget | None = None) -> tuple[dict[str, np.ndarray], str]:
@@ -20,7 +20,7 @@ def to_timm(arrays: dict[str, np.ndarray], budget: Budget | None = None) -> tupl
     new array can be freed. Errors: CheckpointError for arrays that cannot be what their names say.
     """
     budget = budget or Budget()
-    arrays = {name.removeprefix("module."): arrays.pop(name) for name in list(arrays)}
+    arrays = without_counts({name.removeprefix("module."): arrays.pop(name) for name in list(arrays)})
     if detr.is_detr(arrays):
         return detr.to_official(arrays, budget), "detr"
     if swin.is_swin(arrays):

@@ -1,7 +1,7 @@
 """What the names of all libraries have in common: rules that rename, and queries, keys and values to be stacked."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +17,11 @@ def renamed(name: str, rules: Sequence[Rule]) -> str:
     for pattern, replacement in rules:
         name = re.sub(pattern, replacement, name)
     return name
+
+
+def without_counts(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays without the numbers of batches that PyTorch's batch norms have seen; no layer here counts them."""
+    return {name: array for name, array in arrays.items() if not name.endswith("num_batches_tracked")}
 
 
 def stacked(

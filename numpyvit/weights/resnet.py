@@ -21,6 +21,5 @@ def is_huggingface(arrays: dict) -> bool:
 
 
 def to_torchvision(arrays: dict) -> dict:
-    """{torchvision's name: array}; what batch norms have counted is left out."""
-    named = {renamed(name, _NAMES): array for name, array in arrays.items()}
-    return {name: array for name, array in named.items() if not name.endswith("num_batches_tracked")}
+    """{torchvision's name: array}."""
+    return {renamed(name, _NAMES): array for name, array in arrays.items()}

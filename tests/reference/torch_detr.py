@@ -3,6 +3,7 @@
 Names of parameters are those of the official checkpoints.
 """
 
+import itertools
 import math
 
 import torch
@@ -10,15 +11,20 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def sine_position(mask, dim, dtype):
+def sine_features(x, dim, temperature):
+    """(...) -> (..., dim), sine and cosine of each wave one after the other."""
+    i = torch.arange(dim)
+    angles = x[..., None] / temperature ** (2 * torch.div(i, 2, rounding_mode="floor") / dim).to(x.dtype)
+    return torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=-1).flatten(-2)
+
+
+def sine_position(mask, dim, dtype, temperature):
     """(B, h, w) True at padding -> (B, dim, h, w), rows before columns."""
     valid, places = (~mask).to(dtype), []
     for axis in (1, 2):
         place = valid.cumsum(axis)
         place = place / (place.select(axis, -1).unsqueeze(axis) + 1e-6) * 2 * math.pi
-        i = torch.arange(dim // 2)
-        angles = place[..., None] / 10000 ** (2 * torch.div(i, 2, rounding_mode="floor") / (dim // 2)).to(dtype)
-        places.append(torch.stack((angles[..., 0::2].sin(), angles[..., 1::2].cos()), dim=4).flatten(3))
+        places.append(sine_features(place, dim // 2, temperature))
     return torch.cat(places, dim=3).permute(0, 3, 1, 2)
 
 
@@ -47,12 +53,15 @@ class TransformerLayer(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.pre_norm, self.decodes = pre_norm, decodes
 
-    def forward(self, x, pos, mask=None, memory=None, memory_pos=None):
+    def forward(self, x, pos, mask=None, memory=None, memory_pos=None, apart=None):
+        """apart: (B · heads, Q, Q), True where a query may not see another."""
+
         def attend_self(x):
-            return self.self_attn(x + pos, x + pos, x, key_padding_mask=None if self.decodes else mask)[0]
+            padding = None if self.decodes else mask
+            return self.self_attn(x + pos, x + pos, x, padding, need_weights=False, attn_mask=apart)[0]
 
         def attend(x):
-            return self.multihead_attn(x + pos, memory + memory_pos, memory, key_padding_mask=mask)[0]
+            return self.multihead_attn(x + pos, memory + memory_pos, memory, mask, need_weights=False)[0]
 
         def feed(x):
             return self.linear2(F.relu(self.linear1(x)))
@@ -73,13 +82,15 @@ class Stack(nn.Module):
 
 
 class Mlp(nn.Module):
-    def __init__(self, dim):
+    def __init__(self, *widths):
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, 4)])
+        self.layers = nn.ModuleList([nn.Linear(i, o) for i, o in itertools.pairwise(widths)])
 
     def forward(self, x):
-        first, second, last = self.layers
-        return last(F.relu(second(F.relu(first(x)))))
+        *layers, last = self.layers
+        for layer in layers:
+            x = F.relu(layer(x))
+        return last(x)
 
 
 class DETR(nn.Module):
@@ -99,6 +110,7 @@ class DETR(nn.Module):
         position_embedding="sine",
         pre_norm=False,
         aux_loss=True,
+        temperature=10000.0,
     ):
         super().__init__()
         backbone = nn.Module()
@@ -115,18 +127,23 @@ class DETR(nn.Module):
             [TransformerLayer(*sizes, True) for _ in range(dec_layers)], nn.LayerNorm(hidden_dim)
         )
         self.query_embed = nn.Embedding(num_queries, hidden_dim)
-        self.class_embed, self.bbox_embed = nn.Linear(hidden_dim, num_classes + 1), Mlp(hidden_dim)
-        self.aux_loss = aux_loss
+        self.class_embed, self.bbox_embed = nn.Linear(hidden_dim, num_classes + 1), Mlp(*3 * [hidden_dim], 4)
+        self.aux_loss, self.temperature = aux_loss, temperature
 
-    def forward(self, images, mask):
+    def encode(self, images, mask):
+        """-> tokens (B, N, D), their positions, and which of them are padding."""
         features = self.backbone[0].body(images)
         mask = F.interpolate(mask[None].float(), size=features.shape[-2:]).to(torch.bool)[0]
         x = self.input_proj(features)
-        pos = self.backbone[1](mask) if len(self.backbone) > 1 else sine_position(mask, x.shape[1], x.dtype)
+        learned = len(self.backbone) > 1
+        pos = self.backbone[1](mask) if learned else sine_position(mask, x.shape[1], x.dtype, self.temperature)
         x, pos, mask = x.flatten(2).transpose(1, 2), pos.flatten(2).transpose(1, 2), mask.flatten(1)
         for layer in self.transformer.encoder.layers:
             x = layer(x, pos, mask)
-        memory = getattr(self.transformer.encoder, "norm", nn.Identity())(x)
+        return getattr(self.transformer.encoder, "norm", nn.Identity())(x), pos, mask
+
+    def forward(self, images, mask):
+        memory, pos, mask = self.encode(images, mask)
         query = self.query_embed.weight[None].repeat(len(images), 1, 1)
         x, found = torch.zeros_like(query), []
         for layer in self.transformer.decoder.layers:
@@ -165,29 +182,47 @@ def generalized_iou(a, b):
 def match(outputs, targets):
     from scipy.optimize import linear_sum_assignment
 
-    pairs = []
-    for logits, boxes, target in zip(outputs["pred_logits"], outputs["pred_boxes"], targets):
-        cost = -logits.softmax(-1)[:, target["labels"]] + 5 * torch.cdist(boxes, target["boxes"], p=1)
-        cost = cost - 2 * generalized_iou(corners(boxes), corners(target["boxes"]))
-        pairs.append(linear_sum_assignment(cost.numpy()))
-    return pairs
+    logits, boxes = outputs["pred_logits"].flatten(0, 1), outputs["pred_boxes"].flatten(0, 1)
+    labels, wanted = (torch.cat([target[name] for target in targets]) for name in ("labels", "boxes"))
+    cost = -logits.softmax(-1)[:, labels] + 5 * torch.cdist(boxes, wanted, p=1)
+    cost = (cost - 2 * generalized_iou(corners(boxes), corners(wanted))).view(len(targets), -1, len(wanted))
+    own = cost.split([len(target["boxes"]) for target in targets], -1)
+    return [linear_sum_assignment(part[i].numpy()) for i, part in enumerate(own)]
+
+
+def layer_terms(layer, targets, pairs, boxes_in_batch, no_object=0.1):
+    """-> ce, bbox and giou of the outputs of one decoder layer."""
+    logits, classes = layer["pred_logits"], layer["pred_logits"].shape[-1]
+    image = torch.cat([torch.full((len(queries),), i) for i, (queries, _) in enumerate(pairs)])
+    query = torch.cat([torch.as_tensor(queries) for queries, _ in pairs])
+    found = layer["pred_boxes"][image, query]
+    wanted = torch.cat([target["boxes"][indices] for target, (_, indices) in zip(targets, pairs)])
+    labels = torch.full(logits.shape[:2], classes - 1)
+    labels[image, query] = torch.cat([target["labels"][indices] for target, (_, indices) in zip(targets, pairs)])
+    weight = torch.ones(classes, dtype=logits.dtype)
+    weight[-1] = no_object
+    giou = (1 - generalized_iou(corners(found), corners(wanted)).diagonal()).sum()
+    ce = F.cross_entropy(logits.transpose(1, 2), labels, weight)
+    return {"ce": ce, "bbox": F.l1_loss(found, wanted, reduction="sum") / boxes_in_batch, "giou": giou / boxes_in_batch}
+
+
+def over_layers(outputs, terms, name=""):
+    """terms(the outputs of a layer), of the last layer and of those before it -> {"ce", "bbox", "giou", "ce_0", …}."""
+    layers = [("", outputs), *((f"_{i}", layer) for i, layer in enumerate(outputs.get("aux_outputs", ())))]
+    return {term + name + suffix: value for suffix, layer in layers for term, value in terms(layer).items()}
+
+
+def weighted(parts):
+    weights = {"ce": 1, "bbox": 5, "giou": 2}
+    return sum(weights[name.split("_")[0]] * value for name, value in parts.items())
+
+
+def number_of_boxes(targets):
+    return max(sum(len(target["labels"]) for target in targets), 1)
 
 
 def set_loss(outputs, targets):
-    """-> the loss, its parts, and the pairs of the last layer."""
-    boxes_in_batch, parts = max(sum(len(target["labels"]) for target in targets), 1), {}
-    for suffix, layer in [("", outputs), *((f"_{i}", layer) for i, layer in enumerate(outputs.get("aux_outputs", ())))]:
-        pairs = match(layer, targets)
-        logits, classes = layer["pred_logits"], layer["pred_logits"].shape[-1]
-        labels, l1, giou = torch.full(logits.shape[:2], classes - 1), 0.0, 0.0
-        for i, (queries, indices) in enumerate(pairs):
-            found, wanted = layer["pred_boxes"][i][queries], targets[i]["boxes"][indices]
-            labels[i, queries] = targets[i]["labels"][indices]
-            l1 = l1 + (found - wanted).abs().sum()
-            giou = giou + (1 - generalized_iou(corners(found), corners(wanted)).diagonal()).sum()
-        weight = torch.ones(classes, dtype=logits.dtype)
-        weight[-1] = 0.1
-        parts["ce" + suffix] = F.cross_entropy(logits.transpose(1, 2), labels, weight)
-        parts["bbox" + suffix], parts["giou" + suffix] = l1 / boxes_in_batch, giou / boxes_in_batch
-    weights = {"ce": 1, "bbox": 5, "giou": 2}
-    return sum(weights[name.split("_")[0]] * value for name, value in parts.items()), parts, match(outputs, targets)
+    """-> the loss and its parts."""
+    boxes = number_of_boxes(targets)
+    parts = over_layers(outputs, lambda layer: layer_terms(layer, targets, match(layer, targets), boxes))
+    return weighted(parts), parts

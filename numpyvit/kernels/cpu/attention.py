@@ -1,5 +1,7 @@
 """Attention in place, with heads laid out in memory so that joining them moves nothing."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from ...backend import Array, transposed
@@ -17,30 +19,38 @@ def attention(
     if bias is not None:
         scores += bias
     p = softmax_(scores)
-    return _matmul_by_heads(p if keep is None else p * keep, v), p
+    return matmul_by_heads(p if keep is None else p * keep, v), p
 
 
 @kernel("attention_backward", np, "fd", tolerance=3e-6, gain=1.1)
 def attention_backward(
-    dout: Array, q: Array, k: Array, v: Array, p: Array, scale: float, keep: Array | None = None
+    dout: Array,
+    q: Array,
+    k: Array,
+    v: Array,
+    p: Array,
+    scale: float,
+    keep: Array | None = None,
+    out: Sequence[Array] | None = None,
 ) -> tuple[Array, ...]:
-    dv = _matmul_by_heads(transposed(p if keep is None else p * keep), dout)
+    dq, dk, dv = (None, None, None) if out is None else out
+    dv = matmul_by_heads(transposed(p if keep is None else p * keep), dout, dv)
     ds = np.matmul(dout, transposed(v))  # dp
     if keep is not None:
         ds *= keep
     ds *= p
     ds -= p * sum_over_last(ds)
-    dq = _matmul_by_heads(ds, k)
+    dq = matmul_by_heads(ds, k, dq)
     dq *= scale
-    dk = _matmul_by_heads(transposed(ds), q)
+    dk = matmul_by_heads(transposed(ds), q, dk)
     dk *= scale
     return dq, dk, dv, ds
 
 
-def _matmul_by_heads(a, b):
+def matmul_by_heads(a: Array, b: Array, out: Array | None = None) -> Array:
     """a b: (..., H, N, M) and (..., H, M, d) -> (..., H, N, d), laid out in memory so that join_heads moves nothing."""
-    if a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
-        return np.matmul(a, b)
+    if out is not None or a.ndim < 3 or a.shape[:-2] != b.shape[:-2]:
+        return np.matmul(a, b, out=out)
     *batch, H, N, _ = a.shape
     if b.strides[-2] < b.strides[-1]:  # features before tokens, as in `linear`
         out = np.empty((*batch, H, b.shape[-1], N), a.dtype)
