@@ -42,8 +42,10 @@ def calls(chosen, images, tokens, dtype):
         _, xhat, rstd = F.layer_norm(x, weight, bias, 1e-6)
         (q, k, v), (dout,) = F.split_heads(product(3 * _WIDTH), 3, _HEADS), F.split_heads(dy, 1, _HEADS)
         _, p = F.attention(q, k, v, scale)
+    weights = tuple(np.abs(normal(4, 131_072)))  # θ, g, m and v of a chunk
     maps, places = (max(1, images // 8), 64, 56, 56), ((1, 1), (1, 1), (1, 1))  # of ResNet's first stage
     return {
+        "adamw_": (*weights, 3, 1e-3, (0.9, 0.999), 1e-8, 0.05),
         "conv2d": (normal(*maps), normal(64, 64, 3, 3), None, *places),
         "conv2d_weight_gradient": (normal(*maps), normal(*maps), (3, 3), *places),
         "linear": (x, normal(_HIDDEN, _WIDTH), normal(_HIDDEN)),

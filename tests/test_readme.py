@@ -75,6 +75,8 @@ def test_its_commands_run(command, run_folder, monkeypatch):
     for run in re.finditer(r"runs/(\w+)-\w+", command):
         if not pathlib.Path(run[0]).exists():
             assert cli.main(["train", "--data", run[1], "--out", run[0], *short]) == 0
+    if "--tensorboard" in arguments:
+        pytest.importorskip("tensorboard")
     if verb == "serve":  # until somebody stops it
         uvicorn = pytest.importorskip("uvicorn")
         monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: None)

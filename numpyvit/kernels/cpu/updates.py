@@ -8,7 +8,7 @@ from ...backend import Array
 from .. import kernel
 
 
-@kernel("adamw_", np, "fd", tolerance=2e-6, gain=1.5)
+@kernel("adamw_", np, "fd", tolerance=2e-6, gain=1.6)
 def adamw_(
     theta: Array,
     g: Array,

@@ -25,21 +25,21 @@ def _in_order(*arrays):
     return all(array.flags.c_contiguous for array in arrays)
 
 
-@_compiled("gelu", tolerance=5e-7, gain=20)
+@_compiled("gelu", tolerance=5e-7, gain=18)
 def gelu(x: Array) -> Array:
     y = np.empty_like(x)
     loops.gelu(x.ravel("K"), y.ravel("K"))
     return y
 
 
-@_compiled("gelu_with_slope", tolerance=5e-7, gain=20)
+@_compiled("gelu_with_slope", tolerance=5e-7, gain=18)
 def gelu_with_slope(x: Array) -> tuple[Array, Array]:
     y, slope = np.empty_like(x), np.empty_like(x)
     loops.gelu_with_slope(x.ravel("K"), y.ravel("K"), slope.ravel("K"))
     return y, slope
 
 
-@_compiled("layer_norm", tolerance=5e-6, gain=6)
+@_compiled("layer_norm", tolerance=5e-6, gain=6.0)
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
     of_columns = len(x) == 1 and _in_order(x.T)  # the features of one image first, see cpu/linear.py
     if not (of_columns or _in_order(x)):
@@ -52,7 +52,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array,
     return y, xhat, rstd
 
 
-@_compiled("layer_norm_backward", tolerance=5e-6, gain=6)
+@_compiled("layer_norm_backward", tolerance=5e-6, gain=8.4)
 def layer_norm_backward(dy: Array, weight: Array, xhat: Array, rstd: Array) -> tuple[Array, Array, Array]:
     if not _in_order(dy, weight, xhat, rstd):
         return _NUMPY["layer_norm_backward"](dy, weight, xhat, rstd)
@@ -61,7 +61,7 @@ def layer_norm_backward(dy: Array, weight: Array, xhat: Array, rstd: Array) -> t
     return dx, dweight, dbias
 
 
-@_compiled("softmax_", tolerance=2e-6, gain=3)
+@_compiled("softmax_", tolerance=2e-6, gain=2.7)
 def softmax_(x: Array, axis: int = -1) -> Array:
     return _softmax_(x, 1.0) if axis in (-1, x.ndim - 1) else _NUMPY["softmax_"](x, axis)
 
@@ -74,7 +74,7 @@ def _softmax_(x, scale):
     return _NUMPY["softmax_"](x)
 
 
-@_compiled("attention", tolerance=2e-6, gain=2)
+@_compiled("attention", tolerance=2e-6, gain=1.5)
 def attention(
     q: Array, k: Array, v: Array, scale: float, bias: Array | None = None, keep: Array | None = None
 ) -> tuple[Array, Array]:
@@ -86,7 +86,7 @@ def attention(
     return matmul_by_heads(p if keep is None else p * keep, v), p
 
 
-@_compiled("attention_backward", tolerance=3e-6, gain=2)
+@_compiled("attention_backward", tolerance=3e-6, gain=1.4)
 def attention_backward(
     dout: Array,
     q: Array,
@@ -112,7 +112,7 @@ def attention_backward(
     return dq, dk, dv, ds
 
 
-@_compiled("adamw_", tolerance=2e-6, gain=2)
+@_compiled("adamw_", tolerance=2e-6, gain=5.9)
 def adamw_(
     theta: Array,
     g: Array,
