@@ -4,6 +4,7 @@ import importlib
 import io
 import re
 
+import matplotlib
 import numpy as np
 import pytest
 from pages import ROOT
@@ -12,6 +13,7 @@ from PIL import Image
 DOCS = ROOT / "docs"
 FOLDER = DOCS / "figures"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.png"))
+DRAWN_BY = "3.11."  # matplotlib, with which the committed figures were drawn
 DERIVED = [page.stem for page in DOCS.glob("*.md") if "from the formula to the check" in page.read_text()]
 
 
@@ -23,12 +25,14 @@ def figures(monkeypatch):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_is_what_its_script_draws(name, figures):
-    """But for how another version of matplotlib sets its letters."""
+    """To the pixel, nearly; but another version of matplotlib sets its letters in other places."""
     committed = (FOLDER / f"{name}.png").read_bytes()
     assert len(committed) <= 60_000
     drawn, committed = (Image.open(io.BytesIO(png)).convert("RGB") for png in (figures.draw(name), committed))
     assert drawn.size == committed.size
-    assert np.abs(np.asarray(drawn, float) - np.asarray(committed, float)).mean() < 3
+    size, most = (1, 0.5) if matplotlib.__version__.startswith(DRAWN_BY) else (8, 4)
+    drawn, committed = (np.asarray(image.reduce(size), float) for image in (drawn, committed))
+    assert np.abs(drawn - committed).mean() < most
 
 
 def test_drawn_twice_it_is_the_same_to_the_last_byte(figures):

@@ -12,6 +12,8 @@ from numpyvit import cli, data
 from numpyvit.data.paths import shown
 from numpyvit.errors import DataError
 
+pytestmark = pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO")  # by Pillow before 11
+
 
 @pytest.fixture
 def odd(tmp_path):

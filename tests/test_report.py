@@ -240,7 +240,7 @@ def test_predictions_of_another_form_are_said(copy):
         copy / "predictions.safetensors", {"label": np.zeros(3, int)}, {"results": "classes", "classes": ["a"]}
     )
     assert "cannot be understood" in Page(write_report(copy)).text
-    save_tensors(copy / "predictions.safetensors", {}, {"results": "depth"})
+    save_tensors(copy / "predictions.safetensors", {"label": np.zeros(3, int)}, {"results": "depth"})
     assert "of a kind of its own" in Page(write_report(copy)).text
 
 
