@@ -60,9 +60,10 @@ def test_a_model_without_names_takes_labels_by_number():
 
 
 def test_what_the_model_does_not_know_is_left_out_and_said():
-    with pytest.warns(Notice, match="left out 2 of 4 images.*wasp"):
+    with pytest.warns(Notice, match="left out 2 of 4 images.*wasp") as caught:
         scores = nv.evaluate(Reading(ANIMALS), dataset(IMAGES, ["fox", "wasp", "wasp", "dog"], ["wasp", "dog", "fox"]))
     assert scores["images"] == 2 and scores["accuracy"] == 1 and scores["left_out"] == ["wasp"]
+    assert caught[0].filename == __file__  # the line that called evaluate
 
 
 def test_a_class_without_images_is_not_left_out():

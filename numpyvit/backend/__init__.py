@@ -1,4 +1,4 @@
-"""The machine: arrays on the host or a GPU, random streams, threads, settings of the process."""
+"""The machine: arrays on the host or a GPU, random streams, threads, ranks, settings of the process."""
 
 from .arrays import (
     Array,
@@ -13,17 +13,22 @@ from .arrays import (
     to_module,
     transposed,
 )
+from .launch import connect
 from .process import tune_process
 from .random import Random
+from .ranks import ALONE, Group
 from .threads import available_threads, blas_threads, shared_workers
 
 __all__ = [
+    "ALONE",
     "Array",
+    "Group",
     "Random",
     "array_module",
     "as_array",
     "available_threads",
     "blas_threads",
+    "connect",
     "device_module",
     "erf",
     "on_host",

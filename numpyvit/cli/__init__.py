@@ -15,7 +15,7 @@ from .. import __version__
 from ..errors import ConfigError, Interrupted, NumpyvitError
 from ..training.progress import Tolerant
 from ..training.stopping import noticed_ctrl_c
-from . import attention, compare, convert, data, evaluate, gradcheck, models, predict, report, serve, train
+from . import attention, compare, convert, data, evaluate, gradcheck, models, predict, ranks, report, serve, train
 from .streams import discard, settle
 
 _KERNELS = "of the formulas: NumPy's (default), or compiled ones, which need pip install 'numpyvit[fast]'"
@@ -29,14 +29,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show is not a failure
     stdout, stderr = sys.stdout, sys.stderr
     try:
-        with contextlib.redirect_stderr(Tolerant(stderr)), noticed_ctrl_c() as stop:  # lost text changes nothing
-            return _run_verb(argv, stop)
+        with (
+            contextlib.redirect_stderr(Tolerant(stderr)),  # lost text changes nothing
+            noticed_ctrl_c() as stop,
+            ranks.Silence() as silence,
+        ):
+            return _run_verb(argv, stop, silence)
     finally:
         settle(stdout)
         settle(stderr)
 
 
-def _run_verb(argv, stop):
+def _run_verb(argv, stop, silence):
     args = None
     try:
         args = build_parser().parse_args(argv)
@@ -49,7 +53,7 @@ def _run_verb(argv, stop):
             warnings.showwarning = _show_warning
             tune_process()
             with kernels.choose(args.kernels):
-                code = args.run(args) or 0
+                code = ranks.run(args, silence) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
         return code

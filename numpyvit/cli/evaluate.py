@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from ..errors import CheckpointError, ConfigError
 from .arguments import Verbs, add_checkpoint, add_verb, count
 from .checkpoint import load_model
+from .ranks import add_ranks
 
 
 def add(verbs: Verbs) -> ArgumentParser:
@@ -19,6 +20,7 @@ def add(verbs: Verbs) -> ArgumentParser:
         "  numpyvit evaluate --data imagenet/val --model vit_tiny_patch16_224 --checkpoint vit_tiny_patch16_224.npz\n",
     )
     add_checkpoint(verb)
+    add_ranks(verb)
     verb.add_argument(
         "--data",
         metavar="NAME|FOLDER|FILE.csv",
@@ -43,7 +45,7 @@ def run(args: Namespace) -> None:
     from ..data import prepared_for
     from ..files.atomic import to_json
     from ..training.class_names import read_class_map
-    from ..training.evaluation import check_images, known_classes
+    from ..training.evaluation import check_images, evaluate_task, known_classes
     from ..training.task import task_for
 
     class_map = read_class_map(args.class_map) if args.class_map else None
@@ -53,7 +55,7 @@ def run(args: Namespace) -> None:
         raise CheckpointError(f"{args.checkpoint}: does not say what it was trained on; name the data with --data")
     if known_classes(model) is None:
         print("numpyvit: note: the weights do not name their classes; labels are taken by number", file=sys.stderr)
-    test = _load(args, data, model)
+    test = args.group.leader_first(lambda: _load(args, data, model))
     check_images(model, test)  # before its figures are taken for images of this kind
     if test.name == "folder" or model.pretrained_cfg["classes"]:  # else the set's own figures suit it better
         test = prepared_for(test, model.preprocessing)
@@ -62,7 +64,8 @@ def run(args: Namespace) -> None:
         if test.kind != "classification":
             raise ConfigError("--class-map is for images of one class each, these have boxes; leave it out")
         options["class_map"] = class_map
-    scores = task.evaluate(model, test, batch_size=args.batch_size, threads=args.threads, **options)
+    options |= {"batch_size": args.batch_size, "threads": args.threads}
+    scores = evaluate_task(task, model, test, args.group, **options)
     print(to_json({"data": str(data), **scores}) if args.json else f"{data}: {task.report(model, scores)}")
 
 

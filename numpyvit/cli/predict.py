@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ..errors import ConfigError, DataError
 from .arguments import Verbs, add_checkpoint, add_verb, count
 from .checkpoint import load_model
+from .ranks import add_ranks
 
 _BATCH = 8  # images in memory at a time: enough for all threads, few enough to see results at once
 
@@ -33,6 +34,7 @@ def add(verbs: Verbs) -> ArgumentParser:
         "images", nargs="+", metavar="IMAGE|FOLDER", help="image files, and folders with such at any depth"
     )
     add_checkpoint(verb)
+    add_ranks(verb)
     verb.add_argument(
         "--top",
         type=count,
@@ -64,24 +66,20 @@ def run(args: Namespace) -> int | None:
     if model.num_classes == 0:
         raise ConfigError(f"{args.checkpoint}: the model has no classes to predict, only features")
     task = task_for(model)
-    plain = not args.json and args.csv is None
+    plain, group = not args.json and args.csv is None, args.group
     out = (args.out or ("predictions" if plain else None)) if task.draws_results else None
-    files, unreadable = _files(args.images)
+    files, unreadable = group.from_first(_files(args.images) if group.leads else None)
     form, shown = _form(args, task, files), 0
-    for read in _batches(functools.partial(_read, task, model), files, watched=not (plain and sys.stdout.isatty())):
-        unreadable += [image for _, image in read if isinstance(image, DataError)]
-        read = [(path, image) for path, image in read if not isinstance(image, DataError)]
-        if not read:
-            continue
-        images = [image for _, image in read]
-        found = task.predict(model, images, threads=args.threads, top=args.top or task.top)
-        for (path, image), results in zip(read, found):
-            form.show(path, results)
-            if out is not None:
-                _draw(task, model, image, results, path, out)
-        shown += len(read)
+    watched = not (plain and sys.stdout.isatty())
+    for read in _batches(functools.partial(_read, task, model), files, group, watched):
+        for found, errors in group.gather(_look(args, task, model, read, out)):
+            for path, results in found:
+                form.show(path, results)
+            shown += len(found)
+            unreadable += errors
         sys.stdout.flush()
-    form.close()
+    if group.leads:
+        form.close()
     return _report(args.images, unreadable, shown)
 
 
@@ -104,7 +102,7 @@ def _files(names):
         try:
             files += map(str, image_files(name)) if os.path.isdir(name) else [name]
         except DataError as error:
-            errors.append(error)
+            errors.append(str(error))
     return files, errors
 
 
@@ -116,15 +114,18 @@ def _read(task, model, path):
         return path, error
 
 
-def _batches(read, files, watched):
-    """[read(path), …] of a few files at a time, decoded on threads. watched: with a bar on a terminal."""
-    from ..backend import available_threads
+def _batches(read, files, group, watched):
+    """[read(path), …] of a few files at a time, decoded on threads; ranks take turns, and the last may get none.
+
+    watched: with a bar on a terminal.
+    """
     from ..data.progress import counted
 
-    starts = range(0, len(files), _BATCH)
-    with ThreadPoolExecutor(available_threads()) as pool:
+    starts = range(0, len(files), _BATCH * group.size)
+    with ThreadPoolExecutor(group.threads()) as pool:
         for start in counted(starts, len(starts), "batches of images", watched):
-            yield list(pool.map(read, files[start : start + _BATCH]))
+            own = start + _BATCH * group.rank
+            yield list(pool.map(read, files[own : own + _BATCH]))
 
 
 def _report(names, unreadable, shown):
@@ -137,6 +138,20 @@ def _report(names, unreadable, shown):
         total = len(unreadable) + shown
         print(f"numpyvit: error: {len(unreadable)} of {total} images could not be read", file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def _look(args, task, model, read, out):
+    """-> [(path, what is found)] of the images that could be read, drawn to `out`, and the errors of the others."""
+    errors = [str(image) for _, image in read if isinstance(image, DataError)]
+    read = [(path, image) for path, image in read if not isinstance(image, DataError)]
+    if not read:
+        return [], errors
+    paths, images = zip(*read)
+    found = task.predict(model, list(images), threads=args.group.threads(args.threads), top=args.top or task.top)
+    if out is not None:
+        for path, image, results in zip(paths, images, found):
+            _draw(task, model, image, results, path, out)
+    return list(zip(paths, found)), errors
 
 
 def _draw(task, model, image, results, path, out):

@@ -10,6 +10,7 @@ from ..training import recipes
 from ..training.settings import KINDS, Settings, free_on_resume
 from .arguments import Verbs, add_settings, add_verb, count, natural, rate
 from .checkpoint import load_model_of
+from .ranks import add_ranks
 from .streams import tolerant_stdout
 
 _OF_THE_COMMAND = ("data_dir", "pretrained", "preparation", "teacher", "distillation")  # kept beside the settings
@@ -62,6 +63,14 @@ def add(verbs: Verbs) -> ArgumentParser:
     option("--resume", action="store_true", help="go on from the state in the run directory, bit for bit")
     option("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     option("--threads", type=count, metavar="N", help="default: all processors; the weights do not depend on it")
+    add_ranks(verb)
+    option(
+        "--accumulate",
+        type=count,
+        default=1,
+        metavar="N",
+        help="work on a batch in N parts, one after another: less memory, more time, the same result (default: 1)",
+    )
     option(
         "--grad-checkpointing",
         action="store_true",
@@ -89,12 +98,15 @@ def _train(args):
     from ..training.run_writer import noted
     from ..training.task import task_for
 
-    stored, out = _stored_settings(args)
+    group = args.group
+    stored, out = group.from_first(_stored_settings(args) if group.leads else None)
+    out = pathlib.Path(out)
     on_epoch = EventFiles(out) if args.tensorboard else None
     typed = _typed_settings(args, stored, out)
     options = {**stored.pop("options", {}), **typed.pop("options")}
     stored.pop("task", None)  # fit compares it
-    parts = _load({**stored, **typed}, options, skip_bad=args.skip_bad, cache_mb=args.cache_mb)
+    reading = {"skip_bad": args.skip_bad, "cache_mb": args.cache_mb}
+    parts = group.leader_first(lambda: _load({**stored, **typed}, options, **reading))
     settings = {**dict.fromkeys(_OF_THE_COMMAND), **_recipe({**stored, **typed}, typed, parts[0]), **stored, **typed}
     model = _make_model(args, settings, options, parts[0], begun=args.resume and (out / "state.safetensors").exists())
     train_set, val_set, test_set = _prepared(parts, settings, model)
@@ -118,8 +130,12 @@ def _train(args):
         threads=args.threads,
         progress=not args.quiet,
         config=config,
-        on_epoch=on_epoch,
+        on_epoch=on_epoch if group.leads else None,
+        group=group,
+        accumulate=args.accumulate,
     )
+    if not group.leads:
+        return
     with noted("report.html"):
         write_report(out, test_set, load_model_of(out, args.device))
     chosen = val_set is not None or settings["val_fraction"] > 0
@@ -219,11 +235,11 @@ def _stored_settings(args):
 
     if not args.resume:
         data = args.data or "digits"
-        return {}, _new_run(args.out, data, args.model or recipes.default_model(data))
+        return {}, str(_new_run(args.out, data, args.model or recipes.default_model(data)))
     out = pathlib.Path(args.out) if args.out else _latest_run()
     stored = config_to_resume(out)
     check_stored(stored, out / "config.json")
-    return stored, out
+    return stored, str(out)
 
 
 def _typed_settings(args, stored, out):

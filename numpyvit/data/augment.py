@@ -1,4 +1,4 @@
-"""Changes to whole batches at once:   (inputs, targets, rng) -> (inputs, targets).
+"""Changes to many images at once, a piece of a batch:   (inputs, targets, rng) -> (inputs, targets).
 
 inputs: images (B, C, H, W), targets: labels (B,), or what the set's task has as targets; rng: a numpy Generator. A
 change returns new arrays.

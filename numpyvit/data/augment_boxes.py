@@ -1,4 +1,4 @@
-"""Changes to whole batches of images with boxes:   (inputs, targets, rng) -> (inputs, targets).
+"""Changes to many images with boxes at once, a piece of a batch:   (inputs, targets, rng) -> (inputs, targets).
 
 inputs: images (B, C, H, W) uint8 and mask (B, H, W), True at the padding; targets: a dict for each image, as of a
 detection set. Boxes are clipped to what is seen of the image; those of which too little is left are dropped with their

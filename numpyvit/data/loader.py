@@ -1,7 +1,7 @@
 """Batches of a set: shuffled from the seed, augmented, normalized, the next one prepared while this one trains."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ class Loader:
     """Batches of a set. It is not iterated over itself; each epoch of it is:   for images, labels in loader.epoch(3): …
 
     Everything random in a batch follows from (seed, epoch, number of the batch), so an epoch can begin in its middle.
+    In training each shard of a batch is a piece with random numbers of its own, see `pieces`.
     images: (B, C, H, W) of `dtype`; labels: (B,) int64. The last batch may be short. len(loader): batches an epoch.
     augment: functions (inputs, targets, rng) -> (inputs, targets) on uint8 images, see augment.py.
 
@@ -57,23 +58,39 @@ class Loader:
         order = "shuffled" if self.shuffle else "in order"
         return f"Loader({self.dataset!r}, {len(self):,} batches of {self.batch_size} an epoch, {order})"
 
-    def epoch(self, epoch: int = 0, first: int = 0) -> Iterator[tuple]:
-        """The batches of an epoch from number `first` on, each prepared one ahead on a thread."""
+    def epoch(self, epoch: int = 0, first: int = 0, every: int = 1) -> Iterator[tuple]:
+        """The batches of an epoch from number `first` on, or some of them, each prepared one ahead on a thread."""
+        for _, _, (batch,) in self.pieces(lambda count: ([slice(0, count)], range(1)), epoch, first, every):
+            yield batch
+
+    def pieces(
+        self, divide: Callable[[int], tuple[list[slice], range]], epoch: int = 0, first: int = 0, every: int = 1
+    ) -> Iterator[tuple[list[slice], range, list[tuple]]]:
+        """As `epoch`, in pieces: (the slices of all pieces, the numbers of those wanted, [(images, labels) of each]).
+
+        divide: from the number of images in a batch to the slices and the numbers of the pieces that are wanted. Others
+        are not read. Each piece is augmented by itself, from random numbers that follow from its number too.
+        """
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = np.random.default_rng((self.seed, epoch)).permutation(order)
         with ThreadPoolExecutor(1) as pool:
             waiting = None
-            for number in itertools.chain(range(first, len(self)), [None]):
+            for number in itertools.chain(range(first, len(self), every), [None]):
                 ready = waiting.result() if waiting else None
-                waiting = pool.submit(self._batch, order, epoch, number) if number is not None else None
+                waiting = None
+                if number is not None:
+                    indices = order[number * self.batch_size : (number + 1) * self.batch_size]
+                    waiting = pool.submit(self._batch, indices, (self.seed, epoch, number, 1), *divide(len(indices)))
                 if ready is not None:
                     yield ready
 
-    def _batch(self, order, epoch, number):
-        indices = order[number * self.batch_size : (number + 1) * self.batch_size]
+    def _batch(self, indices, seed, parts, wanted):
+        return parts, wanted, [self._piece(indices[parts[i]], (*seed, i)) for i in wanted]
+
+    def _piece(self, indices, seed):
         inputs, targets = self.dataset.batch(indices), self.dataset.targets(indices)
-        rng = np.random.default_rng((self.seed, epoch, number, 1))
+        rng = np.random.default_rng(seed if seed[-1] else seed[:-1])
         for function in self.augment:
             inputs, targets = _augmented(function, inputs, targets, rng)
         return self.dataset.prepare(inputs, self.dtype), targets

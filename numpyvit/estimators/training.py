@@ -15,7 +15,7 @@ from ..training.records import best_record
 class WeightedClassification(Classification):
     """Cross-entropy in which image i counts wᵢ-fold:   L = −1/B Σᵢ wᵢ Σₖ tᵢₖ log pᵢₖ. Targets are (labels, weights)."""
 
-    per_image = False
+    per_image, shares_evaluation = False, False
 
     def loss(self, outputs, targets):
         labels, weights = targets

@@ -15,6 +15,7 @@ def denoising_queries(
     groups: int = 5,
     label_noise: float = 0.2,
     box_noise: float = 0.4,
+    most: int | None = None,
 ) -> dict[str, np.ndarray]:
     """The boxes of each image, `groups` times with noise, for a model that learns to put them right.
 
@@ -22,11 +23,14 @@ def denoising_queries(
     rng:         a generator or a seed.
     label_noise: how many labels are replaced by random ones.
     box_noise:   how far a box is moved at most, in parts of half its size, and by how much of it its size changes.
+    most:        m, where other images belong to the batch as well; else the most boxes of these.
     Returns {"labels": (B, groups, m), "boxes": (B, groups, m, 4), "targets": (B, groups, m)}, m the most boxes of an
     image; "targets" says which box of the image a query is to find, −1 where there is none. A model takes it as third
     input, (images, mask, queries), and gives what became of them in its outputs under "denoising".
     """
-    rng, most = make_rng(rng), max((len(target["labels"]) for target in targets), default=0)
+    rng = make_rng(rng)
+    if most is None:
+        most = max((len(target["labels"]) for target in targets), default=0)
     shape = (len(targets), groups, most)
     labels, boxes = np.zeros(shape, np.int64), np.full((*shape, 4), 0.5, np.float32)
     index = np.full(shape, -1, np.int64)

@@ -9,14 +9,13 @@ import numpy as np
 from .. import losses
 from ..backend import Array, to_host, to_module
 from ..data.loader import Loader
-from ..data.progress import counted
 from ..errors import ConfigError, InputError
 from ..functional import softmax
 from ..metrics import accuracy, class_figures, label_ranks, top_k
 from ..models import class_names
 from ..weights.adapt import Notice
 from .class_names import match_classes
-from .evaluation import check_images, check_number_of_classes, known_classes, module_and_dtype
+from .evaluation import check_images, check_number_of_classes, known_classes, module_and_dtype, over_batches
 from .inference import infer
 from .task import Task
 
@@ -31,6 +30,7 @@ class Classification(Task):
     curves = {"loss": ("loss",), "accuracy": ("accuracy",)}
     shares = ("accuracy", "top5_accuracy")
     results, columns, top = "classes", ("class", "index", "probability"), 5
+    shares_evaluation = True
     per_image = True
 
     def __init__(self, label_smoothing: float = 0.0, class_weights: Sequence[float] | Array | None = None):
@@ -68,25 +68,27 @@ class Classification(Task):
         per_image=False,
         class_map=None,
         progress=False,
+        group=None,
     ):
         """Loss (without label smoothing or class weights), top-1 and top-5 accuracy; see numpyvit.evaluate."""
         check_images(model, dataset)
         outputs, left_out = _outputs(model, dataset, class_map or {})
         rows, dataset = _without(dataset, left_out)
         xp, dtype = module_and_dtype(model)
-        start, loss, ranks, predicted, said = time.perf_counter(), 0.0, [], [], []
-        loader = Loader(dataset, batch_size, dtype=dtype)
-        for images, labels in counted(loader.epoch(), len(loader), "evaluating batches", progress):
+
+        def look(images, labels):
             labels = outputs[labels]
             logits = to_host(infer(model, to_module(images, xp), threads))
-            loss += float(losses.cross_entropy(logits, labels)[0]) * len(labels)
-            ranks.append(label_ranks(logits, labels))
-            predicted.append(logits.argmax(-1))
-            if per_image:
-                said.append(_probabilities(logits, labels))
+            loss = float(losses.cross_entropy(logits, labels)[0]) * len(labels)
+            said = _probabilities(logits, labels) if per_image else {}
+            return loss, label_ranks(logits, labels), logits.argmax(-1), said
+
+        start = time.perf_counter()
+        loader = Loader(dataset, batch_size, dtype=dtype)
+        loss, ranks, predicted, said = zip(*over_batches(look, loader, group, progress))
         seconds, count, ranks = time.perf_counter() - start, len(dataset), np.concatenate(ranks)
         scores = {
-            "loss": loss / count,
+            "loss": sum(loss) / count,
             "accuracy": top_k(ranks, 1),
             "top5_accuracy": top_k(ranks, 5),
             "images": count,
@@ -160,7 +162,7 @@ def _without(dataset, left_out):
     warnings.warn(
         f"left out {len(dataset) - len(kept):,} of {len(dataset):,} images: the model has no class of the name {names}",
         Notice,
-        stacklevel=4,  # the caller of numpyvit.evaluate
+        stacklevel=5,  # the caller of numpyvit.evaluate
     )
     return kept, dataset.take(kept)
 

@@ -11,12 +11,11 @@ from ..data.detection import normalize_padded, own_sizes, pad
 from ..data.detection_folder import fitted_size
 from ..data.images import look_at, read_image
 from ..data.loader import Loader
-from ..data.progress import counted
 from ..errors import ConfigError, DataError
 from ..functional import softmax
 from ..metrics import best_classes, flatten_detections, score_by_class, score_detections, to_pixels
 from ..models import class_names
-from .evaluation import check_images, check_number_of_classes, module_and_dtype
+from .evaluation import check_images, check_number_of_classes, module_and_dtype, over_batches
 from .inference import infer
 from .nested import each, to_device
 from .task import Result, Task
@@ -48,6 +47,7 @@ class Detection(Task):
         "average precision": ("AP", "AP50"),
     }
     shares = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
+    shares_evaluation = True
     results, columns, draws_results = "boxes", ("class", "index", "score", *_SIDES), True
     per_image = True
 
@@ -72,12 +72,16 @@ class Detection(Task):
         check_images(model, dataset)
         check_number_of_classes(model, dataset)
 
-    def batch(self, model, inputs, labels, rng, threads=None):
+    def most(self, labels):
+        """The most boxes of an image, from which the number of denoising queries follows."""
+        return max((len(target["labels"]) for target in labels), default=0)
+
+    def batch(self, model, inputs, labels, rng, threads=None, most=None):
         """-> (images, mask) or (images, mask, denoising queries), targets."""
         if not (self.groups and model.takes_denoising):
             return inputs, labels
         queries = losses.denoising_queries(
-            labels, model.num_classes, rng, self.groups, self.label_noise, self.box_noise
+            labels, model.num_classes, rng, self.groups, self.label_noise, self.box_noise, most
         )
         return (*inputs, to_device(queries, module_and_dtype(model)[0])), labels
 
@@ -98,6 +102,7 @@ class Detection(Task):
         per_class=False,
         per_image=False,
         progress=False,
+        group=None,
     ):
         """The loss of the last layer with its terms, and COCO's figures, with per_class also those of each class.
 
@@ -105,15 +110,18 @@ class Detection(Task):
         """
         self.check(model, dataset)
         xp, dtype = module_and_dtype(model)
-        start, sums, found, true = time.perf_counter(), np.zeros(4), [], []
-        loader = Loader(dataset, min(batch_size, _BATCH), dtype=dtype)
-        for inputs, targets in counted(loader.epoch(), len(loader), "evaluating batches", progress):
+
+        def look(inputs, targets):
             outputs = each(to_host, infer(model, to_device(inputs, xp), threads))
             value, _, parts = self.loss(outputs, targets)
-            sums += np.multiply((value, *parts.values()), len(targets))
-            found += detections(outputs, [target["size"] for target in targets], model.scores_every_class)
-            true += targets
+            sums = np.multiply((value, *parts.values()), len(targets))
+            return sums, detections(outputs, [target["size"] for target in targets], model.scores_every_class)
+
+        start = time.perf_counter()
+        looks = over_batches(look, Loader(dataset, min(batch_size, _BATCH), dtype=dtype), group, progress)
+        found, true = [one for _, of_batch in looks for one in of_batch], dataset.targets(np.arange(len(dataset)))
         seconds, count = time.perf_counter() - start, len(dataset)
+        sums = np.sum([of_batch for of_batch, _ in looks], axis=0)
         figures = {
             **dict(zip(("loss", "ce", "bbox", "giou"), (sums / count).tolist())),
             **score_detections(found, true),

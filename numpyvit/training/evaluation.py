@@ -1,13 +1,15 @@
 """`evaluate`: how well a model does on a set, and whether the two belong together."""
 
+from collections.abc import Callable
 from types import ModuleType
 
 import numpy as np
 
-from ..backend import Array, array_module
+from ..backend import ALONE, Array, Group, array_module
 from ..core import Layer
 from ..data import Dataset
-from ..data.loader import ImageSet
+from ..data.loader import ImageSet, Loader
+from ..data.progress import counted
 from ..errors import ConfigError
 from ..models import Model, class_names
 from .task import Task, task_for
@@ -20,6 +22,7 @@ def evaluate(
     batch_size: int = 256,
     threads: int | None = None,
     task: Task | None = None,
+    group: Group | None = None,
     **options,
 ) -> dict:
     """The figures of a model on a set (see numpyvit.data), as its task has them: always "loss".
@@ -27,6 +30,7 @@ def evaluate(
     dataset: or a pair of arrays (images, labels), see Dataset.from_arrays; they are normalized as model.preprocessing
              says, and a label is the number of an output.
     task:    what the set is for; None: it follows from the set, as in `fit`.
+    group:   the ranks that share the work, see backend.ranks; all call it alike, and each is given the figures.
     options: further ones of the task's evaluate; progress=True shows a bar on a terminal.
 
     Classification returns {"loss", "accuracy" and "top5_accuracy" in 0..1, "images", "left_out": names of classes,
@@ -44,7 +48,29 @@ def evaluate(
         dataset = from_pair(dataset, classes=class_names(model), mean=how.mean, std=how.std)
     check_dataset(dataset)
     task = task or task_for(dataset)
-    return task.evaluate(model, dataset, threads=threads, batch_size=batch_size, **options)
+    return evaluate_task(task, model, dataset, group, threads=threads, batch_size=batch_size, **options)
+
+
+def evaluate_task(task: Task, model: Layer, dataset: ImageSet, group: Group | None = None, **options) -> dict:
+    """The task's figures. Where it cannot divide the work each rank does all of it."""
+    if group is not None and group.size > 1:
+        options["threads"] = group.threads(options.get("threads"))
+        if task.shares_evaluation:
+            options["group"] = group
+    return task.evaluate(model, dataset, **options)
+
+
+def over_batches(function: Callable, loader: Loader, group: Group | None = None, progress: bool = False) -> list:
+    """[function(inputs, targets) of each batch], of which each rank works out some, on every rank.
+
+    progress: with a bar on a terminal, of the leading rank's batches.
+    """
+    group = group or ALONE
+    batches = loader.epoch(first=group.rank, every=group.size)
+    own = len(range(group.rank, len(loader), group.size))
+    batches = counted(batches, own, "evaluating batches", progress and group.leads)
+    found = group.gather([function(*batch) for batch in batches])
+    return [found[i % group.size][i // group.size] for i in range(len(loader))]
 
 
 # ---- what a model and a set must have in common ---------------------------------------------------------------------

@@ -1,10 +1,11 @@
 """`fit`: train a model on a set."""
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..backend import Array
+from ..backend import ALONE, Array, Group
 from ..core import Layer
 from ..data.loader import ImageSet
 from ..errors import ConfigError, Interrupted
@@ -35,6 +36,8 @@ def fit(
     progress: bool = True,
     config: Mapping | None = None,
     on_epoch: Callable[[list[dict]], None] | None = None,
+    group: Group | None = None,
+    accumulate: int = 1,
     **settings,
 ) -> list[dict]:
     """Train a model on a set (see numpyvit.data) and validate it after each epoch.
@@ -50,7 +53,11 @@ def fit(
                     take more than a tenth of the time.
     progress:       a bar on stderr where that is a terminal, a line an epoch on stdout.
     config:         further settings to note in config.json; on resume they must be the same.
-    on_epoch:       a function that is called after each epoch with the list of records so far.
+    on_epoch:       a function that is called after each epoch with the list of records so far, on every rank.
+    group:          the ranks that share the work, see backend.connect; all call fit alike, and the weights do not
+                    depend on how many there are. One of them writes files and shows progress.
+    accumulate:     how many parts of a batch follow one another, so that memory holds one part's activations, see
+                    TrainStep; the weights do not depend on it.
     {settings}
 
     A setting that is not given is what `numpyvit train` takes for the same set (see training.recipes): sets of
@@ -62,6 +69,8 @@ def fit(
     on the state is saved.
     """
     check_settings(settings)
+    group = group or ALONE
+    threads = threads if group is ALONE else group.threads(threads)
     train = _dataset(train)
     val, test = (None if part is None else _dataset(part, like=train) for part in (val, test))
     if len(train) == 0:
@@ -87,11 +96,15 @@ def fit(
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
     augment = augmentation(settings.augment)
-    trainer = Trainer(model, train, val, test, task, settings, augment, notes, threads, progress, save_every, on_epoch)
+    trainer = Trainer(
+        model, train, val, test, task, settings, augment, notes, threads, progress, save_every, on_epoch,
+        group=group, accumulate=accumulate,
+    )  # fmt: skip
     if out is None:
         return trainer.run()
     config = {**model.build_config, **as_config(settings), "task": task.config(), **config}
-    with open_run(out, config, resume, free_on_resume(settings)) as directory:
+    held = open_run(out, config, resume, free_on_resume(settings)) if group.leads else contextlib.nullcontext()
+    with held as directory:  # by the rank that leads, others have none
         return trainer.run(directory)
 
 

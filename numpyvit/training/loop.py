@@ -1,29 +1,34 @@
 """The loop over a run's epochs and steps, and what becomes of it when it is interrupted, killed or diverges."""
 
 import contextlib
+import itertools
+import math
 import shlex
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from .. import kernels
-from ..backend import on_host
+from ..backend import ALONE, Group, on_host
 from ..core import Layer
 from ..data.augment import Augmentation
 from ..data.loader import ImageSet, Loader
 from ..data.preprocessing import Preprocessing
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
 from ..optim import EMA
+from . import shards
 from .divergence import explain_non_finite, overflowed_parameter
-from .evaluation import module_and_dtype
+from .evaluation import evaluate_task, module_and_dtype
 from .nested import first_array, to_device
 from .optimization import make_optimizer, make_schedule
 from .progress import Progress
 from .records import Clock, Sums, describe, validation_figures
 from .run_writer import RunWriter, averaged
 from .settings import Settings
+from .shards import Divided
 from .step import TrainStep
 from .stopping import catch_signals
 from .task import Task
@@ -48,11 +53,15 @@ class Trainer:
         progress: bool,
         save_every: float,
         on_epoch: Callable[[list[dict]], None] | None = None,
+        *,
+        group: Group = ALONE,
+        accumulate: int = 1,
     ):
         self.on_epoch = on_epoch
         self.model, self.val, self.test, self.settings = model, val, test, settings
         self.task = task
-        self.writer, self.threads, self.shown, self.save_every = None, threads, progress, save_every
+        self.writer, self.threads, self.save_every = None, threads, save_every
+        self.group, self.shown = group, progress and group.leads
         preprocessing = getattr(train, "preprocessing", Preprocessing(train.mean, train.std))
         model.pretrained_cfg = {**preprocessing.as_dict(), "classes": list(train.classes)}
         self.notes = {**model.pretrained_cfg, **notes}  # from which a file gives a model the same pretrained_cfg
@@ -61,8 +70,11 @@ class Trainer:
         self.optimizer = make_optimizer(model, settings)
         self.ema = EMA(model, settings.ema_decay) if settings.ema_decay else None
         self.step = TrainStep(
-            model, self.optimizer, task.loss, threads=threads, seed=settings.seed, clip_norm=settings.clip_norm
-        )
+            model, self.optimizer, task.loss, threads=threads, seed=settings.seed, clip_norm=settings.clip_norm,
+            group=group, accumulate=accumulate, sharding=replace(shards.DEFAULT, max_shards=settings.shards),
+        )  # fmt: skip
+        shape = getattr(train, "image_shape", None) or first_array(self._first_image(train)).shape
+        self.image_size = math.prod(shape)  # numbers in an image
         total = settings.epochs * len(self.loader)
         self.total_steps = min(total, settings.steps or total)
         self.rate = make_schedule(settings, self.total_steps)
@@ -72,10 +84,13 @@ class Trainer:
     # -- the loop
 
     def run(self, directory=None):
-        """Train to the end, from the state in the directory where there is one. Returns the records."""
-        if directory is not None:
+        """Train to the end, from the state in the directory where there is one. Returns the records.
+
+        directory: a RunDirectory on the leading rank alone.
+        """
+        if self.group.from_first(directory is not None):
             self.writer = RunWriter(
-                directory, self.model, self.optimizer, self.ema, self.task, self.notes, self.threads
+                directory, self.model, self.optimizer, self.ema, self.task, self.notes, self.threads, self.group
             )
             self._restore(self.writer.load_state())
         name = overflowed_parameter(self.model)
@@ -84,12 +99,12 @@ class Trainer:
         self._warn_of_long_warmup()
         self._save_at, self._draw_at = time.monotonic() + self.save_every, time.monotonic()
         with Progress(self.shown, self.total_steps, self.steps) as self.progress, catch_signals() as stop:
-            if directory is not None:
+            if self.writer is not None:
                 if self._finished():
                     self.writer.write_results(self.records)  # some may have been removed
                     self._draw()
                 else:
-                    directory.remove_result()
+                    self.writer.remove_result()
             while not self._finished():
                 self._train_epoch(stop)
                 self._finish_epoch()
@@ -110,34 +125,49 @@ class Trainer:
         self.records = [r for r in self.records if r["epoch"] <= self.epoch]  # one of a part of this epoch is outdated
         with self._saved_on_error():
             ended = time.perf_counter()
-            for inputs, labels in self.loader.epoch(self.epoch, self.batch):
+            for parts, own, pieces in self.loader.pieces(self._divide, self.epoch, self.batch):
                 self.clock.waited += time.perf_counter() - ended
-                self._train_batch(inputs, labels)
-                if stop.signum is not None:
-                    self._stop(stop.signum)
+                self._train_batch(parts, own, pieces)
+                asked = [signum for signum in self.group.gather(stop.signum) if signum is not None]
+                if asked:
+                    self._stop(asked[0])
                 if self.steps == self.total_steps:
                     return
                 if self.writer is not None and time.monotonic() >= self._save_at:
                     self._save_state()
                 ended = time.perf_counter()
 
-    def _train_batch(self, inputs, labels):
+    def _divide(self, count):
+        return self.step.divide(count, count * self.image_size, self.xp is np)
+
+    def _train_batch(self, parts, own, pieces):
         start = time.perf_counter()
         self.optimizer.lr = self.rate(self.steps)
-        rng = np.random.default_rng((self.settings.seed, self.steps, 0, 3))
-        inputs, labels = to_device(inputs, self.xp), to_device(labels, self.xp)
-        x, targets = self.task.batch(self.model, inputs, labels, rng, self.threads)
+        given = self._given(own, pieces)
+        x, targets = Divided(parts, own, [x for x, _ in given]), [of_piece for _, of_piece in given]
         try:
             loss = self.step(x, targets)
         except NonFiniteError as error:
             raise NonFiniteError(f"{error}; {explain_non_finite(self.model, lambda: self.step.replay(x))}") from None
         if self.ema is not None:
             self.ema.update()
-        count = len(first_array(inputs))
-        self.sums.add({"loss": loss, **self.step.parts}, self.task.score(self.step.logits, targets), count)
+        count = len(x)
+        self.sums.add({"loss": loss, **self.step.parts}, self.task.score(self.step.logits, self.step.targets), count)
         self.steps, self.batch = self.steps + 1, self.batch + 1
         self.clock.add(count, time.perf_counter() - start)
         self._show(loss)
+
+    def _given(self, own, pieces):
+        """[(what the model is given, targets) for each of the rank's own pieces of a batch]."""
+        given, shared = [], {}
+        if self.task.most is not None:
+            found = self.group.gather([self.task.most(labels) for _, labels in pieces])
+            shared["most"] = max(itertools.chain(*found))
+        for i, (inputs, labels) in zip(own, pieces):
+            rng = np.random.default_rng((self.settings.seed, self.steps, i, 3))
+            inputs, labels = to_device(inputs, self.xp), to_device(labels, self.xp)
+            given.append(self.task.batch(self.model, inputs, labels, rng, self.threads, **shared))
+        return given
 
     def _finish_epoch(self):
         record = self._record(self._validate())
@@ -159,7 +189,7 @@ class Trainer:
             self._check_weights()
             return {}
         with self._saved_on_error(), averaged(self.ema):
-            figures = self.task.evaluate(self.model, self.val, threads=self.threads)
+            figures = evaluate_task(self.task, self.model, self.val, self.group, threads=self.threads)
         recorded = validation_figures(figures, self.task)
         if recorded["val_loss"] is None:
             raise NonFiniteError(
@@ -180,9 +210,12 @@ class Trainer:
         }
 
     def _explain_validation(self):
-        inputs, _ = next(iter(Loader(self.val, 1, dtype=self.loader.dtype).epoch()))
+        inputs = to_device(self._first_image(self.val), self.xp)
         with averaged(self.ema):
-            return explain_non_finite(self.model, lambda: self.model(to_device(inputs, self.xp)))
+            return explain_non_finite(self.model, lambda: self.model(inputs))
+
+    def _first_image(self, dataset):
+        return next(Loader(dataset, 1, dtype=self.loader.dtype).epoch())[0]
 
     # -- files
 
@@ -229,6 +262,7 @@ class Trainer:
         if self.writer is None:
             raise Interrupted(f"stopped after step {self.steps}; without a run directory nothing was saved", signum)
         self._save_state()
+        self.group.barrier()  # others wait for the rank that saves
         raise Interrupted(
             f"stopped after step {self.steps} of {self.total_steps}; everything is saved. {self._how_to_go_on()}",
             signum,
@@ -242,7 +276,8 @@ class Trainer:
         except (Interrupted, RunError):
             raise  # saved already, or it was saving that failed
         except Exception as error:
-            if self.writer is not None:
+            self.group.failed_together()  # asked before saving, which may take longer than others wait
+            if self.writer is not None and self.group.leads:
                 error.add_note(self._save_after_error())
             raise
 
@@ -256,6 +291,8 @@ class Trainer:
         return f"everything up to step {self.steps} is saved. {self._how_to_go_on()}"
 
     def _how_to_go_on(self):
+        if not self.group.leads:
+            return "The first rank says how to go on"
         out = str(self.writer.directory.path)
         how = f"fit(…, out={out!r}, resume=True)"
         if "data" in self.notes:

@@ -65,6 +65,16 @@ def join(parts: Sequence[Nested]) -> Nested:
     return array_module(first).concatenate(parts)
 
 
+def join_targets(parts: Sequence[Nested]) -> Nested:
+    """As `join` for targets, of which a list holds an item for each image."""
+    first = parts[0]
+    if isinstance(first, list):
+        return [item for part in parts for item in part]
+    if isinstance(first, tuple):
+        return _like(first, list(map(join_targets, zip(*parts))))
+    return join(parts)
+
+
 def _like(value, items):
     """The items in a list, a tuple or a named tuple, as `value` is."""
     return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)

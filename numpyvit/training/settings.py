@@ -78,6 +78,7 @@ class Settings:
         None, optional(COUNT), "stop after this number of updates, if that comes first", resumable=True
     )
     batch_size: int = setting(128, COUNT, "images in an update")
+    shards: int = setting(8, COUNT, "most pieces of a batch; no more threads and ranks than pieces have work")
     optimizer: str = setting("adamw", one_of("adamw", "sgd"), "the rule of the updates")
     momentum: float = setting(0.9, BELOW_ONE, "of sgd")
     lr: float = setting(1e-3, RATE, "learning rate")

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 from ..backend import on_host
 from .nested import first_array
@@ -27,13 +28,31 @@ class Sharding:
     def split(self, x, model, least=2):
         """Slices of nearly equal length over a batch: two if each then has `least` images, more of at least four."""
         array = first_array(x)
-        count = len(array)
-        if not on_host(array) or (array.size < self.tiny_batch and count * model.num_parameters() < self.tiny_work):
+        return self.slices(len(array), array.size, model, least) if on_host(array) else [slice(0, len(array))]
+
+    def slices(self, count, numbers, model, least=2):
+        """As `split`, for a batch of so many images on the host, and numbers in them."""
+        if numbers < self.tiny_batch and count * model.num_parameters() < self.tiny_work:
             return [slice(0, count)]
         shards = max(count // 4, min(2, count // least))
-        shards = max(1, min(self.max_shards, shards, max(2, array.size // max(self.min_shard, model.min_shard))))
+        shards = max(1, min(self.max_shards, shards, max(2, numbers // max(self.min_shard, model.min_shard))))
         edges = [count * i // shards for i in range(shards + 1)]
         return [slice(a, b) for a, b in itertools.pairwise(edges)]
+
+
+@dataclass(frozen=True)
+class Divided:
+    """A batch of which a rank holds its own shards.
+
+    parts: the slices of all shards over the batch; own: the numbers of this rank's; pieces: their images.
+    """
+
+    parts: list[slice]
+    own: range
+    pieces: list[Any]
+
+    def __len__(self):
+        return self.parts[-1].stop
 
 
 DEFAULT = Sharding()

@@ -2,7 +2,7 @@
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,7 @@ class Task:
     per_image: whether `evaluate` takes per_image=True, and then gives {"per_image": {name: array}} as well: what the
             model says of each image, which a run keeps of its test set.
     top, draws_results: how many of them are shown if nothing else is said, and whether draw_result draws them.
+    shares_evaluation: whether `evaluate` takes group=, the ranks among which it divides its work (see over_batches).
     """
 
     best: tuple[str, bool] = ("loss", False)
@@ -41,6 +42,7 @@ class Task:
     columns: tuple[str, ...] = ()
     top: int | None = None
     draws_results: bool = False
+    shares_evaluation: bool = False
     per_image: bool = False
 
     @classmethod
@@ -56,11 +58,17 @@ class Task:
         """Called before the first step. Errors: ConfigError where the two do not suit the task."""
 
     def batch(self, model, inputs, labels, rng: np.random.Generator, threads: int | None = None) -> tuple[Any, Any]:
-        """-> what the model is given and what its outputs are compared with, from a batch of the loader.
+        """-> what the model is given and what its outputs are compared with, from a piece of a batch of the loader.
 
-        rng: a NumPy generator that follows from the seed and the number of the step.
+        A batch is divided into pieces, shards of it, which are worked on by themselves, on other ranks too. All targets
+        together are those of the batch: arrays, tuples or dicts of such, or a list with an item for each image.
+        rng: a NumPy generator that follows from the seed and the numbers of the step and the piece.
+        A task that has `most` is given it as well, most=…, the largest of the batch.
         """
         return inputs, labels
+
+    # most(labels) -> int: a number of which all pieces of a batch take the largest, such as the boxes of an image
+    most: Callable[[Any], int] | None = None
 
     def loss(self, outputs, targets) -> tuple:
         """-> (value, the mean over the batch; gradient, nested as the outputs), or with a third, {"name": a mean}.

@@ -1,0 +1,240 @@
+"""The command line on real processes, which mpirun starts and MPI connects."""
+
+import contextlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from numpyvit import cli
+from numpyvit.backend.launch import connect, launched
+from numpyvit.errors import ConfigError
+from numpyvit.training.run_directory import TIMINGS
+from numpyvit.weights.checkpoint import load_tensors
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+RUN = ("--epochs", "3", "--steps", "24", "--batch-size", "128", "--drop-path-rate", "0.2", "--threads", "1")
+
+
+@pytest.fixture
+def mpirun():
+    """mpirun(ranks, arguments of numpyvit, …) -> the process, started."""
+    pytest.importorskip("mpi4py")
+    beside = pathlib.Path(sys.executable).parent / "mpirun"
+    program = str(beside) if beside.exists() else shutil.which("mpirun") or pytest.skip("no mpirun")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+
+    with contextlib.ExitStack() as stack:
+
+        def start(ranks, *args, program_args=("-m", "numpyvit")):
+            process = subprocess.Popen(
+                [program, "-n", str(ranks), sys.executable, *program_args, *map(str, args)],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def finish(process, timeout=120):
+    """-> (exit code, stdout, stderr)."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def assert_same_run(one, other):
+    """All that two runs leave, timings aside."""
+    for name in ("last.safetensors", "best.safetensors", "result.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+    for file in ("state.safetensors", "predictions.safetensors"):
+        expected, found = (load_tensors(run / file)[0] for run in (one, other))
+        assert expected.keys() == found.keys()
+        assert all(np.array_equal(array, found[name]) for name, array in expected.items()), file
+    records = [
+        [{k: v for k, v in json.loads(line).items() if k not in TIMINGS} for line in file.read_text().splitlines()]
+        for file in (one / "metrics.jsonl", other / "metrics.jsonl")
+    ]
+    assert records[0] == records[1]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run of one process."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    assert cli.main(["train", "--quiet", *RUN, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize("ranks, options", [(2, ()), (4, ("--accumulate", "2", "--threads", "2"))])
+def test_a_run_of_several_processes_is_that_of_one(mpirun, alone, tmp_path, ranks, options):
+    code, out, err = finish(mpirun(ranks, "train", *RUN, *options, "--out", tmp_path / "run"))
+    assert code == 0 and out.count("test accuracy") == 1, err
+    assert_same_run(alone, tmp_path / "run")
+    assert (tmp_path / "run" / "report.html").exists() and "was not drawn" not in err
+
+
+def test_evaluate_and_predict_say_the_same_once(mpirun, alone, image_folder, capsys):
+    for verb in (
+        ("evaluate", "--json", "--batch-size", "50"),
+        ("predict", "--json", image_folder, image_folder / "none.png"),
+    ):
+        args = [*map(str, verb), "--checkpoint", str(alone), "--threads", "1"]
+        code = cli.main(args)
+        expected = capsys.readouterr()
+        found_code, out, err = finish(mpirun(2, *args))
+        assert (found_code, len(out.splitlines())) == (code, len(expected.out.splitlines()))
+        for a, b in zip(map(json.loads, out.splitlines()), map(json.loads, expected.out.splitlines())):
+            for name in TIMINGS:
+                a.pop(name, None), b.pop(name, None)
+            assert a == b
+        assert [line for line in expected.err.splitlines() if line not in err] == []
+
+
+def test_a_table_of_predictions_is_written_once_and_whole(mpirun, alone, image_folder, tmp_path):
+    args = ["predict", str(image_folder), "--checkpoint", str(alone), "--threads", "1", "--csv"]
+    assert cli.main([*args, str(tmp_path / "one.csv")]) == 0
+    code, out, err = finish(mpirun(2, *args, tmp_path / "ranks.csv"))
+    assert (code, out) == (0, ""), err
+    assert (tmp_path / "ranks.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
+
+
+def kill(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def ranks_of(out):
+    """The ids of the processes that train into a folder, mpirun's own aside."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().split(b"\0")
+            if command[0] == sys.executable.encode() and str(out).encode() in command:
+                found.append(int(entry.name))
+    return found
+
+
+def started(process, out):
+    """Wait until a run has done its first steps."""
+    end = time.monotonic() + 60
+    while not (out / "config.json").exists() and time.monotonic() < end and process.poll() is None:
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
+def test_a_run_that_loses_ranks_ends_and_goes_on_with_another_number_of_them(mpirun, alone, tmp_path, seed):
+    """On 4, where one rank is killed, on 2, where all are, and on 1."""
+    out, draw = tmp_path / "run", random.Random(seed)
+    for ranks, lost in ((4, 1), (2, 2)):
+        process = mpirun(ranks, "train", *RUN, "--out", out, *(["--resume"] if out.exists() else []))
+        started(process, out)
+        time.sleep(draw.uniform(0, 1))
+        found = ranks_of(out)
+        assert len(found) == ranks
+        for pid in draw.sample(found, lost):
+            kill(pid)
+        began = time.monotonic()
+        finish(process, timeout=30)
+        assert time.monotonic() - began < 30
+    assert cli.main(["train", "--quiet", "--resume", "--out", str(out)]) == 0
+    assert_same_run(alone, out)
+
+
+def test_the_error_of_one_rank_names_it_once_and_ends_all(mpirun, tmp_path):
+    script = tmp_path / "fail.py"
+    script.write_text(
+        "import sys\n"
+        "from numpyvit import cli, optim\n"
+        "from numpyvit.backend.launch import launched\n"
+        "from numpyvit.errors import DataError\n"
+        "class Failing(optim.EMA):\n"
+        "    def update(self):\n"
+        "        super().update()\n"
+        "        if self.steps == 3 and launched()[0] == 1:\n"
+        "            raise DataError('the disk is gone')\n"
+        "import numpyvit.training.loop\n"
+        "numpyvit.training.loop.EMA = Failing\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    process = mpirun(2, "train", *RUN, "--out", tmp_path / "run", program_args=(str(script),))
+    code, _, err = finish(process, timeout=60)
+    assert code != 0 and err.count("the disk is gone") == 1
+    assert "error on rank 1 of 2, which ends all: the disk is gone" in err
+
+
+def test_an_error_of_all_ranks_is_said_once(mpirun, tmp_path):
+    code, _, err = finish(mpirun(2, "train", *RUN, "--lr", "1e30", "--clip-norm", "1e30", "--out", tmp_path / "run"))
+    assert code != 0 and err.count("numpyvit: error:") == 1 and "rank" not in err.split("numpyvit: error:")[1][:200]
+
+
+def test_bad_usage_is_said_once(mpirun):
+    code, _, err = finish(mpirun(2, "train", "--steps", "none"))
+    assert code != 0 and err.count("error: argument --steps") == 1
+
+
+def test_a_stop_of_all_ranks_saves_and_the_run_goes_on(mpirun, alone, tmp_path):
+    out = tmp_path / "run"
+    process = mpirun(2, "train", *RUN, "--out", out)
+    started(process, out)
+    time.sleep(0.3)
+    for pid in ranks_of(out):
+        os.kill(pid, signal.SIGTERM)
+    _, _, err = finish(process, timeout=60)
+    assert err.count("everything is saved") == 1, err
+    assert cli.main(["train", "--quiet", "--resume", "--out", str(out)]) == 0
+    assert_same_run(alone, out)
+
+
+# ---- how ranks are noticed ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("PMI", "OMPI_", "SLURM_", "MV2_")):
+            monkeypatch.delenv(name)
+    return lambda **names: [monkeypatch.setenv(name, value) for name, value in names.items()]
+
+
+@pytest.mark.parametrize(
+    "names, expected",
+    [
+        ({}, (0, 1)),
+        ({"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "3", "PMIX_RANK": "3"}, (3, 4)),
+        ({"PMI_SIZE": "2", "PMI_RANK": "1"}, (1, 2)),
+        ({"PMI_SIZE": "1", "PMI_RANK": "0"}, (0, 1)),
+        ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "5"}, (5, 8)),
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (0, 1)),  # a batch script, which is no task of srun
+    ],
+)
+def test_ranks_are_noticed_by_their_environment(environment, names, expected):
+    environment(**names)
+    assert launched() == expected
+
+
+def test_a_process_by_itself_needs_no_mpi(environment):
+    for ranks in (None, "none"):
+        group = connect(ranks)
+        assert (group.rank, group.size) == (0, 1) and group.gather({"a": 1}) == [{"a": 1}]
+    with pytest.raises(ConfigError, match="--ranks mpi does not go with --device cuda"):
+        connect("mpi", "cuda")
+    with pytest.raises(ConfigError, match="ranks must be mpi, nccl or none, got 'gloo'"):
+        connect("gloo")
+
+
+def test_what_is_missing_is_said_with_what_installs_it(environment, monkeypatch):
+    environment(PMI_SIZE="2", PMI_RANK="0")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    with pytest.raises(ConfigError, match=r"pip install 'numpyvit\[mpi\]', and an MPI library.*pip install mpich"):
+        connect()
