@@ -80,6 +80,7 @@ EQUIVALENT = (
     ("sum_over_last(x) if axis in", "sum_over_last(x) if ", "two ways to sum the same axis"),
     ("_cubic(d, -0.75), 2)", "_cubic(d, -0.75), 4)", "the kernel is 0 beyond two cells"),
     ("np.abs(distance), 0), 1)", "np.abs(distance), 0), 2)", "the kernel is 0 beyond one cell"),
+    ("max(top // sh for top in tops", "max(top for top in tops", "rows are gathered that nothing is multiplied by"),
     ("b.strides[-2] < b.strides[-1]", "b.strides[-2] <= b.strides[-1]", "of equal strides either order is the same"),
 )
 
