@@ -10,7 +10,8 @@ import time
 from dataclasses import dataclass
 
 import numpyvit as nv
-from numpyvit.backend import ALONE, connect
+from numpyvit.backend import ALONE
+from numpyvit.training import connect
 
 from .work import CONFIGS, images, numpyvit_model
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from numpyvit import cli
-from numpyvit.backend.launch import connect, launched
 from numpyvit.errors import ConfigError
+from numpyvit.training.launch import connect, launched
 from numpyvit.training.run_directory import TIMINGS
 from numpyvit.weights.checkpoint import load_tensors
 
@@ -156,7 +156,7 @@ def test_the_error_of_one_rank_names_it_once_and_ends_all(mpirun, tmp_path):
     script.write_text(
         "import sys\n"
         "from numpyvit import cli, optim\n"
-        "from numpyvit.backend.launch import launched\n"
+        "from numpyvit.training.launch import launched\n"
         "from numpyvit.errors import DataError\n"
         "class Failing(optim.EMA):\n"
         "    def update(self):\n"

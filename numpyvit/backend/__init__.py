@@ -13,7 +13,6 @@ from .arrays import (
     to_module,
     transposed,
 )
-from .launch import connect
 from .process import tune_process
 from .random import Random
 from .ranks import ALONE, Group
@@ -28,7 +27,6 @@ __all__ = [
     "as_array",
     "available_threads",
     "blas_threads",
-    "connect",
     "device_module",
     "erf",
     "on_host",

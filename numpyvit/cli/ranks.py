@@ -6,8 +6,8 @@ import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 
-from ..backend.launch import WAYS, connect, launched
 from ..errors import Interrupted, NumpyvitError
+from ..training.launch import WAYS, connect, launched
 
 
 def add_ranks(verb: ArgumentParser) -> None:

@@ -2,7 +2,13 @@
 
 import importlib
 
-_HOMES = {"Classification": "classification", "Detection": "detection", "Distillation": "distillation", "Task": "task"}
+_HOMES = {
+    "Classification": "classification",
+    "Detection": "detection",
+    "Distillation": "distillation",
+    "Task": "task",
+    "connect": "launch",
+}
 
 
 def __getattr__(name):

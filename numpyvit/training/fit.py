@@ -54,7 +54,7 @@ def fit(
     progress:       a bar on stderr where that is a terminal, a line an epoch on stdout.
     config:         further settings to note in config.json; on resume they must be the same.
     on_epoch:       a function that is called after each epoch with the list of records so far, on every rank.
-    group:          the ranks that share the work, see backend.connect; all call fit alike, and the weights do not
+    group:          the ranks that share the work, see training.connect; all call fit alike, and the weights do not
                     depend on how many there are. One of them writes files and shows progress.
     accumulate:     how many parts of a batch follow one another, so that memory holds one part's activations, see
                     TrainStep; the weights do not depend on it.

@@ -1,9 +1,12 @@
-"""Whether this process is one of several that were started together, and how they are connected."""
+"""Whether this process is one of several that were started together, and how they are connected.
+
+The command line asks before it imports NumPy.
+"""
 
 import os
+from typing import Any
 
 from ..errors import ConfigError
-from .ranks import ALONE, Group
 
 # what mpirun, mpiexec and srun tell the processes that they start; a batch script of Slurm is no step of it
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
@@ -18,8 +21,8 @@ def launched() -> tuple[int, int]:
     return (max(_number(name, 0) for name in ranks), size) if size > 1 else (0, 1)
 
 
-def connect(ranks: str | None = None, device: str = "cpu") -> Group:
-    """The group of this process.
+def connect(ranks: str | None = None, device: str = "cpu") -> Any:
+    """The group of this process, a backend.Group.
 
     ranks: "mpi" (CPUs), "nccl" (a GPU for each process) or "none"; None: as the environment tells, by MPI or, with
     device="cuda", by NCCL, and a process by itself where it tells nothing. mpi4py is imported where there are ranks.
@@ -31,10 +34,12 @@ def connect(ranks: str | None = None, device: str = "cpu") -> Group:
     if ranks is None:
         ranks = "none" if size == 1 else "nccl" if device == "cuda" else "mpi"
     if ranks == "none":
+        from ..backend import ALONE
+
         return ALONE
     if (ranks == "nccl") != (device == "cuda"):
         raise ConfigError(f"--ranks {ranks} does not go with --device {device}; nccl connects GPUs, mpi processors")
-    from . import mpi
+    from ..backend import mpi
 
     group = mpi.NCCLGroup() if ranks == "nccl" else mpi.MPIGroup()
     if group.size == 1 and size > 1:
