@@ -14,7 +14,7 @@ from .norm import GroupNorm, LayerNorm, LayerScale
 from .patches import DynamicPatchEmbed, PatchEmbed
 from .positions import Embedding, LearnedPosition, SinePosition
 from .queries import AnchorQueries, LearnedQueries
-from .residual import BasicBlock, Bottleneck, Stem
+from .residual import BasicBlock, Bottleneck, ConvNorm, Stem
 from .sequence import Sequence
 from .transformer import (
     Decoder,
@@ -41,6 +41,7 @@ __all__ = [
     "Buffer",
     "ClassHead",
     "Conv2d",
+    "ConvNorm",
     "Decoder",
     "DecoderLayer",
     "DistilledHead",

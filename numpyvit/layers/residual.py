@@ -149,10 +149,10 @@ def _shortcut(in_chans, out_chans, stride, norm_layer, *, dtype, seed):
     if stride == 1 and in_chans == out_chans:
         return Identity()
     conv = _conv(in_chans, out_chans, 1, stride, dtype=dtype, seed=seed)
-    return _ConvNorm([conv, norm_layer(out_chans, dtype=dtype)])
+    return ConvNorm([conv, norm_layer(out_chans, dtype=dtype)])
 
 
-class _ConvNorm(Sequence):
+class ConvNorm(Sequence):
     """y = norm(conv x), see conv_norm."""
 
     def forward(self, x, tape=FORGET):

@@ -2,6 +2,7 @@
 
 from .. import layers
 from ..models import ResNet
+from .common import sequence
 from .graph import Graph, Value
 
 
@@ -38,6 +39,7 @@ def bottleneck(graph: Graph, block: layers.Bottleneck, x: Value) -> Value:
 RULES = {
     ResNet: resnet,
     layers.Stem: stem,
+    layers.ConvNorm: sequence,
     layers.BasicBlock: basic_block,
     layers.Bottleneck: bottleneck,
 }
