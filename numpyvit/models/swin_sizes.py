@@ -52,6 +52,11 @@ def coarser(grid: tuple[int, int], stage: int) -> tuple[int, int]:
     return tuple(-(-side // 2**stage) for side in grid)
 
 
+def _fitted(window, size, kept):
+    """A window that is larger than the map shrinks to it, unless windows are kept."""
+    return window if kept else tuple(map(min, window, size))
+
+
 def count_parameters(
     *,
     img_size: int | tuple[int, int],
@@ -71,12 +76,12 @@ def count_parameters(
 ) -> int:
     """How many parameters a model with these options has, by arithmetic: nothing is made."""
     image, patch = pair(img_size, "img_size"), pair(patch_size, "patch_size")
+    grid = tuple(side // step for side, step in zip(image, patch))
     total = embed_dim * (in_chans * math.prod(patch) + 3)
     stages = stage_sizes(embed_dim, depths, num_heads, head_dim, window_size, mlp_ratio)
     for i, (D, depth, heads, head_dim, window, mlp_ratio) in enumerate(stages):
         inner, hidden = heads * (head_dim or D // heads), int(D * mlp_ratio)
-        if not (always_partition or pad_first):  # windows shrink to the map
-            window = map(min, window, coarser(tuple(side // step for side, step in zip(image, patch)), i))
+        window = _fitted(window, coarser(grid, i), always_partition or pad_first)
         table = math.prod(2 * side - 1 for side in window)
         attention = 3 * inner * (D + bool(qkv_bias)) + D * (inner + 1) + heads * table
         total += depth * (4 * D + attention + hidden * (D + 1) + D * (hidden + 1))
@@ -107,8 +112,7 @@ def count_multiply_adds(
     stages = stage_sizes(embed_dim, depths, num_heads, head_dim, window_size, mlp_ratio)
     for i, (D, depth, heads, head_dim, window, mlp_ratio) in enumerate(stages):
         inner, size = heads * (head_dim or D // heads), coarser(grid, i)
-        if not (always_partition or pad_first):
-            window = tuple(map(min, window, size))
+        window = _fitted(window, size, always_partition or pad_first)
         tokens, padded = math.prod(size), math.prod(padded_size(size, window))
         attention = padded * (4 * inner * D + 2 * inner * math.prod(window))
         total += depth * (attention + tokens * 2 * D * int(D * mlp_ratio))

@@ -1,6 +1,6 @@
 """Attention in place, with heads laid out in memory so that joining them moves nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -22,6 +22,12 @@ def attention(
     return matmul_by_heads(p if keep is None else p * keep, v), p
 
 
+def softmax_backward_(p: Array, dp: Array) -> None:
+    """dp becomes ds = p (dp − Σ p dp), over the last axis."""
+    dp *= p
+    dp -= p * sum_over_last(dp)
+
+
 @kernel("attention_backward", np, "fd", tolerance=3e-6, gain=1.1)
 def attention_backward(
     dout: Array,
@@ -32,14 +38,15 @@ def attention_backward(
     scale: float,
     keep: Array | None = None,
     out: Sequence[Array] | None = None,
+    softmax_backward_: Callable[[Array, Array], None] = softmax_backward_,
 ) -> tuple[Array, ...]:
+    """softmax_backward_: compiled kernels bring their own."""
     dq, dk, dv = (None, None, None) if out is None else out
     dv = matmul_by_heads(transposed(p if keep is None else p * keep), dout, dv)
     ds = np.matmul(dout, transposed(v))  # dp
     if keep is not None:
         ds *= keep
-    ds *= p
-    ds -= p * sum_over_last(ds)
+    softmax_backward_(p, ds)
     dq = matmul_by_heads(ds, k, dq)
     dq *= scale
     dk = matmul_by_heads(transposed(ds), q, dk)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ...backend import Array, rows, transposed
 from .. import SETS, kernel
-from ..cpu.attention import matmul_by_heads
+from ..cpu import attention as cpu
 from . import loops
 
 _NUMPY = {name: found.function for (name, *key), found in SETS["numpy"].items() if key == [np, "f"]}
@@ -83,7 +83,7 @@ def attention(
         p *= scale
         p += bias
     _softmax_(p, scale if bias is None else 1.0)
-    return matmul_by_heads(p if keep is None else p * keep, v), p
+    return cpu.matmul_by_heads(p if keep is None else p * keep, v), p
 
 
 @_compiled("attention_backward", tolerance=3e-6, gain=1.4)
@@ -97,19 +97,14 @@ def attention_backward(
     keep: Array | None = None,
     out: Sequence[Array] | None = None,
 ) -> tuple[Array, Array, Array, Array]:
-    if not _in_order(p):
-        return _NUMPY["attention_backward"](dout, q, k, v, p, scale, keep, out)
-    dq, dk, dv = (None, None, None) if out is None else out
-    dv = matmul_by_heads(transposed(p if keep is None else p * keep), dout, dv)
-    ds = np.matmul(dout, transposed(v), order="C")  # dp
-    if keep is not None:
-        ds *= keep
-    loops.softmax_backward(rows(p), rows(ds))
-    dq = matmul_by_heads(ds, k, dq)
-    dq *= scale
-    dk = matmul_by_heads(transposed(ds), q, dk)
-    dk *= scale
-    return dq, dk, dv, ds
+    return cpu.attention_backward(dout, q, k, v, p, scale, keep, out, _softmax_backward_)
+
+
+def _softmax_backward_(p, dp):
+    if _in_order(p, dp):
+        loops.softmax_backward(rows(p), rows(dp))
+    else:
+        cpu.softmax_backward_(p, dp)
 
 
 @_compiled("adamw_", tolerance=2e-6, gain=5.9)
