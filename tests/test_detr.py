@@ -66,6 +66,33 @@ OPTIONS = {
 }
 
 
+# image, widths of the stem, width, MLP, queries, heads, layers of the encoder and of the decoder
+SMALL = {
+    "detr_micro_64": (64, [32, 64, 64], 64, 128, 16, 4, 2, 3),
+    "detr_mini_160": (160, [32, 64, 128], 128, 256, 60, 4, 2, 3),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_presets_to_be_trained_from_nothing(name):
+    model = nv.create_model(name)
+    stem = [layer.weight.data.shape[0] for layer in model.backbone[0].body if isinstance(layer, nv.layers.Conv2d)]
+    encoder, decoder = model.transformer.encoder, model.transformer.decoder
+    hidden, width = encoder.layers[0].linear1.weight.data.shape
+    heads = {layer.num_heads for _, layer in model.named_layers() if isinstance(layer, nv.layers.MultiheadAttention)}
+    sizes = width, hidden, model.num_queries, *heads, encoder.depth, len(decoder.layers)
+    assert (model.img_size[0], stem, *sizes) == SMALL[name]
+    assert model.num_classes == 20 and model.backbone[1].temperature == 20
+    assert not any(layer.p for _, layer in model.named_layers() if isinstance(layer, nv.layers.Dropout))
+
+
+@pytest.mark.parametrize("options", [{}, {"pre_norm": True}])
+def test_its_norms_are_those_of_pytorch(options):
+    model = nv.create_model("detr_micro_64", **options)
+    norms = [layer.eps for _, layer in model.transformer.named_layers() if isinstance(layer, nv.layers.LayerNorm)]
+    assert len(norms) == 2 * 2 + 3 * 3 + 1 + bool(options) and set(norms) == {1e-5}
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_the_gradient_of_detr_and_its_loss_agrees_with_differences(rng, name):
     images, mask = batch(rng)
