@@ -4,7 +4,8 @@ Draws changes of one expression or statement each (tests/mutations.py tells whic
 models, losses, optimizers, the tape and the step, runs the suite on every one of them in a copy of the tree, and prints
 those that pass all tests, then the share that was caught. A mutant at which the tests do not end counts as caught.
 Where pytest-cov is installed, the tests that run the changed line come first, those that run fewest other lines before
-all others; which tests those are is found once and kept beside the results.
+all others, and of the files whose lines are known no other test is run; which tests run which line is found once and
+kept beside the results.
 
     python tests/mutate.py --count 300 --seed 1 --jobs 2 --out mutants.jsonl
     python tests/mutate.py --count 50 --files 'numpyvit/losses.py' 'numpyvit/layers/*.py'
@@ -14,6 +15,7 @@ about the same mutant of the same tree is not tried again.
 """
 
 import argparse
+import ast
 import collections
 import compileall
 import concurrent.futures
@@ -40,12 +42,11 @@ from mutations import mutants
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MEMORY = 16 << 30  # bytes of address space for one run of the tests: a mutant may ask for all there is
 PATIENCE = 30  # seconds for each file of tests: a mutant may wait for itself
-FOCUSED = 150  # tests of the changed line that run before the whole suite
-STATEMENT = 8  # lines of a statement
+QUICK = 100  # tests of the changed line that run before the others of that line
 
 # What is mutated, NAME for numpyvit/NAME.py and all of numpyvit/NAME/, and the tests that run first on it.
 TARGETS = {
-    "functional": ("formulas", "functional", "boxes", "convolution", "swin", "layers", "resample"),
+    "functional": ("formulas", "functional", "boxes", "convolution", "swin", "layers", "pretrained"),
     "kernels": ("kernels", "formulas", "functional"),
     "core": ("core", "models", "step", "layers"),
     "layers": (
@@ -81,6 +82,8 @@ EQUIVALENT = (
     ("_cubic(d, -0.75), 2)", "_cubic(d, -0.75), 4)", "the kernel is 0 beyond two cells"),
     ("np.abs(distance), 0), 1)", "np.abs(distance), 0), 2)", "the kernel is 0 beyond one cell"),
     ("max(top // sh for top in tops", "max(top for top in tops", "rows are gathered that nothing is multiplied by"),
+    ("F.gelu_backward(dy, slope)", "F.gelu_backward(slope, dy)", "a product of two arrays"),
+    ("dtype) * -1e9", "dtype) * -2000000000.0", "either leaves nothing of a score behind exp"),
     ("b.strides[-2] < b.strides[-1]", "b.strides[-2] <= b.strides[-1]", "of equal strides either order is the same"),
 )
 
@@ -186,12 +189,13 @@ def tried(pairs, trees, jobs, focused):
 
 
 def try_one(file, mutant, trees, focused):
-    """Run the focused tests on one mutant in a copy of the tree that is free, then all. -> its record."""
+    """Run the focused tests on one mutant in a copy of the tree that is free, then the others. -> its record."""
     tree = trees.get()
     source = (tree / file).read_bytes()
+    stages = (focused[:QUICK], focused[QUICK:], unknown_tests(tree)) if focused else test_files(tree, file)
     try:
         (tree / file).write_bytes(mutant.apply(source))
-        outcomes = (run_tests(tree, tests) for tests in (focused, *test_files(tree, file)))
+        outcomes = (run_tests(tree, tests) for tests in stages)
         outcome = next((outcome for outcome in outcomes if outcome != "passed"), "survived")
     finally:
         (tree / file).write_bytes(source)
@@ -239,6 +243,13 @@ def check_that_the_suite_passes(trees):
         sys.exit(f"the tests fail before anything is changed ({outcome}); mend that first")
 
 
+def unknown_tests(tree):
+    """The test files of a tree of which `cover` does not tell which lines they run."""
+    first, others = test_files(tree, "")
+    known = {f"tests/test_{name}.py" for tests in TARGETS.values() for name in tests}
+    return [file for file in first + others if file not in known]
+
+
 def cover(trees, file):
     """Write down which lines each test runs, of those tests that run first on some mutant."""
     tree, names = trees.get(), {name for tests in TARGETS.values() for name in tests}
@@ -269,9 +280,17 @@ class Focused:
         self.tests = {place: sorted(tests, key=lambda test: (lines[test], test)) for place, tests in self.tests.items()}
 
     def __call__(self, file, line):
-        """Of a statement over several lines the first is known."""
-        tests = (self.tests.get((file, line - i)) for i in range(STATEMENT))
-        return next(filter(None, tests), [])[:FOCUSED]
+        """Of a statement over several lines some are known; what runs at import no test runs by itself."""
+        tests = (self.tests.get((file, number)) for number in statement((ROOT / file).read_text(), line))
+        return next(filter(None, tests), [])
+
+
+def statement(source, line):
+    """The lines from this one up to the first of its statement, if that stands in a function; else none."""
+    bodies = (node.body for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    inside = (node for body in bodies for outer in body for node in ast.walk(outer) if isinstance(node, ast.stmt))
+    first = max((node.lineno for node in inside if node.lineno <= line <= node.end_lineno), default=line + 1)
+    return range(line, first - 1, -1)
 
 
 def coverage_file(out):

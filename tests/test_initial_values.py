@@ -140,3 +140,12 @@ def test_no_two_parameters_start_alike_and_another_seed_changes_each_that_is_dra
     flat = {tuple(values.ravel()[:8]) for values in drawn.values()}
     assert len(flat) == len(drawn)
     assert all(not np.array_equal(values, other[name]) for name, values in drawn.items())
+
+
+def test_convolutions_of_a_resnet_have_the_deviation_for_what_leaves_them():
+    """√(2/(out·kernel²)), He et al. 2015, eq. 14."""
+    model = nv.create_model("resnet18", num_classes=0, depths=(1, 2, 1, 1))
+    for _, layer in model.named_layers():
+        if isinstance(layer, nv.layers.Conv2d):
+            out, _, kernel, _ = layer.weight.data.shape
+            check_normal(layer.weight.data, math.sqrt(2 / (out * kernel**2)))
