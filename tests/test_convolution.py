@@ -177,6 +177,8 @@ def test_initial_values_are_uniform_within_the_root_of_the_pixels_under_the_kern
         (lambda: Conv2d(3, 4, 3)(np.ones((2, 3, 8, 8), int)), DtypeError, "expected floating point"),
         (lambda: Conv2d(3, 4, 3, dilation=4)(np.ones((2, 3, 8, 8))), ShapeError, "8x8 pixels, .* larger images"),
         (lambda: MaxPool2d(3)(np.ones((2, 3, 2, 8))), ShapeError, "2x8 pixels"),
+        (lambda: MaxPool2d(3)(np.ones((3, 8, 8))), ShapeError, r"MaxPool2d: got .*\(3, 8, 8\), expected \(batch, "),
+        (lambda: MaxPool2d(3)(np.ones((2, 3, 8, 8), int)), DtypeError, "expected floating point"),
         (lambda: Conv2d(3, 4, 0), ConfigError, "kernel_size must be a positive int"),
         (lambda: Conv2d(3, 4, 3, stride=0), ConfigError, "stride must be a positive int"),
         (lambda: Conv2d(3, 4, 3, padding=-1), ConfigError, "padding must be an int of at least 0"),

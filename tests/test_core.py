@@ -286,6 +286,9 @@ def test_parts_of_a_transparent_part_are_the_models_own():
     assert [name for name, _ in model.named_parameters()].count("head.weight") == 1
     with pytest.raises(AttributeError, match="no attribute 'heads'"):
         model.heads  # noqa: B018
+    model.embed._derived = 1
+    with pytest.raises(AttributeError, match="no attribute '_derived'"):
+        model._derived  # noqa: B018
 
 
 def test_models_optimizers_and_tapes_print_what_they_are():

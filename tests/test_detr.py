@@ -67,13 +67,13 @@ OPTIONS = {
 
 
 # image, widths of the stem, width, MLP, queries, heads, layers of the encoder and of the decoder
-SMALL = {
+PRESETS = {
     "detr_micro_64": (64, [32, 64, 64], 64, 128, 16, 4, 2, 3),
     "detr_mini_160": (160, [32, 64, 128], 128, 256, 60, 4, 2, 3),
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", PRESETS)
 def test_presets_to_be_trained_from_nothing(name):
     model = nv.create_model(name)
     stem = [layer.weight.data.shape[0] for layer in model.backbone[0].body if isinstance(layer, nv.layers.Conv2d)]
@@ -81,7 +81,7 @@ def test_presets_to_be_trained_from_nothing(name):
     hidden, width = encoder.layers[0].linear1.weight.data.shape
     heads = {layer.num_heads for _, layer in model.named_layers() if isinstance(layer, nv.layers.MultiheadAttention)}
     sizes = width, hidden, model.num_queries, *heads, encoder.depth, len(decoder.layers)
-    assert (model.img_size[0], stem, *sizes) == SMALL[name]
+    assert (model.img_size[0], stem, *sizes) == PRESETS[name]
     assert model.num_classes == 20 and model.backbone[1].temperature == 20
     assert not any(layer.p for _, layer in model.named_layers() if isinstance(layer, nv.layers.Dropout))
 
@@ -153,6 +153,19 @@ def test_queries_of_other_groups_and_denoising_ones_change_nothing(rng):
     shifted["boxes"][1, :, 1] += 0.1  # padding: the second image has one box
     again = model.forward((images, mask, shifted), nv.Tape(model))["denoising"]
     np.testing.assert_allclose(again["pred_boxes"][1, ::2], out["denoising"]["pred_boxes"][1, ::2], rtol=1e-10)
+
+
+def test_denoising_boxes_at_the_borders_give_finite_boxes(rng):
+    images, mask = batch(rng)
+    at_borders = copies()
+    at_borders["boxes"] = np.broadcast_to(np.array([0.0, 1.0, 1.0, 0.0]), at_borders["boxes"].shape)
+    model = small(AnchorDETR)
+    tape = nv.Tape(model)
+    out = model.forward((images, mask, at_borders), tape)
+    _, dout = nv.losses.detection(out, TARGETS)
+    model.backward(dout, tape)
+    assert np.isfinite(out["denoising"]["pred_boxes"]).all()
+    assert all(np.isfinite(gradient).all() for gradient in tape.gradients().values())
 
 
 def test_denoising_queries_are_the_boxes_with_bounded_noise():

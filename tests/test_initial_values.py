@@ -149,3 +149,8 @@ def test_convolutions_of_a_resnet_have_the_deviation_for_what_leaves_them():
         if isinstance(layer, nv.layers.Conv2d):
             out, _, kernel, _ = layer.weight.data.shape
             check_normal(layer.weight.data, math.sqrt(2 / (out * kernel**2)))
+
+
+def test_embeddings_have_the_deviation_asked_for():
+    check_normal(nv.layers.Embedding(200, 500).weight.data, 1.0)
+    check_normal(nv.layers.Embedding(200, 500, 0.02).weight.data, 0.02)

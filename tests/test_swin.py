@@ -181,6 +181,11 @@ def test_arrays_of_the_wrong_shape_are_refused(layer, x, message):
         layer(np.zeros(x, np.float32))
 
 
+def test_merged_patches_have_twice_the_channels_unless_told(rng):
+    x = rng.standard_normal((2, 4, 4, 8))
+    assert PatchMerging(8)(x).shape == (2, 2, 2, 16) and PatchMerging(8, 5)(x).shape == (2, 2, 2, 5)
+
+
 # ---- the model ------------------------------------------------------------------------------------------------------
 
 PUBLISHED = {
