@@ -83,6 +83,7 @@ EQUIVALENT = (
     ("np.abs(distance), 0), 1)", "np.abs(distance), 0), 2)", "the kernel is 0 beyond one cell"),
     ("max(top // sh for top in tops", "max(top for top in tops", "rows are gathered that nothing is multiplied by"),
     ("F.gelu_backward(dy, slope)", "F.gelu_backward(slope, dy)", "a product of two arrays"),
+    ("[None] * (len(self) - 1) + [dy]", "[None] * (len(self)) + [dy]", "zip ends with the layers"),
     ("dtype) * -1e9", "dtype) * -2000000000.0", "either leaves nothing of a score behind exp"),
     ("b.strides[-2] < b.strides[-1]", "b.strides[-2] <= b.strides[-1]", "of equal strides either order is the same"),
 )

@@ -72,7 +72,8 @@ def plain_loss(outputs, targets, pairs):
 
 
 def test_the_matching_is_the_cheapest_of_all(rng):
-    outputs, targets = outputs_of(rng), targets_of(rng, 2, 3, 1)
+    counts = [2, 3, 1] * 30  # so many that another weight of a cost would choose otherwise somewhere
+    outputs, targets = outputs_of(rng, len(counts)), targets_of(rng, *counts)
     for i, (queries, indices) in enumerate(nv.losses.match(outputs, targets)):
         costs, n = cost_of(outputs, targets, i), len(targets[i]["labels"])
         assert sorted(indices) == list(range(n)) and len(set(queries)) == n

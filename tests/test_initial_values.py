@@ -47,15 +47,29 @@ def test_norms_start_as_1_and_0_and_scales_at_their_initial_value():
     assert (LayerScale(5, 0.25).gamma.data == 0.25).all()
 
 
+def check_uniform(values, bound):
+    """Range, mean and deviation of a uniform distribution, the last two at five standard errors."""
+    assert 0.99 * bound < values.max() <= bound and -bound <= values.min() < -0.99 * bound
+    assert abs(values.mean()) < 5 * bound / math.sqrt(3 * values.size)
+    assert abs(values.std() / (bound / math.sqrt(3)) - 1) < 5 / math.sqrt(values.size)
+
+
 @pytest.mark.parametrize("channels, patch", [(3, (4, 4)), (1, (2, 6)), (2, (5, 3))])
 def test_patches_start_uniform_within_the_root_of_their_numbers(channels, patch):
     """As PyTorch's convolutions: ±1/√(C·Ph·Pw) for weight and bias."""
     bound = 1 / math.sqrt(channels * patch[0] * patch[1])
     layer = PatchEmbed((patch[0] * 2, patch[1] * 2), patch, channels, 2048)
     for values in weights(layer).values():
-        assert 0.99 * bound < values.max() <= bound and -bound <= values.min() < -0.99 * bound
-        assert abs(values.mean()) < 5 * bound / math.sqrt(3 * values.size)
-        assert abs(values.std() / (bound / math.sqrt(3)) - 1) < 5 / math.sqrt(values.size)
+        check_uniform(values, bound)
+
+
+def test_matrices_of_a_detectors_transformer_start_uniform_as_glorots():
+    """±√(6/(in + out)), as in the official code, where the three of attention count as one matrix (3D, D)."""
+    model = nv.layers.Transformer(128, 4, 1, 1, 256)
+    matrices = [values for values in weights(model).values() if values.ndim == 2]
+    assert len(matrices) == 2 * 3 + 2 * 2
+    for values in matrices:
+        check_uniform(values, math.sqrt(6 / sum(values.shape)))
 
 
 def test_a_vision_transformer_starts_as_timms():

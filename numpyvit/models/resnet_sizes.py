@@ -17,7 +17,7 @@ def convolutions(
     for i, depth in enumerate(depths):
         inner, before = width * 2**i, halvings
         halvings += i > 0 and not dilated[i - 1]
-        if i or channels != inner * block.expansion:
+        if i or block.expansion > 1:
             found.append((channels * inner * block.expansion, halvings))  # the shortcut of the first block
         for _ in range(depth):
             if block is BasicBlock:
