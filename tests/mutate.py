@@ -4,8 +4,8 @@ Draws changes of one expression or statement each (tests/mutations.py tells whic
 models, losses, optimizers, the tape and the step, runs the suite on every one of them in a copy of the tree, and prints
 those that pass all tests, then the share that was caught. A mutant at which the tests do not end counts as caught.
 Where pytest-cov is installed, the tests that run the changed line come first, those that run fewest other lines before
-all others, and of the files whose lines are known no other test is run; which tests run which line is found once and
-kept beside the results.
+all others; of the other files whose lines are known only those that look at the changed file follow. Which tests run
+which line is found once and kept beside the results.
 
     python tests/mutate.py --count 300 --seed 1 --jobs 2 --out mutants.jsonl
     python tests/mutate.py --count 50 --files 'numpyvit/losses.py' 'numpyvit/layers/*.py'
@@ -84,6 +84,11 @@ EQUIVALENT = (
     ("max(top // sh for top in tops", "max(top for top in tops", "rows are gathered that nothing is multiplied by"),
     ("F.gelu_backward(dy, slope)", "F.gelu_backward(slope, dy)", "a product of two arrays"),
     ("[None] * (len(self) - 1) + [dy]", "[None] * (len(self)) + [dy]", "zip ends with the layers"),
+    (
+        "(found), F.box_cxcywh_to_xyxy(wanted)",
+        "(wanted), F.box_cxcywh_to_xyxy(found)",
+        "how boxes overlap is symmetric",
+    ),
     ("dtype) * -1e9", "dtype) * -2000000000.0", "either leaves nothing of a score behind exp"),
     ("b.strides[-2] < b.strides[-1]", "b.strides[-2] <= b.strides[-1]", "of equal strides either order is the same"),
 )
@@ -193,7 +198,8 @@ def try_one(file, mutant, trees, focused):
     """Run the focused tests on one mutant in a copy of the tree that is free, then the others. -> its record."""
     tree = trees.get()
     source = (tree / file).read_bytes()
-    stages = (focused[:QUICK], focused[QUICK:], unknown_tests(tree)) if focused else test_files(tree, file)
+    first, others = test_files(tree, file)
+    stages = (focused[:QUICK], focused[QUICK:], first, unknown_tests(tree)) if focused else (first, others)
     try:
         (tree / file).write_bytes(mutant.apply(source))
         outcomes = (run_tests(tree, tests) for tests in stages)

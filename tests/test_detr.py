@@ -82,7 +82,7 @@ def test_presets_to_be_trained_from_nothing(name):
     heads = {layer.num_heads for _, layer in model.named_layers() if isinstance(layer, nv.layers.MultiheadAttention)}
     sizes = width, hidden, model.num_queries, *heads, encoder.depth, len(decoder.layers)
     assert (model.img_size[0], stem, *sizes) == PRESETS[name]
-    assert model.num_classes == 20 and model.backbone[1].temperature == 20
+    assert model.num_classes == 20 and model.backbone[1].temperature == model.queries.temperature == 20
     assert not any(layer.p for _, layer in model.named_layers() if isinstance(layer, nv.layers.Dropout))
 
 
