@@ -357,6 +357,22 @@ def test_a_backward_without_a_tape_is_explained():
         Linear(2, 2).backward(np.ones((1, 2)), nv.FORGET)
 
 
+@pytest.mark.parametrize("case", [pytest.param(*case.values, id=case.id) for case in ALL if case.id != "Identity"])
+def test_integer_arrays_are_refused_by_every_layer(case):
+    with pytest.raises(DtypeError, match="int64, expected floating point"):
+        case.layer()(case.x().astype(np.int64))
+
+
+@pytest.mark.parametrize("axes", [(1,), (2, 0)], ids=["fewer axes", "no batch of images"])
+@pytest.mark.parametrize(
+    "case", [pytest.param(*case.values, id=case.id) for case in ALL if len(case.values[0].shape) == 4]
+)
+def test_what_is_no_batch_of_maps_is_refused_by_every_layer_of_maps(case, axes):
+    x = case.x()
+    with pytest.raises(ShapeError, match=r"got .*shape \("):
+        case.layer()(x[(0,) * len(axes)])
+
+
 def test_integer_arrays_are_refused():
     with pytest.raises(DtypeError, match=r"int64.*float"):
         Linear(3, 3)(np.zeros((2, 3), np.int64))

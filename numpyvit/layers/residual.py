@@ -11,6 +11,7 @@ import numpy as np
 from ..core import FORGET, Layer, Seed, as_dtype, make_rng
 from .activations import Identity, ReLU
 from .batch_norm import FrozenBatchNorm2d, conv_norm, conv_norm_backward
+from .checks import check_float
 from .convolution import Conv2d, MaxPool2d
 from .sequence import Sequence
 
@@ -35,6 +36,7 @@ class Stem(Layer):
         self.maxpool = MaxPool2d(3, 2, 1)
 
     def forward(self, x, tape=FORGET):
+        check_float(self.conv1, x)
         x = conv_norm(self.conv1, self.bn1, x.astype(self.conv1.weight.data.dtype, copy=False), tape)
         return self.maxpool.forward(self.relu.forward(x, tape), tape)
 

@@ -265,10 +265,11 @@ class MapHead(Layer):
     def __init__(
         self, in_features: int, num_classes: int, drop_rate: float = 0.0, *, dtype: str = "float32", seed: Seed = 0
     ):
-        self.drop = Dropout(drop_rate)
+        self.dim, self.drop = in_features, Dropout(drop_rate)
         self.fc = linear_or_identity(in_features, num_classes, dtype, make_rng(seed))
 
     def forward(self, x, tape=FORGET):
+        _check_map(self, x, self.dim)
         tape.push(self, x.shape)
         return self.fc.forward(self.drop.forward(x.mean((1, 2)), tape), tape)
 
