@@ -14,6 +14,7 @@ from ..errors import ShapeError
 from ..files.atomic import write_atomically
 
 GAP, _LINE, _FOOT = 12, 24, 66
+_FRAME = 2  # pixels of an outline
 _NEAREST = 4  # images enlarged by more than this factor keep sharp pixel edges
 _OCTAVES = 6  # the longest scale goes from a value to 64 times that value
 _DARKEST = 0.65  # what the darkest pixels leave of a color: the map is to be seen first, the image through it
@@ -170,6 +171,17 @@ def _lightened(image):
     return _DARKEST + (1 - _DARKEST) * np.clip((gray - low) / max(float(high - low), 1e-6), 0, 1)[..., None]
 
 
+def outlined(image: Any, parts: Sequence[tuple[float, float, float, float]]) -> Any:
+    """A Pillow image with parts of it outlined, each (top, left, bottom, right) as shares; frames at its edge too."""
+    from PIL import ImageDraw
+
+    image = image.copy()
+    (width, height), draw = image.size, ImageDraw.Draw(image)
+    for part in parts:
+        _draw_outline(draw, (_FRAME, _FRAME), (width - 2 * _FRAME, height - 2 * _FRAME), part)
+    return image
+
+
 def column_count(count: int, aspect: float) -> int:
     """How many tiles stand in a row: few places left empty, and a sheet one and a half times as wide as high."""
 
@@ -207,7 +219,7 @@ def _draw_outline(draw, place, size, outline):
     """A black frame in a white one, around the part, seen on any color."""
     (x, y), (width, height), (top, left, bottom, right) = place, size, outline
     box = (x + left * width, y + top * height, x + right * width - 1, y + bottom * height - 1)
-    for margin, color in ((2, "white"), (1, "black")):
+    for margin, color in ((_FRAME, "white"), (_FRAME - 1, "black")):
         draw.rectangle((box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin), outline=color)
 
 
