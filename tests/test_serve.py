@@ -258,8 +258,18 @@ def test_pages_of_others_cannot_ask(client):
     assert client.get("/info", Origin="http://elsewhere.example")[0] == 403
     assert client.get("/info", Origin="null")[0] == 403
     assert client.get("/info", Origin=client.address)[0] == 200
-    assert client.get("/info", Host="elsewhere.example")[0] == 400
-    assert client.get("/info", Host="localhost:1")[0] == 200
+    status, answer, headers = client.get("/info", Host="elsewhere.example:8000")
+    assert status == 400 and answer["error"] == "this server is not elsewhere.example:8000; ask localhost"
+    assert headers["x-content-type-options"] == "nosniff"
+    for host in ("127.0.0.1.elsewhere.example", "localhost:1:2", "", "[::2]"):
+        assert client.get("/info", Host=host)[0] == 400
+    for host in ("localhost", "LocalHost:1", "127.0.0.1:8000", "[::1]:8000", "[::1]"):
+        assert client.get("/info", Host=host)[0] == 200
+
+
+def test_open_to_other_machines_it_answers_to_any_name():
+    with serving(tiny_model(), hosts=["*"]) as (client, _):
+        assert client.get("/info", Host="elsewhere.example")[0] == 200
 
 
 def test_the_page_may_load_nothing_from_elsewhere(client):
