@@ -5,7 +5,9 @@ import contextvars
 import importlib.util
 import io
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from urllib.parse import quote
@@ -13,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from conftest import call_in_threads
+from pages import ROOT, blocks
 from PIL import Image
 
 pytest.importorskip("uvicorn")
@@ -80,6 +83,21 @@ def test_the_image_as_the_model_sees_it_comes_along_where_it_is_wanted(client):
     image = client.post("/predict?image=true", png(np.full((16, 16, 3), 90, np.uint8)))[1]["image"]
     pixels = pixels_of(base64.b64decode(image["url"].removeprefix("data:image/png;base64,")))
     np.testing.assert_array_equal(pixels, np.full((1, 8, 8), 90))
+
+
+def test_the_requests_that_docs_print_are_answered(tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    for name in ("seven.png", "three.png"):
+        (tmp_path / name).write_bytes(IMAGE)
+    printed = [line for text in blocks((ROOT / "docs" / "serve.md").read_text(), "") for line in text.splitlines()]
+    commands = [line for line in printed if line.startswith("curl ")]
+    with serving(tiny_model()) as (client, _):
+        for command in commands:
+            typed = command.replace("http://127.0.0.1:8000", client.address)
+            done = subprocess.run(["bash", "-c", typed], cwd=tmp_path, capture_output=True, timeout=60)
+            assert done.returncode == 0 and {"classes", "images"} & set(json.loads(done.stdout)), typed
+    assert len(commands) == 3
 
 
 def test_info_tells_of_the_model_and_nothing_of_the_machine(client):
