@@ -233,6 +233,17 @@ def test_a_table_is_written_to_a_file_and_not_over_an_image(predict, tmp_path):
     assert code == 2 and "there is no folder" in err
 
 
+def test_what_is_no_place_for_drawings_is_refused_before_anything_is_looked_at(predict, tmp_path, capsys):
+    folder = fill(tmp_path / "images", 1, dark="dark")
+    code, out, err = predict(folder, "--out", tmp_path / "drawn")
+    assert code == 2 and out == "" and "only boxes are drawn" in err and err.count("\n") == 1
+    save_checkpoint(tmp_path / "detr.safetensors", create_model("detr_micro_64", num_classes=2))
+    image = folder / "dark" / "0.png"
+    assert numpyvit("predict", image, "--checkpoint", tmp_path / "detr.safetensors", "--out", image) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"--out {image}: is no folder" in err and err.count("\n") == 1
+
+
 def test_a_file_that_is_named_twice_is_predicted_twice(predict, tmp_path):
     image = fill(tmp_path / "some", 1, dark="dark") / "dark" / "0.png"
     assert [json.loads(line)["image"] for line in predict(image, image, "--json")[1].splitlines()] == [str(image)] * 2

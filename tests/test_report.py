@@ -383,6 +383,45 @@ def test_data_that_is_gone_is_a_note(image_folder, tmp_path, capsys):
     assert "The test images are not at hand" in page.text and page.rows.count(["is", "bright", "dark", "images"]) == 1
 
 
+def test_data_that_has_moved_is_named(image_folder, tmp_path, capsys):
+    options = ("--img-size", 16, "--steps", 2, "--warmup-steps", 0, "--quiet", "--batch-size", 8)
+    model = ("--model", "vit_micro_patch4_32")
+    assert numpyvit("train", "--data", image_folder, *model, *options, "--out", tmp_path / "run") == 0
+    before = (tmp_path / "run" / "report.html").read_bytes()
+    shutil.move(image_folder, tmp_path / "moved")
+    assert numpyvit("report", tmp_path / "run", "--data-dir", tmp_path / "moved") == 0
+    assert capsys.readouterr().err == "" and (tmp_path / "run" / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["report", "compare"])
+@pytest.mark.parametrize(
+    "run, said",
+    [
+        ("nowhere", "holds no run; name a directory that `numpyvit train` wrote"),
+        ("empty", "holds no run; name a directory"),
+        ("image.png", "cannot be read (Not a directory); name a directory"),
+        ("damaged", "is damaged (no settings in it); name a directory"),
+        ("list", "is damaged (no settings in it); name a directory"),
+    ],
+)
+def test_what_is_no_run_is_said_in_one_line(verb, run, said, tmp_path, capsys):
+    for name, config in (("damaged", '{"data": '), ("list", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "image.png").write_bytes(b"")
+    assert numpyvit(verb, tmp_path / run) == 1
+    err = capsys.readouterr().err
+    assert said in err and str(tmp_path / run) in err and err.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_is_a_failure(trained, tmp_path, capsys):
+    assert numpyvit("report", trained, "--out", tmp_path / "nowhere" / "x.html") == 1
+    assert numpyvit("report", trained, "--out", tmp_path) == 1
+    err = capsys.readouterr().err
+    assert err.count("cannot write") == err.count("\n") == 2
+
+
 @pytest.mark.parametrize(
     "options",
     [

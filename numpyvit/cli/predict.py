@@ -67,6 +67,7 @@ def run(args: Namespace) -> int | None:
         raise ConfigError(f"{args.checkpoint}: the model has no classes to predict, only features")
     task = task_for(model)
     plain, group = not args.json and args.csv is None, args.group
+    _check_out(args.out, task)
     out = (args.out or ("predictions" if plain else None)) if task.draws_results else None
     files, unreadable = group.from_first(_files(args.images) if group.leads else None)
     form, shown = _form(args, task, files), 0
@@ -91,6 +92,14 @@ def _check_table(name):
         raise ConfigError(f"--csv {name}: there is no folder {pathlib.Path(name).parent}; make it first")
     if name is not None and (name.lower().endswith(ENDINGS) or os.path.isdir(name)):
         raise ConfigError(f"--csv {name}: is not the name of a table; name images before the options, or give --csv -")
+
+
+def _check_out(name, task):
+    """Errors: ConfigError where nothing would be drawn to --out, or where no folder can be made of it."""
+    if name is not None and not task.draws_results:
+        raise ConfigError(f"--out {name}: only boxes are drawn into images, and the model finds none; leave it out")
+    if name is not None and os.path.exists(name) and not os.path.isdir(name):
+        raise ConfigError(f"--out {name}: is no folder; name another")
 
 
 def _files(names):
