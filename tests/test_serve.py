@@ -1,7 +1,9 @@
 """A model behind HTTP: what it answers, what it refuses, and that it goes on."""
 
+import asyncio
 import base64
 import contextvars
+import importlib
 import importlib.util
 import io
 import json
@@ -403,6 +405,34 @@ def test_hostile_bodies_are_refused_and_the_server_lives(client):
 @pytest.mark.parametrize("seed", range(4))
 def test_many_hostile_bodies_are_refused_and_the_server_lives(client, seed):
     check_hostile(client, 500, seed + 1)
+
+
+# ---- under load -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("benchmarks.serve")
+
+
+def test_the_benchmark_asks_with_many_clients_at_once(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark, "_WARM_UP", 0.1)
+    message = benchmark.request((8, None, 1))
+    with serving(tiny_model()) as (client, _):
+        figures = asyncio.run(benchmark.load(client.port, message, 8, 0.4, lambda: 100.0))
+    assert figures["errors"] == 0 and figures["requests/s"] > 0 and figures["median ms"] <= figures["p99 ms"]
+    assert benchmark.troubles(figures) == []
+
+
+def test_the_benchmark_tells_growth_from_noise_and_counts_errors(benchmark):
+    def troubles(memory, errors=0):
+        first, last = benchmark.quarters(memory)
+        return benchmark.troubles({"errors": errors, "MiB at first": first, "MiB at last": last})
+
+    assert troubles([130.0, 150, 131, 129, 131, 130, 170, 131] * 10) == []
+    assert troubles(list(range(100, 120))) == ["the memory grew by 15 MiB"]
+    assert troubles([100.0], errors=3) == ["3 answers were not 200"]
 
 
 # ---- watching, and the command line ---------------------------------------------------------------------------------
