@@ -3,7 +3,8 @@
     python -m benchmarks.serve [--config NAME] [--clients N] [--seconds S] [--engines numpyvit torch]
 
 Each engine's server is a process of its own, with the same code around the model. The clients send one JPEG again and
-again, each as soon as it has its answer; those of the first seconds are not counted.
+again, each as soon as it has its answer; those of the first seconds are not counted. The exit code is 1 where an answer
+was not 200 or the server's memory grew.
 """
 
 import argparse
@@ -21,6 +22,8 @@ import numpy as np
 from .work import CONFIGS, numpyvit_model
 
 _WARM_UP = 3  # seconds
+_LOOK_EVERY = 0.5  # seconds between two looks at the memory
+_FLAT = 8  # MiB by which the medians of the first and the last quarter of those may differ
 _ENGINES = ("numpyvit", "torch")
 
 
@@ -106,22 +109,37 @@ async def client(port, message, end, answers):
 
 
 async def load(port, message, clients, seconds, rss):
-    begin, answers = time.monotonic(), []
-    asking = [client(port, message, begin + _WARM_UP + seconds, answers) for _ in range(clients)]
-    asking = asyncio.gather(*asking)
+    begin, answers, memory = time.monotonic(), [], []
+    end = begin + _WARM_UP + seconds
+    asking = asyncio.gather(*(client(port, message, end, answers) for _ in range(clients)))
     await asyncio.sleep(_WARM_UP)
-    before = rss()
+    while time.monotonic() < end:
+        memory.append(rss())
+        await asyncio.sleep(_LOOK_EVERY)
     await asking
-    counted = [answer for answer in answers if answer[0] > begin + _WARM_UP]
-    times = sorted(seconds for _, seconds, _ in counted)
+    times = sorted(seconds for when, seconds, _ in answers if when > begin + _WARM_UP)
+    first, last = quarters(memory)
     return {
-        "requests/s": len(counted) / seconds,
+        "requests/s": len(times) / seconds,
         "median ms": 1e3 * statistics.median(times),
         "p99 ms": 1e3 * times[int(0.99 * len(times))],
         "errors": sum(status != 200 for *_, status in answers),
-        "MiB before": before,
-        "MiB after": rss(),
+        "MiB at first": first,
+        "MiB at last": last,
     }
+
+
+def quarters(values):
+    """The medians of the first and the last quarter."""
+    count = -(-len(values) // 4)
+    return statistics.median(values[:count]), statistics.median(values[-count:])
+
+
+def troubles(figures):
+    """What is wrong with the figures of a server, a sentence each."""
+    found = [f"{figures['errors']} answers were not 200"] if figures["errors"] else []
+    growth = figures["MiB at last"] - figures["MiB at first"]
+    return found + ([f"the memory grew by {growth:.0f} MiB"] if growth > _FLAT else [])
 
 
 def measure(engine, config, clients, seconds):
@@ -152,11 +170,19 @@ def main():
     parser.add_argument("--serve", choices=_ENGINES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
-        return run_server(args.serve, args.config)
+        run_server(args.serve, args.config)
+        return 0
+    found, rates = [], {}
     for engine in args.engines:
         figures = measure(engine, args.config, args.clients, args.seconds)
         print(f"{engine:9}", *(f"{name} {value:.1f}" for name, value in figures.items()), sep="  ", flush=True)
+        found += [f"{engine}: {trouble}" for trouble in troubles(figures)]
+        rates[engine] = figures["requests/s"]
+    if len(rates) == len(_ENGINES):
+        print(f"requests/s, numpyvit over PyTorch: {rates['numpyvit'] / rates['torch']:.2f}")
+    print(*found or ["no errors, and the memory is flat"], sep="\n")
+    return 1 if found else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

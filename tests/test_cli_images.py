@@ -233,6 +233,28 @@ def test_a_table_is_written_to_a_file_and_not_over_an_image(predict, tmp_path):
     assert code == 2 and "there is no folder" in err
 
 
+def test_what_is_no_place_for_drawings_is_refused_before_anything_is_looked_at(predict, tmp_path, capsys):
+    folder = fill(tmp_path / "images", 1, dark="dark")
+    code, out, err = predict(folder, "--out", tmp_path / "drawn")
+    assert code == 2 and out == "" and "only boxes are drawn" in err and err.count("\n") == 1
+    save_checkpoint(tmp_path / "detr.safetensors", create_model("detr_micro_64", num_classes=2))
+    image = folder / "dark" / "0.png"
+    assert numpyvit("predict", image, "--checkpoint", tmp_path / "detr.safetensors", "--out", image) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"--out {image}: is no folder" in err and err.count("\n") == 1
+
+
+def test_drawings_of_files_with_the_same_name_do_not_replace_each_other(tmp_path):
+    folder = fill(tmp_path / "images", 2, dark="dark", bright="bright")
+    shutil.copy(folder / "dark" / "0.png", folder / "0-2.png")
+    save_checkpoint(tmp_path / "detr.safetensors", create_model("detr_micro_64", num_classes=2))
+    named = (folder, folder / "dark" / "0.png", "--out", tmp_path / "drawn")
+    assert numpyvit("predict", *named, "--checkpoint", tmp_path / "detr.safetensors") == 0
+    drawn = {path.name: np.asarray(Image.open(path).convert("RGB")) for path in (tmp_path / "drawn").iterdir()}
+    assert sorted(drawn) == ["0-2.png", "0-3.png", "0.png", "1-2.png", "1.png"]
+    assert drawn["0.png"].mean() > drawn["0-3.png"].mean()  # bright comes before dark
+
+
 def test_a_file_that_is_named_twice_is_predicted_twice(predict, tmp_path):
     image = fill(tmp_path / "some", 1, dark="dark") / "dark" / "0.png"
     assert [json.loads(line)["image"] for line in predict(image, image, "--json")[1].splitlines()] == [str(image)] * 2

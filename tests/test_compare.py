@@ -35,6 +35,24 @@ def test_the_settings_that_differ_and_the_figures(runs):
     assert compared["figures"]["seconds of training"] == [sum(r["seconds"] for r in of_run) for of_run in records]
 
 
+def test_of_settings_within_others_those_that_differ_are_named(tmp_path):
+    configs = [
+        {"augment": {"crop": 4, "flip": 0.5}, "options": {"img_size": [8, 8], "depth": 2}, "freeze": []},
+        {"augment": {"affine": {"degrees": 10}, "flip": 0.5}, "options": {"img_size": [8, 8], "depth": 3}},
+        {"augment": {}, "freeze": []},
+    ]
+    for i, config in enumerate(configs):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "config.json").write_text(json.dumps(config))
+    assert compare_runs([read_run(tmp_path / str(i)) for i in range(3)])["settings"] == {
+        "augment.affine.degrees": [None, 10, None],
+        "augment.crop": [4, None, None],
+        "augment.flip": [0.5, 0.5, None],
+        "options.depth": [2, 3, None],
+        "options.img_size": [[8, 8], [8, 8], None],
+    }
+
+
 def test_one_table_with_a_column_for_each_run(runs, capsys):
     assert numpyvit("compare", *runs) == 0
     head, *lines = capsys.readouterr().out.splitlines()

@@ -189,10 +189,15 @@ def test_long_tables_are_cut_and_json_has_all(tmp_path, capsys):
 
 @pytest.mark.parametrize("args, code, message", [
     (["nowhere"], 1, "unknown data 'nowhere'"), (["none.csv"], 1, "none.csv: there is no such"),
-    (["."], 1, "holds no images"),
+    (["."], 1, "holds no images"), (["voc"], 1, "voc: holds no annotations of boxes"),
+    (["digits", "--sheet", "sheet.gif"], 2, "let its name end with .png"),
+    (["csv.csv"], 1, "the first line is 'a,b', expected the names of columns"),
 ])  # fmt: skip
 def test_what_is_no_set_is_said_in_one_line(args, code, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    for name in ("JPEGImages", "Annotations"):
+        (tmp_path / "voc" / name).mkdir(parents=True)
+    (tmp_path / "csv.csv").write_text("a,b\n1,2\n")
     assert run(*args) == code
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1

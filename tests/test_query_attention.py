@@ -116,6 +116,28 @@ def test_the_best_queries_are_those_that_found_something_best_first():
     assert best(0.1, 0.3, 0.2) == [1]  # where nothing was found
 
 
+def test_an_overview_has_the_image_and_the_map_of_each_best_query_in_frames(rng):
+    model, x = small(), rng.standard_normal((3, 16, 24))
+    pixels = np.full((3, 16, 24), 128, np.uint8)
+    found = viz.query_attention(model, x)
+    drawn = viz.query_overview(model, x, pixels, "abc", most=2, tile_size=48)
+    assert [name.split(":")[0] for name, _ in drawn] == ["image", *(f"query {i + 1}" for i in found.best(2))]
+    assert all(image.size == (48, 32) for _, image in drawn)
+    colors = {color for _, color in drawn[0][1].getcolors()}
+    assert colors == {(128, 128, 128), (0, 0, 0), (255, 255, 255)}
+    with pytest.raises(ConfigError, match="no queries"):
+        viz.query_overview(nv.create_model("vit_micro_patch2_8"), np.zeros((1, 8, 8)), pixels, "abc")
+
+
+def test_a_frame_around_the_whole_image_is_seen():
+    from numpyvit.viz.sheet import outlined
+
+    image = Image.new("RGB", (20, 10), "red")
+    framed = np.asarray(outlined(image, [(0, 0, 1, 1)]))
+    assert (framed[[0, -1]] == 255).all() and (framed[:, [0, -1]] == 255).all() and (framed[5, 10] == (255, 0, 0)).all()
+    assert (np.asarray(image) == (255, 0, 0)).all()
+
+
 def test_what_cannot_be_shown_is_explained(rng):
     model, image = small(), rng.standard_normal((3, 16, 24))
     with pytest.raises(ConfigError, match=r"decoder layer 3 .* 0\.\.2"):

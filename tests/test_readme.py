@@ -1,4 +1,4 @@
-"""What README shows is what is there, and what it tells to type works as printed."""
+"""What README shows is what is there, and what it and docs/ tell to type works as printed."""
 
 import json
 import pathlib
@@ -16,12 +16,14 @@ from numpyvit import cli
 MNIST = ROOT.parent / "shared" / "data" / "mnist"
 README = (ROOT / "README.md").read_text()
 PYTHON = blocks(README)
-COMMANDS = [
+PAGES = [README, *(page.read_text() for page in sorted((ROOT / "docs").glob("*.md")))]
+COMMANDS = dict.fromkeys(
     line.split("   ")[0].strip()
-    for text in blocks(README, language="")
+    for page in PAGES
+    for text in blocks(page, language="")
     for line in text.splitlines()
     if line.startswith("numpyvit ")
-]
+)
 
 
 def test_the_layer_that_it_shows_stands_in_the_source():
@@ -77,6 +79,8 @@ def test_its_commands_run(command, run_folder, monkeypatch):
             assert cli.main(["train", "--data", run[1], "--out", run[0], *short]) == 0
     if "--tensorboard" in arguments:
         pytest.importorskip("tensorboard")
+    if verb == "convert" and arguments[-1].endswith(".onnx"):
+        pytest.importorskip("onnx")
     if verb == "serve":  # until somebody stops it
         uvicorn = pytest.importorskip("uvicorn")
         monkeypatch.setattr(uvicorn.Server, "run", lambda server, sockets: None)

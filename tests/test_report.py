@@ -141,18 +141,53 @@ def test_equal_runs_give_equal_reports(run, digits, tmp_path):
     assert pages[0] == pages[1]
 
 
-def test_a_detectors_report(tmp_path):
-    parts = data.load_detection("shapes")
+@pytest.fixture(scope="module")
+def detector(tmp_path_factory):
+    """-> a run of a detector, its test set, the model."""
+    out, parts = tmp_path_factory.mktemp("detector"), data.load_detection("shapes")
     train, val, test = (parts[name].take(np.arange(8)) for name in ("train", "val", "test"))
     model = nv.create_model("detr_micro_64", num_classes=5, backbone=(8, 8, 8), hidden_dim=16, num_queries=6, nheads=2)
-    nv.fit(model, train, val, test=test, epochs=1, batch_size=4, progress=False, out=tmp_path)
-    page = Page(write_report(tmp_path, test, model))
-    assert [a.get("id") for a in page.all("section")] == ["curves", "precision", "boxes", "settings"]
+    nv.fit(model, train, val, test=test, epochs=1, batch_size=4, progress=False, out=out)
+    return out, test, model
+
+
+def test_a_detectors_report(detector):
+    page, test = Page(write_report(*detector)), detector[1]
+    assert [a.get("id") for a in page.all("section")] == ["curves", "precision", "boxes", "attention", "settings"]
     start = page.rows.index(["class", "boxes", "AP", "AP50", "AP75"]) + 1
     counts = np.bincount(np.concatenate([target["labels"] for target in test.targets(np.arange(8))]))
     assert {row[0]: int(row[1]) for row in page.rows[start : start + 5]} == dict(zip(test.classes, counts))
     drawn = [attributes for attributes in page.all("img") if "boxes" in attributes["alt"]]
     assert len(drawn) == 8 and "True: " in drawn[0]["alt"]
+
+
+def test_a_detectors_report_shows_what_the_queries_look_at(detector):
+    out, test, model = detector
+    alts = [attributes["alt"] for attributes in Page(write_report(*detector)).all("img")]
+    x, _ = test.prepare(test.batch(np.array([0])))
+    found = nv.viz.query_attention(model, x)
+    queries = [f"image 0, query {i + 1}: {test.classes[found.labels[i]]} " for i in found.best(7)]
+    shown = [alt for alt in alts if alt.startswith("image 0, ")]
+    assert len(shown) == 1 + len(queries) and shown[0] == "image 0, image"
+    assert all(alt.startswith(query) for alt, query in zip(shown[1:], queries))
+    assert len([alt for alt in alts if alt.endswith(", image")]) == 4
+    assert not any(", query" in a["alt"] for a in Page(write_report(out, test)).all("img"))
+
+
+def test_images_with_boxes_are_named_by_their_files(tmp_path):
+    described = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+    for i in range(8):
+        Image.new("RGB", (64, 48), (30 * i, 0, 90)).save(tmp_path / f"blood {i}.png")
+        described["images"].append({"id": i, "file_name": f"blood {i}.png", "width": 64, "height": 48})
+        described["annotations"].append({"id": i, "image_id": i, "category_id": 1, "bbox": [5, 5, 20, 20]})
+    (tmp_path / "annotations.json").write_text(json.dumps(described))
+    parts = data.load_detection(tmp_path, img_size=32)
+    model = nv.create_model("detr_micro_64", num_classes=1, backbone=(8, 8, 8), hidden_dim=16, num_queries=6, nheads=2)
+    options = dict(test=parts["test"], epochs=1, batch_size=4, progress=False, warmup_steps=0)
+    nv.fit(model, parts["train"], parts["test"], out=tmp_path / "run", **options)
+    alts = [attributes["alt"] for attributes in Page(write_report(tmp_path / "run", parts["test"], model)).all("img")]
+    assert alts[0].startswith(f"{parts['test'].paths[0].name} with boxes") and alts[0].startswith("blood ")
+    assert any(re.match(r"blood \d.png, query", alt) for alt in alts)
 
 
 # ---- names from anywhere --------------------------------------------------------------------------------------------
@@ -346,6 +381,45 @@ def test_data_that_is_gone_is_a_note(image_folder, tmp_path, capsys):
     assert "the report is without images" in capsys.readouterr().err
     page = Page(tmp_path / "run" / "report.html")
     assert "The test images are not at hand" in page.text and page.rows.count(["is", "bright", "dark", "images"]) == 1
+
+
+def test_data_that_has_moved_is_named(image_folder, tmp_path, capsys):
+    options = ("--img-size", 16, "--steps", 2, "--warmup-steps", 0, "--quiet", "--batch-size", 8)
+    model = ("--model", "vit_micro_patch4_32")
+    assert numpyvit("train", "--data", image_folder, *model, *options, "--out", tmp_path / "run") == 0
+    before = (tmp_path / "run" / "report.html").read_bytes()
+    shutil.move(image_folder, tmp_path / "moved")
+    assert numpyvit("report", tmp_path / "run", "--data-dir", tmp_path / "moved") == 0
+    assert capsys.readouterr().err == "" and (tmp_path / "run" / "report.html").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["report", "compare"])
+@pytest.mark.parametrize(
+    "run, said",
+    [
+        ("nowhere", "holds no run; name a directory that `numpyvit train` wrote"),
+        ("empty", "holds no run; name a directory"),
+        ("image.png", "cannot be read (Not a directory); name a directory"),
+        ("damaged", "is damaged (no settings in it); name a directory"),
+        ("list", "is damaged (no settings in it); name a directory"),
+    ],
+)
+def test_what_is_no_run_is_said_in_one_line(verb, run, said, tmp_path, capsys):
+    for name, config in (("damaged", '{"data": '), ("list", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "image.png").write_bytes(b"")
+    assert numpyvit(verb, tmp_path / run) == 1
+    err = capsys.readouterr().err
+    assert said in err and str(tmp_path / run) in err and err.count("\n") == 1
+
+
+def test_a_report_that_cannot_be_written_is_a_failure(trained, tmp_path, capsys):
+    assert numpyvit("report", trained, "--out", tmp_path / "nowhere" / "x.html") == 1
+    assert numpyvit("report", trained, "--out", tmp_path) == 1
+    err = capsys.readouterr().err
+    assert err.count("cannot write") == err.count("\n") == 2
 
 
 @pytest.mark.parametrize(

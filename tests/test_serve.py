@@ -1,11 +1,15 @@
 """A model behind HTTP: what it answers, what it refuses, and that it goes on."""
 
+import asyncio
 import base64
 import contextvars
+import importlib
 import importlib.util
 import io
 import json
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from urllib.parse import quote
@@ -13,6 +17,7 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 from conftest import call_in_threads
+from pages import ROOT, blocks
 from PIL import Image
 
 pytest.importorskip("uvicorn")
@@ -80,6 +85,21 @@ def test_the_image_as_the_model_sees_it_comes_along_where_it_is_wanted(client):
     image = client.post("/predict?image=true", png(np.full((16, 16, 3), 90, np.uint8)))[1]["image"]
     pixels = pixels_of(base64.b64decode(image["url"].removeprefix("data:image/png;base64,")))
     np.testing.assert_array_equal(pixels, np.full((1, 8, 8), 90))
+
+
+def test_the_requests_that_docs_print_are_answered(tmp_path):
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    for name in ("seven.png", "three.png"):
+        (tmp_path / name).write_bytes(IMAGE)
+    printed = [line for text in blocks((ROOT / "docs" / "serve.md").read_text(), "") for line in text.splitlines()]
+    commands = [line for line in printed if line.startswith("curl ")]
+    with serving(tiny_model()) as (client, _):
+        for command in commands:
+            typed = command.replace("http://127.0.0.1:8000", client.address)
+            done = subprocess.run(["bash", "-c", typed], cwd=tmp_path, capture_output=True, timeout=60)
+            assert done.returncode == 0 and {"classes", "images"} & set(json.loads(done.stdout)), typed
+    assert len(commands) == 3
 
 
 def test_info_tells_of_the_model_and_nothing_of_the_machine(client):
@@ -258,8 +278,18 @@ def test_pages_of_others_cannot_ask(client):
     assert client.get("/info", Origin="http://elsewhere.example")[0] == 403
     assert client.get("/info", Origin="null")[0] == 403
     assert client.get("/info", Origin=client.address)[0] == 200
-    assert client.get("/info", Host="elsewhere.example")[0] == 400
-    assert client.get("/info", Host="localhost:1")[0] == 200
+    status, answer, headers = client.get("/info", Host="elsewhere.example:8000")
+    assert status == 400 and answer["error"] == "this server is not elsewhere.example:8000; ask localhost"
+    assert headers["x-content-type-options"] == "nosniff"
+    for host in ("127.0.0.1.elsewhere.example", "localhost:1:2", "", "[::2]"):
+        assert client.get("/info", Host=host)[0] == 400
+    for host in ("localhost", "LocalHost:1", "127.0.0.1:8000", "[::1]:8000", "[::1]"):
+        assert client.get("/info", Host=host)[0] == 200
+
+
+def test_open_to_other_machines_it_answers_to_any_name():
+    with serving(tiny_model(), hosts=["*"]) as (client, _):
+        assert client.get("/info", Host="elsewhere.example")[0] == 200
 
 
 def test_the_page_may_load_nothing_from_elsewhere(client):
@@ -375,6 +405,34 @@ def test_hostile_bodies_are_refused_and_the_server_lives(client):
 @pytest.mark.parametrize("seed", range(4))
 def test_many_hostile_bodies_are_refused_and_the_server_lives(client, seed):
     check_hostile(client, 500, seed + 1)
+
+
+# ---- under load -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    return importlib.import_module("benchmarks.serve")
+
+
+def test_the_benchmark_asks_with_many_clients_at_once(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark, "_WARM_UP", 0.1)
+    message = benchmark.request((8, None, 1))
+    with serving(tiny_model()) as (client, _):
+        figures = asyncio.run(benchmark.load(client.port, message, 8, 0.4, lambda: 100.0))
+    assert figures["errors"] == 0 and figures["requests/s"] > 0 and figures["median ms"] <= figures["p99 ms"]
+    assert benchmark.troubles(figures) == []
+
+
+def test_the_benchmark_tells_growth_from_noise_and_counts_errors(benchmark):
+    def troubles(memory, errors=0):
+        first, last = benchmark.quarters(memory)
+        return benchmark.troubles({"errors": errors, "MiB at first": first, "MiB at last": last})
+
+    assert troubles([130.0, 150, 131, 129, 131, 130, 170, 131] * 10) == []
+    assert troubles(list(range(100, 120))) == ["the memory grew by 15 MiB"]
+    assert troubles([100.0], errors=3) == ["3 answers were not 200"]
 
 
 # ---- watching, and the command line ---------------------------------------------------------------------------------

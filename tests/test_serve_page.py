@@ -11,6 +11,7 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("playwright")
 
 from served_model import gray, png, serving, tiny_model
+from test_report_page import CONTRAST
 
 import numpyvit as nv
 from numpyvit.serve import Served
@@ -56,18 +57,32 @@ def click(page, x, y):
     page.locator("#view").click(position={"x": x * frame["width"], "y": y * frame["height"]})
 
 
-def drop(page, content, name="image.png"):
-    """Let go of a file over the page."""
+def send(page, content, how):
+    """A file in an event of the page; how: what makes the event of `data`, in JavaScript."""
     page.evaluate(
-        """([text, name]) => {
+        f"""text => {{
             const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
             const data = new DataTransfer();
-            data.items.add(new File([bytes], name, { type: "image/png" }));
-            const options = { dataTransfer: data, bubbles: true, cancelable: true };
-            for (const kind of ["dragover", "drop"]) document.body.dispatchEvent(new DragEvent(kind, options));
-        }""",
-        [base64.b64encode(content).decode(), name],
+            data.items.add(new File([bytes], "image.png", {{ type: "image/png" }}));
+            {how}
+        }}""",
+        base64.b64encode(content).decode(),
     )
+
+
+def drop(page, content):
+    """Let go of a file over the page."""
+    how = """const options = { dataTransfer: data, bubbles: true, cancelable: true };
+        for (const kind of ["dragover", "drop"]) document.body.dispatchEvent(new DragEvent(kind, options));"""
+    send(page, content, how)
+
+
+def paste(page, content):
+    send(page, content, 'document.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true }));')
+
+
+def choose(page, content):
+    page.set_input_files("#file", {"name": "image.png", "mimeType": "image/png", "buffer": content})
 
 
 def said(page, text):
@@ -114,6 +129,17 @@ def test_a_drawn_digit_is_framed_as_mnists_and_answered(open_page, digits):
     page.click("#clear")
     draw(page, [[(0.5, 0.4), (0.5, 0.5)]])  # a short line fills the frame as a long one does
     page.wait_for_timeout(300)
+
+
+@pytest.mark.parametrize("give", [drop, paste, choose])
+def test_an_image_is_dropped_pasted_or_chosen(open_page, digits, give):
+    address, service = digits
+    content = gray(5, (28, 28))
+    found = service.served.predict([(service.served.read(io.BytesIO(content)), 1)])[0]["classes"][0]
+    page = open_page(address)
+    give(page, content)
+    said(page, "The class token attends most to")
+    assert f"{found['class']}" in page.locator("#results li.first").inner_text()
 
 
 def test_a_patch_is_clicked_and_chosen_by_keys(open_page, digits):
@@ -218,11 +244,16 @@ def test_newer_weights_show_by_themselves(open_page):
 
 
 @pytest.mark.parametrize("width", [400, 800, 1400])
-def test_the_page_fits_its_window(open_page, digits, width):
-    page = open_page(digits[0], width=width)
+@pytest.mark.parametrize("dark", [False, True])
+def test_the_page_fits_its_window_and_can_be_read(open_page, digits, width, dark):
+    """Text has the contrast that WCAG 2 asks for (AA)."""
+    page = open_page(digits[0], width, dark)
     drop(page, gray(2, (28, 28)))
     said(page, "attends most")
+    click(page, 0.5, 0.5)
+    said(page, "row 4, column 4 attends most")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CONTRAST) == []
 
 
 def test_every_control_has_a_name_and_hostile_names_stay_text(open_page):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from numpyvit.errors import ShapeError
-from numpyvit.viz.sheet import Scale, Tile, draw_sheet
+from numpyvit.viz.sheet import Scale, Tile, draw_images, draw_sheet
 
 SIZE, GAP = 64, 12
 BLACK, GRAY = np.zeros((3, 8, 8), np.uint8), np.full((1, 8, 8), 99, np.uint8)
@@ -99,6 +99,25 @@ def test_names_that_are_long_or_broken_are_drawn(tmp_path):
     long, other = drawn(tmp_path / "sheet.png", [flat(1, "x" * 500), flat(1, "\udcff\n…")], unit="y" * 500)
     assert (long == other).all()
     draw_sheet(GRAY, [Tile("image")], tmp_path / "titled.png", title="a\n\udcff" * 500)
+
+
+def label(path, name):
+    """The pixels of what stands below an image."""
+    draw_images([BLACK], path, [name], tile_size=SIZE)
+    return pixels(path)[GAP + SIZE :].tolist()
+
+
+def test_names_in_other_alphabets_can_be_read(tmp_path):
+    pytest.importorskip("matplotlib")
+    labels = [label(tmp_path / "sheet.png", name) for name in ("\u0378", "ü", "é", "Д", "α")]  # the first is no letter
+    assert all(a != b for i, a in enumerate(labels) for b in labels[:i])
+
+
+def test_without_other_fonts_accents_are_left_out_and_foreign_letters_marked(tmp_path, monkeypatch):
+    monkeypatch.setattr("numpyvit.viz.text._dejavu", lambda: None)
+    path = tmp_path / "sheet.png"
+    assert label(path, "Überé…") == label(path, "Ubere…") != label(path, "Uber…")
+    assert label(path, "Да") == label(path, "??")
 
 
 def test_a_part_is_outlined_on_every_tile(tmp_path):

@@ -2,7 +2,7 @@
 
 from argparse import ArgumentParser, Namespace
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from .arguments import Verbs, add_verb
 
 _MOST_CLASSES, _MOST_GROUPS, _MOST_NAMES = 40, 20, 5  # lines and names that are printed; --json has all
@@ -37,6 +37,8 @@ def run(args: Namespace) -> int | None:
     from ..data.inspection import inspect
     from ..files.atomic import to_json
 
+    if args.sheet and not args.sheet.lower().endswith(".png"):
+        raise ConfigError(f"--sheet {args.sheet}: is written as PNG; let its name end with .png")
     found = inspect(args.data, args.data_dir)
     summary = found.summary()
     print(to_json({"data": args.data, **summary}) if args.json else _text(args.data, summary))

@@ -67,12 +67,14 @@ def run(args: Namespace) -> int | None:
         raise ConfigError(f"{args.checkpoint}: the model has no classes to predict, only features")
     task = task_for(model)
     plain, group = not args.json and args.csv is None, args.group
+    _check_out(args.out, task)
     out = (args.out or ("predictions" if plain else None)) if task.draws_results else None
     files, unreadable = group.from_first(_files(args.images) if group.leads else None)
+    places = _places(files, out) if out is not None else {}
     form, shown = _form(args, task, files), 0
     watched = not (plain and sys.stdout.isatty())
     for read in _batches(functools.partial(_read, task, model), files, group, watched):
-        for found, errors in group.gather(_look(args, task, model, read, out)):
+        for found, errors in group.gather(_look(args, task, model, read, places)):
             for path, results in found:
                 form.show(path, results)
             shown += len(found)
@@ -91,6 +93,14 @@ def _check_table(name):
         raise ConfigError(f"--csv {name}: there is no folder {pathlib.Path(name).parent}; make it first")
     if name is not None and (name.lower().endswith(ENDINGS) or os.path.isdir(name)):
         raise ConfigError(f"--csv {name}: is not the name of a table; name images before the options, or give --csv -")
+
+
+def _check_out(name, task):
+    """Errors: ConfigError where nothing would be drawn to --out, or where no folder can be made of it."""
+    if name is not None and not task.draws_results:
+        raise ConfigError(f"--out {name}: only boxes are drawn into images, and the model finds none; leave it out")
+    if name is not None and os.path.exists(name) and not os.path.isdir(name):
+        raise ConfigError(f"--out {name}: is no folder; name another")
 
 
 def _files(names):
@@ -140,25 +150,32 @@ def _report(names, unreadable, shown):
     return 1 if unreadable else 0
 
 
-def _look(args, task, model, read, out):
-    """-> [(path, what is found)] of the images that could be read, drawn to `out`, and the errors of the others."""
+def _look(args, task, model, read, places):
+    """-> [(path, what is found)] of what could be read, drawn to its place, and the errors of the others."""
     errors = [str(image) for _, image in read if isinstance(image, DataError)]
     read = [(path, image) for path, image in read if not isinstance(image, DataError)]
     if not read:
         return [], errors
     paths, images = zip(*read)
     found = task.predict(model, list(images), threads=args.group.threads(args.threads), top=args.top or task.top)
-    if out is not None:
-        for path, image, results in zip(paths, images, found):
-            _draw(task, model, image, results, path, out)
+    for path, image, results in zip(paths, images, found):
+        if path in places:
+            places[path].parent.mkdir(parents=True, exist_ok=True)
+            task.draw_result(model, image, results, places[path])
     return list(zip(paths, found)), errors
 
 
-def _draw(task, model, image, results, path, out):
-    """The results in their image, as out/NAME.png."""
-    file = pathlib.Path(out, pathlib.Path(path).stem + ".png")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    task.draw_result(model, image, results, file)
+def _places(files, out):
+    """{file: out/NAME.png}; where files in several folders have one name, the later ones get a number behind it."""
+    places, taken = {}, set()
+    for path in files:
+        stem = pathlib.Path(path).stem
+        numbered = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        if path not in places:
+            name = next(name for name in numbered if name.lower() not in taken)
+            taken.add(name.lower())
+            places[path] = pathlib.Path(out, f"{name}.png")
+    return places
 
 
 # ---- how results are shown ------------------------------------------------------------------------------------------

@@ -20,7 +20,9 @@ def add(verbs: Verbs) -> ArgumentParser:
     )
     verb.add_argument("run_directory", metavar="RUN", help="a directory that `numpyvit train` wrote")
     verb.add_argument("--out", metavar="FILE", help="default: RUN/report.html")
-    verb.add_argument("--data-dir", metavar="DIR", help="where the files of the data lie now (default: as in training)")
+    verb.add_argument(
+        "--data-dir", metavar="DIR", help="where the data lies now, its files or the folder (default: as in training)"
+    )
     verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="for attention maps; default: cpu")
     return verb
 
@@ -48,10 +50,14 @@ def _model_and_data(found, args):
 
 def _test_set(config, data_dir, model):
     """The test set of a run's training; nothing is downloaded."""
-    from ..data import has_boxes, prepared_for
+    from ..data import has_boxes, has_classes, prepared_for
     from ..training.parts import load_parts
+    from ..training.recipes import is_folder
 
     data = config["data"]
-    options = {} if has_boxes(data) else {"allow_download": False}
-    options |= {"img_size": model.data_size, "in_chans": model.input_shape[0], "skip_bad": True}
+    if data_dir is not None and is_folder(data):  # or a CSV: it has been moved
+        data = data_dir
+    options = {"img_size": model.data_size, "in_chans": model.input_shape[0], "skip_bad": True}
+    if not (has_boxes(data) or has_classes(data)):
+        options["allow_download"] = False
     return prepared_for(load_parts(data, data_dir or config.get("data_dir"), **options)[2], model.preprocessing)

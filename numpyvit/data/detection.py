@@ -14,7 +14,8 @@ from .cache import ImageCache
 class Source(Protocol):
     """Where the images and targets of a set come from.
 
-    image_shape: the (C, H, W) into which every image fits. img_size: what they were resized to.
+    image_shape: the (C, H, W) into which every image fits. img_size: what they were resized to. One that reads files
+    also has `paths`, by which reports name its images.
     """
 
     image_shape: tuple[int, int, int]
@@ -93,6 +94,12 @@ class DetectionDataset:
         """The img_size of a model for it: [height, width], or the length of the shorter side."""
         size = self.source.img_size
         return size if isinstance(size, int) else list(size)
+
+    @property
+    def paths(self):
+        """The files of its images, None where the source has none."""
+        paths = getattr(self.source, "paths", None)
+        return None if paths is None else [paths[i] for i in self._rows]
 
     def batch(self, indices):
         """-> images (B, C, H, W) uint8, mask (B, H, W).

@@ -137,6 +137,7 @@ class _Files:
 
     def __init__(self, checked, img_size, in_chans):
         self._checked, self._in_chans, self.img_size = checked, in_chans, img_size
+        self.paths = [one.path for one in checked]
         self._sizes = [fitted_size(one.target["size"], img_size) for one in checked]
         self.image_shape = (in_chans, *map(max, zip(*self._sizes)))
 

@@ -141,6 +141,8 @@ def _inspect_boxes(name):
         found.pop("trainval", None)
     parts = {part: reader() for part, reader in found.items()}
     named = (name for annotated, _ in parts.values() for one in annotated for name in one.names)
+    if not any(annotated or unreadable for annotated, unreadable in parts.values()):
+        raise DataError(f"{name}: holds no annotations of boxes; choose another folder")
     classes, files, faults, left_out = tuple(sorted(set(filter(None, named)))), [], [], []
     for part, (annotated, unreadable) in parts.items():
         sound, unsound, dropped = check(annotated, classes)

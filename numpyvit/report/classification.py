@@ -10,7 +10,7 @@ from ..metrics import confusion_matrix, precision_recall_f1, reliability
 from ..training.evaluation import module_and_dtype
 from ..viz import attention_overview
 from .charts import Bar, Line, line_chart
-from .thumbnails import SHARP, data_uri, thumbnail
+from .thumbnails import SHARP, data_uri, image_name, thumbnail
 
 TEMPLATE = "classification.html.j2"
 SECTIONS = {"confusion": "Confusion", "classes": "Classes", "calibration": "Calibration"}
@@ -131,12 +131,6 @@ def _card(said, classes, dataset, i):
         "probability": float(said["probability"][i]),
         "true_probability": float(said["label_probability"][i]),
     }
-
-
-def image_name(dataset: ImageSet, row: int) -> str:
-    """The file's name where the set has files, else the image's number."""
-    paths = getattr(dataset, "paths", None)
-    return f"image {row}" if paths is None else str(paths[row].name)
 
 
 def _sure(order, labels):

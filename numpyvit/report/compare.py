@@ -15,11 +15,13 @@ _PLACES = ("data_dir",)
 def compare_runs(runs: Sequence[Run]) -> dict:
     """{"runs": names, "settings": {name: a value a run}, "figures": {name: a value a run}}.
 
-    settings: those in which the runs differ; None where a run does not have one. figures: epochs, the best validation
+    settings: those in which the runs differ; None where a run does not have one. Those within others are named
+    "augment.crop". figures: epochs, the best validation
     and its epoch, the test of the best and the last weights, seconds of training, images a second.
     """
-    names = sorted({name for run in runs for name in run.config} - set(_PLACES))
-    settings = {name: [run.config.get(name) for run in runs] for name in names}
+    configs = [dict(_settings(run.config)) for run in runs]
+    names = sorted({name for config in configs for name in config} - set(_PLACES))
+    settings = {name: [config.get(name) for config in configs] for name in names}
     figures = [_figures(run) for run in runs]
     return {
         "runs": _names(runs),
@@ -54,6 +56,15 @@ def write_comparison(runs: Sequence[Run], path: str | os.PathLike) -> pathlib.Pa
     )
     write_atomically(path, page)
     return path
+
+
+def _settings(config, before=""):
+    """(name, value) of each, also of those within others."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _settings(value, f"{before}{name}.")
+        elif value != []:  # nothing is set, as without it
+            yield before + name, value
 
 
 def _names(runs):

@@ -2,21 +2,23 @@
 
 import numpy as np
 
+from ..backend import to_module
 from ..core import Layer
-from ..data.detection import own_sizes
 from ..data.loader import ImageSet
 from ..metrics import precision_curves, unflatten_detections
 from ..metrics.coco import RECALLS
-from ..viz import with_boxes
+from ..training.evaluation import module_and_dtype
+from ..viz import query_overview, with_boxes
 from .charts import Line, line_chart
-from .thumbnails import data_uri
+from .thumbnails import data_uri, image_name
 
 TEMPLATE = "detection.html.j2"
 SECTIONS = {"precision": "Precision and recall"}
-OF_IMAGES = {"boxes": "Boxes"}
+OF_IMAGES = {"boxes": "Boxes", "attention": "Attention"}
 _LINES = 10  # classes whose curve is drawn
 _FIRST, _WORST = 6, 6  # images that are shown
 _SEARCHED = 300  # images among which the worst are looked for
+_LOOKS = 4  # images of which is shown what the queries look at
 _LEAST = 0.5  # the least score of a box that is drawn
 _TILE = 320
 
@@ -45,14 +47,25 @@ def figures(said: dict, classes: list[str]) -> dict:
 
 
 def images(said: dict, classes: list[str], dataset: ImageSet | None, model: Layer | None = None) -> dict:
-    """What shows images. dataset: the test set. Errors: ValueError where it is not the one of the predictions."""
+    """What shows images. dataset: the test set. model: for what its queries look at; None leaves it out.
+
+    Errors: ValueError where the set is not the one of the predictions.
+    """
     found, true = unflatten_detections(said)
     if len(dataset) != len(true) or not _same(dataset.targets(np.arange(min(_SEARCHED, len(true)))), true):
         raise ValueError("they are not those that the run was tested on")
     first = list(range(min(_FIRST, len(true))))
     worst = [i for i in _by_precision(found, true) if i not in first][:_WORST]
     draw = lambda i: _card(classes, dataset, found[i], true[i], i)  # noqa: E731
-    return {"boxes": [draw(i) for i in first], "worst": [draw(i) for i in worst], "searched": min(_SEARCHED, len(true))}
+    looked_at = []
+    if getattr(model, "cross_attention_layers", None):
+        looked_at = [*worst[: _LOOKS // 2], *first][:_LOOKS]
+    return {
+        "boxes": [draw(i) for i in first],
+        "worst": [draw(i) for i in worst],
+        "searched": min(_SEARCHED, len(true)),
+        "attention": [{"name": image_name(dataset, i), "maps": _maps(model, dataset, classes, i)} for i in looked_at],
+    }
 
 
 def _same(targets, true):
@@ -70,16 +83,27 @@ def _by_precision(found, true):
 
 
 def _card(classes, dataset, found, true, row):
-    images, mask = dataset.batch(np.array([row]))
-    height, width = own_sizes(mask)[0]
-    drawn = with_boxes(images[0][:, :height, :width], classes, found, true, true["size"], _LEAST, _TILE)
+    drawn = with_boxes(_batch(dataset, row)[0][0], classes, found, true, true["size"], _LEAST, _TILE)
     names = [
         f"{classes[label]} {score:.0%}" for label, score in zip(found["labels"], found["scores"]) if score >= _LEAST
     ]
     return {
         "uri": data_uri(drawn),
         "size": drawn.size,
-        "name": f"image {row}",
+        "name": image_name(dataset, row),
         "found": names,
         "true": [classes[label] for label in true["labels"]],
     }
+
+
+def _maps(model, dataset, classes, row):
+    """[(name, data URI), …]: the image, and what the query of each box that was found looks at."""
+    batch = _batch(dataset, row)
+    xp, dtype = module_and_dtype(model)
+    image = to_module(dataset.prepare(batch, dtype)[0], xp)
+    return [(name, data_uri(drawn)) for name, drawn in query_overview(model, image, batch[0][0], classes)]
+
+
+def _batch(dataset, row):
+    """One image and its mask as a batch, which has no padding."""
+    return dataset.batch(np.array([row]))

@@ -122,7 +122,7 @@ def _test_figures(run):
     best, last = (run.result.get(which) or {} for which in ("best", "last"))
     show = lambda name, figures: run.task.show(name, figures.get(name))  # noqa: E731
     names = [name for name in best if name not in ("images", "epoch")]
-    return [(name, show(name, best), show(name, last)) for name in names]
+    return [(name.replace("_", " "), show(name, best), show(name, last)) for name in names]
 
 
 def _cards(run, model):

@@ -17,6 +17,7 @@ from ..weights.checkpoint import load_tensors
 
 _TASKS = {"Classification": Classification, "Distillation": Classification, "Detection": Detection}
 _PARTS = ("train_", "val_")
+_ADVICE = "name a directory that `numpyvit train` wrote"
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ class Run:
 def read_run(path: str | os.PathLike) -> Run:
     """The run in a directory. Errors: RunError where there is none."""
     path, remarks = pathlib.Path(path), []
-    config = read_config(path)
+    config = read_config(path, _ADVICE)
     if config is None:
-        raise RunError(f"{path}: holds no run; name a directory that `numpyvit train` wrote")
+        raise RunError(f"{path}: holds no run; {_ADVICE}")
     run = Run(
         path,
         config,

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.loader import ImageSet
+
 _SIDE = 160  # pixels of the longer side; larger images are made smaller
 SHARP = 64  # pixels; smaller images keep each of them
 _QUALITY = 82
@@ -31,3 +33,9 @@ def data_uri(image: Any) -> str:
         image.save(buffer, "JPEG", quality=_QUALITY, subsampling=0)
     kind = "png" if max(image.size) <= SHARP else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def image_name(dataset: ImageSet, row: int) -> str:
+    """The file's name where the set has files, else the image's number."""
+    paths = getattr(dataset, "paths", None)
+    return f"image {row}" if paths is None else str(paths[row].name)

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import FileResponse, JSONResponse
 from starlette.routing import Route
 
@@ -43,10 +42,7 @@ def create_app(
             Route("/health", service.health),
             *(Route(f"/{file.name.removeprefix('index.html')}", _file(file)) for file in sorted(_PAGE.iterdir())),
         ],
-        middleware=[
-            Middleware(Guard),
-            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
-        ],
+        middleware=[Middleware(Guard, hosts=tuple(hosts))],
         exception_handlers={HTTPException: _as_json, Exception: _internal_error},
         lifespan=lambda app: service.running(),
     )

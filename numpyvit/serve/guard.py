@@ -1,5 +1,8 @@
 """What every answer carries, and which pages of a browser may ask."""
 
+import re
+from collections.abc import Sequence
+
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
@@ -14,13 +17,17 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "cache-control": "no-cache",
 }
+_PORT = re.compile(r":\d*$")
 
 
 class Guard:
-    """An ASGI middleware: security headers on every answer, and 403 for requests from pages of other origins."""
+    """An ASGI middleware: security headers on every answer, 403 for pages of other origins, 400 for other hosts.
 
-    def __init__(self, app: ASGIApp):
-        self.app = app
+    hosts: names of this machine that requests may be for, against pages that point a name of theirs at it; ["*"]: any.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]):
+        self.app, self.hosts = app, hosts
         self.headers = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
 
     async def __call__(self, scope, receive, send):
@@ -29,11 +36,17 @@ class Guard:
                 message = {**message, "headers": [*message["headers"], *self.headers]}
             await send(message)
 
-        if scope["type"] == "http" and _is_foreign(dict(scope["headers"])):
-            refusal = JSONResponse({"error": "pages of other origins may not ask this server"}, 403)
-            await refusal(scope, receive, guarded_send)
-        else:
-            await self.app(scope, receive, guarded_send)
+        refusal = self._refusal(dict(scope["headers"])) if scope["type"] == "http" else None
+        await (refusal or self.app)(scope, receive, guarded_send)
+
+    def _refusal(self, headers):
+        """The answer to a request that is not let through, else None."""
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        if _is_foreign(headers):
+            return JSONResponse({"error": "pages of other origins may not ask this server"}, 403)
+        if "*" not in self.hosts and _PORT.sub("", host) not in self.hosts:
+            return JSONResponse({"error": f"this server is not {host[:100]}; ask {self.hosts[0]}"}, 400)
+        return None
 
 
 def _is_foreign(headers):

@@ -123,19 +123,19 @@ def check_same_run(file: str | os.PathLike, config: Mapping, known: Mapping, fre
         raise RunError(f"{file}: belongs to another run ({shown}); choose another --out or the same settings")
 
 
-def read_config(path: str | os.PathLike) -> dict | None:
-    """The settings of the run in a directory, None where there is none."""
+def read_config(path: str | os.PathLike, advice: str = "choose another --out") -> dict | None:
+    """The settings of the run in a directory, None where there is none. advice: what errors tell to do."""
     file = pathlib.Path(path) / "config.json"
     try:
         config = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RunError(f"{file}: cannot be read ({error.strerror}); choose another --out") from None
+        raise RunError(f"{file}: cannot be read ({error.strerror}); {advice}") from None
     except (ValueError, RecursionError):
         config = None
     if not isinstance(config, dict):
-        raise CheckpointError(f"{file}: is damaged (no settings in it); choose another --out")
+        raise CheckpointError(f"{file}: is damaged (no settings in it); {advice}")
     return config
 
 

@@ -20,6 +20,7 @@ from .queries import (
     draw_query_attention,
     query_attention,
     query_attention_maps,
+    query_overview,
 )
 from .sheet import draw_images
 from .windows import AttentionWindows, attention_windows, rollout_windows
@@ -45,6 +46,7 @@ __all__ = [
     "pos_embed_similarity",
     "query_attention",
     "query_attention_maps",
+    "query_overview",
     "rollout_windows",
     "with_boxes",
 ]

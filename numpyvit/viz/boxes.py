@@ -8,8 +8,9 @@ import numpy as np
 from ..errors import ShapeError
 from ..functional import box_cxcywh_to_xyxy
 from .sheet import GAP, enlarged, lay_out, save_png, write_line
+from .text import readable
 
-_FOOT = 24
+_FOOT, _FOOT_LETTERS = 24, 14
 _DASH, _SPACE = 6, 5
 _FONT = 13
 _LEAST_SIDE = 14  # a box smaller than its tag's line has the tag beside it
@@ -48,7 +49,7 @@ def draw_boxes(
     center x, center y, width, height in 0..1. tile_size: pixels of an image's longer side on the sheet.
     Errors: ShapeError where there are no images, or not one of each for every image.
     """
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
     for name, values in (("found", found), ("true", true), ("sizes", sizes)):
         if not len(images) or (values is not None and len(values) != len(images)):
@@ -65,7 +66,7 @@ def draw_boxes(
     if foot:
         text = f"solid: found with a score of {least:g} or more; dashed: true"
         place, width = (GAP, sheet.height - foot - 4), sheet.width - 2 * GAP
-        write_line(ImageDraw.Draw(sheet), place, text, ImageFont.load_default(14), width, "#333333")
+        write_line(ImageDraw.Draw(sheet), place, text, _FOOT_LETTERS, width, "#333333")
     save_png(sheet, path)
 
 
@@ -82,10 +83,10 @@ def with_boxes(
 
     A box's color says its class; where found boxes are given too, true ones are white and have no tags.
     """
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
     tile = enlarged(image, tile_size)
-    draw, font = ImageDraw.Draw(tile), ImageFont.load_default(_FONT)
+    draw = ImageDraw.Draw(tile)
     width = max(2, round(tile_size / 240))
     tags = []
     for label, box in _places(true, tile.size):
@@ -96,7 +97,7 @@ def with_boxes(
         _rectangle(draw, box, _color(label), width, dashed=False)
         tags.append((label, box, tag_text(classes[label], score)))
     for label, box, text in tags:
-        _tag(draw, font, box, text, _color(label), tile.size)
+        _tag(draw, box, text, _color(label), tile.size)
     return tile
 
 
@@ -149,8 +150,9 @@ def _dashes(x0, y0, x1, y1):
         yield x0 + across * start, y0 + down * start, x0 + across * end, y0 + down * end
 
 
-def _tag(draw, font, box, text, color, tile_size):
+def _tag(draw, box, text, color, tile_size):
     """The text, black on the color, above the box where there is room, else within it or below; never off the image."""
+    text, font = readable(text, _FONT)
     width, height = draw.textlength(text, font) + 6, _FONT + 4
     left = min(max(box[0] - 1, 0), max(tile_size[0] - width, 0))
     top = box[1] - height

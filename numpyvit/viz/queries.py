@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..metrics import best_classes
 from .attention import finite, one_image, place
 from .boxes import tag_text
-from .sheet import Tile, draw_sheet
+from .sheet import Tile, color_tiles, draw_sheet, outlined
 
 FOUND = 0.5  # the least score of a box that counts as found
 _MOST = 8  # queries on a sheet
@@ -99,14 +99,24 @@ def draw_query_attention(
     query: this one alone, counted from 0, whatever it found; negative ones count from the end.
     Errors: ConfigError where there is no such query.
     """
-    chosen = found.best() if query is None else [place("query", query, len(found.scores))]
-    outlines = {i: _outline(found.boxes[i]) for i in chosen}
-    tiles = [Tile("image", outlines=tuple(outlines.values()))]
-    for i, outline in outlines.items():
-        name, shares = tag_text(classes[found.labels[i]], found.scores[i]), found.maps[i] * found.maps[i].size
-        tiles.append(Tile(f"query {i + 1}: {name}", _in_place(shares), outlines=(outline,)))
+    tiles = _tiles(found, classes, found.best() if query is None else [place("query", query, len(found.scores))])
     unit, tile_size = f"{found.shown}; 1 is an even share", 224 if query is None else 448
     draw_sheet(pixels, tiles, path, query_caption(found, title), unit, tile_size)
+
+
+def query_overview(
+    model: Layer, image: Array, pixels: np.ndarray, classes: Sequence[str], most: int = 7, tile_size: int = 160
+) -> list[tuple]:
+    """[(name, Pillow image), …]: the image with the boxes that were found, and what the query of each looks at.
+
+    Best first, at most so many, in the last decoder layer; all maps share one scale. image: (C, H, W), prepared as for
+    the model; pixels: the same, (C, H, W) uint8; classes: names, by label.
+    Errors: ConfigError for a model without queries.
+    """
+    found = query_attention(model, image)
+    tiles = _tiles(found, classes, found.best(most))
+    drawn, _ = color_tiles(pixels, tiles, tile_size)
+    return [(tile.name, outlined(image, tile.outlines)) for tile, image in zip(tiles, drawn)]
 
 
 def query_caption(found: QueryAttention, title: str = "") -> str:
@@ -123,6 +133,16 @@ def _forward(model, image):
     outputs = model.forward(one_image(image), tape)
     maps = finite([to_host(maps)[0] for maps in model.query_attention_on_grid(tape)])
     return np.stack(maps), {name: to_host(outputs[name])[0] for name in ("pred_logits", "pred_boxes")}
+
+
+def _tiles(found, classes, chosen):
+    """The image with the boxes of these queries, and the map of each."""
+    outlines = {i: _outline(found.boxes[i]) for i in chosen}
+    tiles = [Tile("image", outlines=tuple(outlines.values()))]
+    for i, outline in outlines.items():
+        name, shares = tag_text(classes[found.labels[i]], found.scores[i]), found.maps[i] * found.maps[i].size
+        tiles.append(Tile(f"query {i + 1}: {name}", _in_place(shares), outlines=(outline,)))
+    return tiles
 
 
 def _in_place(values):

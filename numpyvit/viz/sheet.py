@@ -12,8 +12,11 @@ import numpy as np
 
 from ..errors import ShapeError
 from ..files.atomic import write_atomically
+from .text import readable
 
 GAP, _LINE, _FOOT = 12, 24, 66
+_LETTERS, _TITLE = 14, 18  # sizes
+_FRAME = 2  # pixels of an outline
 _NEAREST = 4  # images enlarged by more than this factor keep sharp pixel edges
 _OCTAVES = 6  # the longest scale goes from a value to 64 times that value
 _DARKEST = 0.65  # what the darkest pixels leave of a color: the map is to be seen first, the image through it
@@ -76,21 +79,21 @@ def draw_sheet(
     pixels: (C, H, W) uint8, gray or RGB. unit: what is said about the numbers at the color bar.
     outline: (top, left, bottom, right) of a part that is outlined on each tile, as shares of the image.
     """
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
     drawn, scale = color_tiles(pixels, tiles, tile_size)
     image = drawn[0]
     sheet, places = lay_out(len(tiles), image.size, title, foot=_FOOT, line=_LINE)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw = ImageDraw.Draw(sheet)
     for tile, colored, (x, y) in zip(tiles, drawn, places):
         sheet.paste(colored, (x, y))
         for part in (*tile.outlines, *([] if outline is None else [outline])):
             _draw_outline(draw, (x, y), image.size, part)
         name = tile.name + (" *" if tile.own_scale else "")
-        write_line(draw, (x, y + image.height + 4), name, font, image.width, "#333333")
+        write_line(draw, (x, y + image.height + 4), name, _LETTERS, image.width, "#333333")
     if scale is not None:
         starred = "   * from its lowest to its highest" if any(tile.own_scale for tile in tiles) else ""
-        _draw_scale(sheet, draw, font, scale, unit + starred, sheet.height - _FOOT)
+        _draw_scale(sheet, draw, scale, unit + starred, sheet.height - _FOOT)
     save_png(sheet, path)
 
 
@@ -106,17 +109,17 @@ def draw_images(
     images: [(C, H, W) uint8, …], gray or RGB. tile_size: pixels of an image's longer side on the sheet.
     Errors: ShapeError where there are no images, or not as many names.
     """
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
     if not len(images) or len(images) != len(names):
         raise ShapeError(f"{len(images)} images and {len(names)} names; expected as many, at least one")
     tiles = [enlarged(image, tile_size) for image in images]
     largest = tuple(max(tile.size[axis] for tile in tiles) for axis in (0, 1))
     sheet, places = lay_out(len(tiles), largest, title, line=_LINE)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    draw = ImageDraw.Draw(sheet)
     for tile, name, (x, y) in zip(tiles, names, places):
         sheet.paste(tile, (x, y))
-        write_line(draw, (x, y + tile.height + 4), name, font, largest[0], "#333333")
+        write_line(draw, (x, y + tile.height + 4), name, _LETTERS, largest[0], "#333333")
     save_png(sheet, path)
 
 
@@ -125,12 +128,12 @@ def lay_out(count: int, size: tuple[int, int], title: str, foot: int = 0, line: 
 
     size: (width, height) of a tile. line: what is left free below each; foot: below them all.
     """
-    from PIL import Image, ImageDraw, ImageFont
+    from PIL import Image, ImageDraw
 
     columns, (width, height) = column_count(count, size[0] / size[1]), (size[0] + GAP, size[1] + line + GAP)
     top = GAP + (_LINE + GAP if title else 0)
     sheet = Image.new("RGB", (GAP + columns * width, top + -(-count // columns) * height + foot), "white")
-    write_line(ImageDraw.Draw(sheet), (GAP, GAP), title, ImageFont.load_default(18), sheet.width - 2 * GAP, "black")
+    write_line(ImageDraw.Draw(sheet), (GAP, GAP), title, _TITLE, sheet.width - 2 * GAP, "black")
     return sheet, [(GAP + i % columns * width, top + i // columns * height) for i in range(count)]
 
 
@@ -170,6 +173,17 @@ def _lightened(image):
     return _DARKEST + (1 - _DARKEST) * np.clip((gray - low) / max(float(high - low), 1e-6), 0, 1)[..., None]
 
 
+def outlined(image: Any, parts: Sequence[tuple[float, float, float, float]]) -> Any:
+    """A Pillow image with parts of it outlined, each (top, left, bottom, right) as shares; frames at its edge too."""
+    from PIL import ImageDraw
+
+    image = image.copy()
+    (width, height), draw = image.size, ImageDraw.Draw(image)
+    for part in parts:
+        _draw_outline(draw, (_FRAME, _FRAME), (width - 2 * _FRAME, height - 2 * _FRAME), part)
+    return image
+
+
 def column_count(count: int, aspect: float) -> int:
     """How many tiles stand in a row: few places left empty, and a sheet one and a half times as wide as high."""
 
@@ -207,29 +221,30 @@ def _draw_outline(draw, place, size, outline):
     """A black frame in a white one, around the part, seen on any color."""
     (x, y), (width, height), (top, left, bottom, right) = place, size, outline
     box = (x + left * width, y + top * height, x + right * width - 1, y + bottom * height - 1)
-    for margin, color in ((2, "white"), (1, "black")):
+    for margin, color in ((_FRAME, "white"), (_FRAME - 1, "black")):
         draw.rectangle((box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin), outline=color)
 
 
-def _draw_scale(sheet, draw, font, scale, unit, y):
+def _draw_scale(sheet, draw, scale, unit, y):
     """The color bar, above on light pixels of the image and below on dark ones, with its ticks."""
-    from PIL import Image
+    from PIL import Image, ImageFont
 
     width, height = min(480, sheet.width - 4 * GAP), 16
-    write_line(draw, (GAP, y), unit, font, sheet.width - 2 * GAP, "#333333")
+    write_line(draw, (GAP, y), unit, _LETTERS, sheet.width - 2 * GAP, "#333333")
     x, y = 2 * GAP, y + 22
     bar = _colors(np.linspace(0, 1, width))[None] * np.linspace(1, _DARKEST, height)[:, None, None]
     sheet.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (x, y))
     draw.rectangle((x - 1, y - 1, x + width, y + height), outline="#999999")
+    font = ImageFont.load_default(_LETTERS)
     for share, text in scale.ticks():
         place = x + share * (width - 1)
         draw.line((place, y + height, place, y + height + 3), fill="#333333")
         draw.text((place, y + height + 4), text, fill="#333333", font=font, anchor="ma")
 
 
-def write_line(draw: Any, place: tuple[int, int], text: str, font: Any, width: int, color: str) -> None:
-    """Text on one line, cut where it is too long; a ? for what is not a character, as in names of broken encoding."""
-    text = text.replace("\n", " ").encode("utf-8", "replace").decode()
+def write_line(draw: Any, place: tuple[int, int], text: str, size: int, width: int, color: str) -> None:
+    """Text on one line, in letters of this size, cut where it is too long."""
+    text, font = readable(text, size)
     if draw.textlength(text, font) > width:
         fitting = bisect.bisect(range(len(text)), width, key=lambda end: draw.textlength(text[:end] + "…", font))
         text = text[: max(0, fitting - 1)] + "…"
