@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from rank_families import FAMILIES, trained_family
 
 from numpyvit import cli
 from numpyvit.errors import ConfigError
@@ -81,6 +82,19 @@ def test_a_run_of_several_processes_is_that_of_one(mpirun, alone, tmp_path, rank
     assert code == 0 and out.count("test accuracy") == 1, err
     assert_same_run(alone, tmp_path / "run")
     assert (tmp_path / "run" / "report.html").exists() and "was not drawn" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks, threads, accumulate", [(2, 1, 1), (4, 3, 3), (8, 1, 1)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fifty_steps_of_several_processes_are_those_of_one(mpirun, tmp_path, family, ranks, threads, accumulate):
+    program = (ROOT / "tests" / "rank_families.py", family, threads, accumulate, tmp_path / "found.npz")
+    code, _, err = finish(mpirun(ranks, program_args=map(str, program)))
+    assert code == 0, err
+    expected = trained_family(family, 50)
+    with np.load(tmp_path / "found.npz") as found:
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], array) for name, array in expected.items())
 
 
 def test_evaluate_and_predict_say_the_same_once(mpirun, alone, image_folder, capsys):

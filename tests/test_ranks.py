@@ -1,11 +1,14 @@
 """The weights do not depend on how many ranks trained them. Ranks are threads here; test_mpirun.py has processes."""
 
+import itertools
+import math
 import threading
 from functools import partial
 
 import numpy as np
 import pytest
 from conftest import tiny
+from rank_families import FAMILIES, SEVERAL, images_and_labels, trained, trained_family, vit
 
 import numpyvit as nv
 from numpyvit import data, optim
@@ -15,11 +18,7 @@ from numpyvit.testing import stand_in
 from numpyvit.testing.ranks import run_ranks
 from numpyvit.training import Classification, Distillation
 from numpyvit.training.run_directory import TIMINGS
-from numpyvit.training.shards import Sharding
 from numpyvit.training.tree import own_pairs, own_roots, pairs, share, sum_over_ranks
-
-SEVERAL = Sharding(tiny_batch=0, min_shard=1, small_update=0)
-
 
 # ---- the tree -------------------------------------------------------------------------------------------------------
 
@@ -63,45 +62,6 @@ def test_a_rank_sends_the_least_that_a_sum_on_all_ranks_takes(size):
 # ---- steps ----------------------------------------------------------------------------------------------------------
 
 
-def vit():
-    return tiny(drop_rate=0.2, attn_drop_rate=0.1, drop_path_rate=0.3)
-
-
-def distilled():
-    return tiny(distilled=True, drop_rate=0.2)
-
-
-def recomputing():
-    return nv.create_model(
-        "vit_micro_patch2_8", num_classes=3, embed_dim=8, depth=2, num_heads=2, drop_rate=0.2, grad_checkpointing=True
-    )
-
-
-def swin():
-    return nv.SwinTransformer(
-        img_size=16, patch_size=2, in_chans=1, num_classes=3, embed_dim=8, depths=(2, 2), num_heads=(2, 2),
-        window_size=4, drop_path_rate=0.3,
-    )  # fmt: skip
-
-
-def images_and_labels(model, count, rng):
-    return rng.standard_normal((count, *model.input_shape)).astype(np.float32), rng.integers(0, 3, count)
-
-
-def trained(model, batches, group=None, threads=1, loss=nv.losses.cross_entropy, clip_norm=0.5, accumulate=1):
-    """The weights and their moving average after a step for each batch, and the losses."""
-    optimizer, ema = optim.AdamW(model, lr=1e-2), optim.EMA(model, 0.9)
-    step = nv.TrainStep(
-        model, optimizer, loss, threads, seed=3, clip_norm=clip_norm, sharding=SEVERAL, group=group,
-        accumulate=accumulate,
-    )  # fmt: skip
-    losses = []
-    for batch in batches:
-        losses.append(float(nv.backend.to_host(step(*batch))))
-        ema.update()
-    return {**model.state_dict(), **ema.state_dict(), "losses": np.array(losses)}
-
-
 def assert_equal(found, expected):
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -109,13 +69,32 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.parametrize("size, threads", [(1, 3), (2, 1), (3, 1), (4, 3), (8, 1)])
-@pytest.mark.parametrize("make", [vit, distilled, recomputing, swin])
-def test_weights_do_not_depend_on_ranks_and_threads(make, size, threads, rng):
-    """The last batch is so short that some ranks have nothing to do."""
-    batches = [images_and_labels(make(), count, rng) for count in [32] * 8 + [9, 2]]
-    expected = trained(make(), batches)
-    for found in run_ranks(size, lambda group: trained(make(), batches, group, threads)):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_do_not_depend_on_ranks_and_threads(family, size, threads):
+    """Some batches are so short that some ranks have nothing to do."""
+    expected = trained_family(family, 10)
+    for found in run_ranks(size, lambda group: trained_family(family, 10, group=group, threads=threads)):
         assert_equal(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_do_not_depend_on_ranks_threads_and_parts_over_fifty_steps(family):
+    expected = trained_family(family, 50)
+    assert expected["losses"].shape == (50,)
+    for size, threads, accumulate in itertools.product((1, 2, 4, 8), (1, 3), (1, 3)):
+        options = dict(threads=threads, accumulate=accumulate)
+        found = run_ranks(size, lambda group, options=options: trained_family(family, 50, group=group, **options))
+        for of_rank in found:
+            assert_equal(of_rank, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_of_each_family_has_eight_shards(family):
+    """Else many ranks would have nothing to do in the tests above."""
+    model = FAMILIES[family].make()
+    parts, own = nv.TrainStep(model, optim.AdamW(model), sharding=SEVERAL).divide(32, 32 * math.prod(model.input_shape))
+    assert len(parts) == len(own) == 8
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
@@ -139,21 +118,6 @@ def test_accumulation_keeps_one_part_in_memory(rng):
     step = nv.TrainStep(model, optim.AdamW(model), loss, 1, sharding=SEVERAL, accumulate=4)
     step(*images_and_labels(model, 32, rng))
     assert [bool(pending) for pending in kept[0]] == [False] * 6 + [True] * 2
-
-
-def test_a_detector_is_trained_alike_on_any_number_of_ranks(rng):
-    def make():
-        return nv.create_model("detr_micro_64", num_classes=3)
-
-    model, boxes = make(), rng.uniform(0.2, 0.5, (8, 2, 4)).astype(np.float32)
-    targets = [{"labels": np.array([i % 3, 1]), "boxes": pair} for i, pair in enumerate(boxes)]
-    x = rng.standard_normal((8, *model.input_shape)).astype(np.float32)
-    queries = nv.losses.denoising_queries(targets, 3, rng)
-    batches = [((x, np.zeros((8, 64, 64), bool), queries), targets)] * 2
-    expected = trained(model, batches, loss=nv.losses.detection)
-    for size in (2, 3):
-        for found in run_ranks(size, lambda group: trained(make(), batches, group, loss=nv.losses.detection)):
-            assert_equal(found, expected)
 
 
 @pytest.fixture(scope="module")
