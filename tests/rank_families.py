@@ -1,6 +1,6 @@
 """Tiny models of each family, trained on ranks. Also a program, for ranks that are processes:
 
-mpirun -n 4 python tests/rank_families.py FAMILY THREADS ACCUMULATE FILE.npz
+mpirun -n 4 python tests/rank_families.py FAMILY THREADS ACCUMULATE FILE.npz [cuda]
 """
 
 import sys
@@ -12,7 +12,9 @@ from conftest import tiny
 
 import numpyvit as nv
 from numpyvit import optim
+from numpyvit.backend import device_module
 from numpyvit.training import connect
+from numpyvit.training.nested import to_device
 from numpyvit.training.shards import Sharding
 
 SEVERAL = Sharding(tiny_batch=0, min_shard=1, small_update=0)
@@ -101,14 +103,17 @@ def trained(model, batches, group=None, threads=1, loss=nv.losses.cross_entropy,
     return {**model.state_dict(), **ema.state_dict(), "losses": np.array(losses)}
 
 
-def trained_family(name, steps, **options):
+def trained_family(name, steps, device="cpu", **options):
     family = FAMILIES[name]
-    return trained(family.make(), family.batches(steps), loss=family.loss, **options)
+    batches = to_device(family.batches(steps), device_module(device))
+    found = trained(family.make().to(device), batches, loss=family.loss, **options)
+    return to_device(found, np)
 
 
-def main(name, threads, accumulate, file):
-    group = connect()
-    found = trained_family(name, 50, group=group, threads=int(threads), accumulate=int(accumulate))
+def main(name, threads, accumulate, file, device="cpu"):
+    group = connect("nccl" if device == "cuda" else "mpi", device)
+    options = dict(group=group, threads=int(threads), accumulate=int(accumulate))
+    found = trained_family(name, 50, device, **options)
     if group.leads:
         np.savez(file, **found)
 

@@ -5,14 +5,13 @@ import json
 import os
 import pathlib
 import random
-import shutil
 import signal
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from conftest import ROOT, finish
 from rank_families import FAMILIES, trained_family
 
 from numpyvit import cli
@@ -21,36 +20,7 @@ from numpyvit.training.launch import connect, launched
 from numpyvit.training.run_directory import TIMINGS
 from numpyvit.weights.checkpoint import load_tensors
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUN = ("--epochs", "3", "--steps", "24", "--batch-size", "128", "--drop-path-rate", "0.2", "--threads", "1")
-
-
-@pytest.fixture
-def mpirun():
-    """mpirun(ranks, arguments of numpyvit, …) -> the process, started."""
-    pytest.importorskip("mpi4py")
-    beside = pathlib.Path(sys.executable).parent / "mpirun"
-    program = str(beside) if beside.exists() else shutil.which("mpirun") or pytest.skip("no mpirun")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
-
-    with contextlib.ExitStack() as stack:
-
-        def start(ranks, *args, program_args=("-m", "numpyvit")):
-            process = subprocess.Popen(
-                [program, "-n", str(ranks), sys.executable, *program_args, *map(str, args)],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-            )  # fmt: skip
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            return process
-
-        yield start
-
-
-def finish(process, timeout=120):
-    """-> (exit code, stdout, stderr)."""
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
 
 
 def assert_same_run(one, other):
@@ -89,7 +59,7 @@ def test_a_run_of_several_processes_is_that_of_one(mpirun, alone, tmp_path, rank
 @pytest.mark.parametrize("family", FAMILIES)
 def test_fifty_steps_of_several_processes_are_those_of_one(mpirun, tmp_path, family, ranks, threads, accumulate):
     program = (ROOT / "tests" / "rank_families.py", family, threads, accumulate, tmp_path / "found.npz")
-    code, _, err = finish(mpirun(ranks, program_args=map(str, program)))
+    code, _, err = finish(mpirun(ranks, program_args=program))
     assert code == 0, err
     expected = trained_family(family, 50)
     with np.load(tmp_path / "found.npz") as found:
@@ -210,6 +180,60 @@ def test_a_stop_of_all_ranks_saves_and_the_run_goes_on(mpirun, alone, tmp_path):
     assert_same_run(alone, out)
 
 
+def test_ranks_of_different_kernels_are_refused_at_once(mpirun, tmp_path):
+    """One line says which rank has what, before anything is read or written."""
+    script = tmp_path / "mixed.py"
+    script.write_text(
+        "import sys\n"
+        "from numpyvit import cli\n"
+        "from numpyvit.training.launch import launched\n"
+        "from numpyvit.training import environment\n"
+        "environment.__version__ = ('1.0', '1.1')[launched()[0]]\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    code, out, err = finish(mpirun(2, "train", "--out", tmp_path / "run", program_args=(script,)), timeout=30)
+    assert code == 2 and out == "" and not (tmp_path / "run").exists()
+    assert "numpyvit: error: numpyvit is '1.0' on rank 0, '1.1' on rank 1; ranks that do not compute alike" in err
+    assert err.count("numpyvit: error") == 1
+
+
+@pytest.mark.parametrize("place", ["barrier", "evaluate", "save_state", "connect"])
+def test_a_rank_that_dies_ends_the_others(mpirun, tmp_path, place):
+    """Within a barrier, while it evaluates, while the first rank writes, and before the ranks are connected."""
+    program = (ROOT / "tests" / "dying_rank.py", place, "train", *RUN, "--out", tmp_path / "run")
+    began = time.monotonic()
+    code, _, err = finish(mpirun(2, program_args=program), timeout=60)
+    assert code != 0 and "here it dies" in err
+    assert time.monotonic() - began < 30
+
+
+def test_what_one_rank_misses_is_said_though_it_is_not_the_first(mpirun, tmp_path):
+    script = tmp_path / "missing.py"
+    script.write_text(
+        "import sys\n"
+        "from numpyvit import cli\n"
+        "from numpyvit.training.launch import launched\n"
+        "if launched()[0] == 1:\n"
+        "    sys.modules['mpi4py'] = None\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    code, _, err = finish(mpirun(2, "train", "--out", tmp_path / "run", program_args=(script,)), timeout=30)
+    assert code != 0 and "several ranks need MPI" in err and "so it is on rank 1 of 2" in err
+
+
+def test_one_rank_is_one_process(mpirun, alone, tmp_path):
+    for name, options in (("noticed", ()), ("said", ("--ranks", "mpi"))):
+        code, out, err = finish(mpirun(1, "train", *RUN, *options, "--out", tmp_path / name))
+        assert code == 0 and out.count("test accuracy") == 1, err
+        assert_same_run(alone, tmp_path / name)
+
+
+def test_bad_usage_that_the_first_rank_alone_sees_is_bad_usage(mpirun, alone):
+    """It reads what was stored; restart.sh tells such an end from a failure."""
+    code, _, err = finish(mpirun(2, "train", "--resume", "--model", "none", "--out", alone))
+    assert code == 2, err
+
+
 # ---- how ranks are noticed ------------------------------------------------------------------------------------------
 
 
@@ -230,6 +254,24 @@ def environment(monkeypatch):
         ({"PMI_SIZE": "1", "PMI_RANK": "0"}, (0, 1)),
         ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "5"}, (5, 8)),
         ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (0, 1)),  # a batch script, which is no task of srun
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (0, 1)),  # srun --pty bash
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "PMI_SIZE": "4", "PMI_RANK": "2"}, (2, 4)),  # --mpi=pmi2
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "PMIX_RANK": "2"}, (2, 4)),  # srun --mpi=pmix
+        ({"MV2_COMM_WORLD_SIZE": "3", "MV2_COMM_WORLD_RANK": "2"}, (2, 3)),
+        # mpirun in a batch job: srun has started one helper a node, which has started the ranks
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "PMI_SIZE": "8", "PMI_RANK": "0"}, (0, 8)),
+        (
+            {
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_PROCID": "1",
+                "OMPI_COMM_WORLD_SIZE": "4",
+                "OMPI_COMM_WORLD_RANK": "0",
+            },
+            (0, 4),
+        ),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "PMI_SIZE": "1", "PMI_RANK": "0"}, (0, 1)),
+        ({"PMI_SIZE": "two", "PMI_RANK": "0"}, (0, 1)),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, (0, 1)),
     ],
 )
 def test_ranks_are_noticed_by_their_environment(environment, names, expected):

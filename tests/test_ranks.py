@@ -1,6 +1,5 @@
 """The weights do not depend on how many ranks trained them. Ranks are threads here; test_mpirun.py has processes."""
 
-import itertools
 import math
 import threading
 from functools import partial
@@ -12,11 +11,14 @@ from rank_families import FAMILIES, SEVERAL, images_and_labels, trained, trained
 
 import numpyvit as nv
 from numpyvit import data, optim
+from numpyvit.backend import check_alike
 from numpyvit.backend.messages import pack, unpack
 from numpyvit.errors import ConfigError, DataError, DtypeError, NonFiniteError
 from numpyvit.testing import stand_in
 from numpyvit.testing.ranks import run_ranks
 from numpyvit.training import Classification, Distillation
+from numpyvit.training.environment import arithmetic
+from numpyvit.training.launch import checked
 from numpyvit.training.run_directory import TIMINGS
 from numpyvit.training.tree import own_pairs, own_roots, pairs, share, sum_over_ranks
 
@@ -78,11 +80,13 @@ def test_weights_do_not_depend_on_ranks_and_threads(family, size, threads):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_weights_do_not_depend_on_ranks_threads_and_parts_over_fifty_steps(family):
+def test_weights_do_not_depend_on_ranks_threads_and_parts_over_fifty_steps(family, size, threads):
     expected = trained_family(family, 50)
     assert expected["losses"].shape == (50,)
-    for size, threads, accumulate in itertools.product((1, 2, 4, 8), (1, 3), (1, 3)):
+    for accumulate in (1, 3):
         options = dict(threads=threads, accumulate=accumulate)
         found = run_ranks(size, lambda group, options=options: trained_family(family, 50, group=group, **options))
         for of_rank in found:
@@ -280,6 +284,42 @@ def test_ranks_that_begin_with_different_weights_are_told(rng):
     batches = [images_and_labels(vit(), 8, rng)]
     with pytest.raises(ConfigError, match="the weights of rank 1 differ from those of rank 0; make the model with"):
         run_ranks(2, lambda group: trained(tiny(seed=group.rank), batches, group))
+
+
+def test_ranks_that_compute_with_other_kernels_are_told():
+    def work(group):
+        with nv.kernels("plain" if group.rank in (1, 2) else "numpy"):
+            return checked(group)
+
+    with pytest.raises(ConfigError, match="kernels is 'numpy' on ranks 0 and 3, 'plain' on ranks 1 and 2; ranks that"):
+        run_ranks(4, work)
+    assert [group.rank for group in run_ranks(3, checked)] == [0, 1, 2]
+
+
+def test_what_differs_is_said_with_the_ranks_that_have_it():
+    def work(group):
+        versions = {"numpy": "2.4.1", "cupy": "14"} if group.rank == 2 else {"numpy": "2.4.1"}
+        check_alike(group, versions, "install the same")
+
+    message = "^cupy is missing on ranks 0, 1, 3 and 4 more, '14' on rank 2; install the same$"
+    with pytest.raises(ConfigError, match=message):
+        run_ranks(8, work)
+
+
+def test_versions_blas_and_kernels_are_compared():
+    found = arithmetic()
+    assert {"numpyvit", "numpy", "BLAS", "kernels"} <= found.keys() and found["kernels"] == "numpy"
+    assert found["numpy"] == np.__version__ and found["numpyvit"] == nv.__version__
+
+
+def test_ranks_that_were_not_given_the_same_are_told(digits):
+    train, val, _ = digits
+    with pytest.raises(ConfigError, match="the number of training images is 300 on rank 0, 250 on rank 1; call fit"):
+        run_ranks(
+            2, lambda group: fitted(classifier(), (train.take(slice(0, 300 - 50 * group.rank)), val, None), group=group)
+        )
+    with pytest.raises(ConfigError, match=r"^lr is 0.1 on rank 0, 0.2 on rank 1; call fit alike on all ranks$"):
+        run_ranks(2, lambda group: fitted(classifier(), digits, group=group, lr=(1 + group.rank) / 10))
 
 
 @pytest.mark.parametrize("accumulate", [0, 1.5, "2"])

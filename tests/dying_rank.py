@@ -1,0 +1,41 @@
+"""A program for mpirun: the command line, of which one rank is killed at some place.
+
+python dying_rank.py PLACE VERB …
+"""
+
+import os
+import signal
+import sys
+from unittest import mock
+
+from numpyvit import cli
+from numpyvit.backend import mpi
+from numpyvit.training import loop, run_directory
+from numpyvit.training.launch import launched
+
+# place: (object, name of its function, which rank dies there at the second call)
+PLACES = {
+    "connect": (mpi, "MPIGroup", 1),
+    "barrier": (mpi.MPIGroup, "barrier", 1),
+    "evaluate": (loop, "evaluate_task", 1),
+    "save_state": (run_directory, "save_tensors", 0),
+}
+
+
+def main(place, *args):
+    target, name, unlucky = PLACES[place]
+    function, calls = getattr(target, name), []
+
+    def dying(*args, **options):
+        calls.append(name)
+        if launched()[0] == unlucky and len(calls) == (1 if place == "connect" else 2):
+            print("here it dies", file=sys.__stderr__, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **options)
+
+    with mock.patch.object(target, name, dying):
+        return cli.main(args)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
