@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import signal
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
@@ -61,13 +62,15 @@ def run(args: Namespace, silence: Silence) -> int | None:
 
 
 def _started(args, silence):
+    """The group. Where MPI fails nobody knows whether other ranks met it too, which would wait for this one."""
     try:
         return start(args.ranks, args.device)
-    except NumpyvitError as error:  # as of a machine without MPI: nobody knows whether other ranks met it too
-        silence.keep(0)
+    except NumpyvitError as error:
         rank, size = launched()
-        if rank > 0:
-            error.add_note(f"so it is on rank {rank} of {size}")
+        if size == 1:
+            raise
+        print(f"numpyvit: error on rank {rank} of {size}, which ends all: {error}", file=silence.stderr, flush=True)
+        signal.raise_signal(signal.SIGTERM)  # mpirun may pass over an exit code of a process that MPI does not know
         raise
 
 
