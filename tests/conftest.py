@@ -122,13 +122,19 @@ def call(request):
 
 
 @pytest.fixture
-def mpirun():
-    """mpirun(ranks, arguments of numpyvit, …) -> the process, started."""
+def mpi():
+    """-> where mpirun is, and the environment for it."""
     pytest.importorskip("mpi4py")
     beside = pathlib.Path(sys.executable).parent / "mpirun"
     program = str(beside) if beside.exists() else shutil.which("mpirun") or pytest.skip("no mpirun")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    return program, environment
 
+
+@pytest.fixture
+def mpirun(mpi):
+    """mpirun(ranks, arguments of numpyvit, …) -> the process, started."""
+    program, environment = mpi
     with contextlib.ExitStack() as stack:
 
         def start(ranks, *args, program_args=("-m", "numpyvit")):

@@ -6,6 +6,7 @@ import os
 import pathlib
 import random
 import signal
+import subprocess
 import sys
 import time
 
@@ -207,6 +208,43 @@ def test_a_rank_that_dies_ends_the_others(mpirun, tmp_path, place):
     code, _, err = finish(mpirun(2, program_args=program), timeout=60)
     assert code != 0 and "here it dies" in err
     assert time.monotonic() - began < 30
+
+
+def test_the_loop_of_the_examples_goes_on_after_a_failure(mpi, alone, tmp_path):
+    """The first time a rank dies in the second epoch."""
+    out, programs = tmp_path / "run", tmp_path / "programs"
+    programs.mkdir()
+    (programs / "numpyvit").write_text(
+        "#!/bin/sh\n"
+        f'[ -e {out}/config.json ] && exec {sys.executable} -m numpyvit "$@"\n'
+        f'exec {sys.executable} {ROOT}/tests/dying_rank.py evaluate "$@"\n'
+    )
+    (programs / "mpirun").write_text(f'#!/bin/sh\nexec {mpi[0]} "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    environment = {**mpi[1], "RANKS": "2", "PATH": f"{programs}:{os.environ['PATH']}"}
+    loop = [ROOT / "examples" / "restart.sh", *RUN, "--out", out]
+    found = subprocess.run(loop, env=environment, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("restart.sh: attempt") == 1 and found.stdout.count("test accuracy") == 1
+    assert_same_run(alone, out)
+
+
+@pytest.mark.parametrize("code, attempts", [(0, 1), (2, 1), (130, 1), (143, 1), (1, 5)])
+def test_the_loop_ends_where_beginning_again_would_not_help(tmp_path, code, attempts):
+    (tmp_path / "mpirun").write_text(f'#!/bin/sh\necho mpirun "$@"\nexit {code}\n')
+    (tmp_path / "mpirun").chmod(0o755)
+    (tmp_path / "sleep").symlink_to("/bin/true")
+    loop = [ROOT / "examples" / "restart.sh", "--out", tmp_path / "run", "--epochs", "1"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RANKS": "3"}
+    found = subprocess.run(loop, env=environment, capture_output=True, text=True, timeout=30)
+    assert found.returncode == code
+    assert found.stdout.splitlines() == [f"mpirun -n 3 numpyvit train --out {tmp_path / 'run'} --epochs 1"] * attempts
+
+
+def test_the_loop_wants_a_run_directory():
+    found = subprocess.run([ROOT / "examples" / "restart.sh", "--epochs", "1"], capture_output=True, text=True)
+    assert found.returncode == 2 and "name the run directory with --out" in found.stderr
 
 
 def test_what_one_rank_misses_is_said_though_it_is_not_the_first(mpirun, tmp_path):
