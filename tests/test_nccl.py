@@ -2,6 +2,7 @@
 
 import importlib.machinery
 import sys
+import threading
 import types
 
 import numpy as np
@@ -51,6 +52,20 @@ def test_what_is_not_on_gpus_goes_as_in_the_group_below():
 
     found = run_ranks(2, of_rank)
     assert found == [(rank, 2, [{"rank": 0}, {"rank": 1}], True, rank == 0) for rank in range(2)]
+
+
+def test_a_gpu_is_given_work_by_the_thread_that_chose_it(rng):
+    """CUDA has a current device for each thread; those of a pool would work on the first one."""
+    batch = tuple(map(stand_in.asarray, images_and_labels(vit(), 16, rng)))
+
+    def of_rank(below):
+        group, model, seen = NCCLGroup(below, Cuda(below)), tiny().to(stand_in), set()
+        forward = model.forward
+        model.forward = lambda *args: (seen.add(threading.get_ident()), forward(*args))[1]
+        trained(model, [batch], group, threads=4)
+        return seen == {threading.get_ident()}
+
+    assert run_ranks(2, of_rank) == [True, True]
 
 
 def test_each_rank_takes_the_gpu_of_its_number():

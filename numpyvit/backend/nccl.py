@@ -38,6 +38,10 @@ class NCCLGroup(Group):
                     "no more ranks on a machine than it has GPUs"
                 )
 
+    def threads(self, threads=None):
+        """One: a GPU is chosen by a thread for itself, others would work on the first GPU."""
+        return 1
+
     def gather(self, value):
         return self._group.gather(value)
 

@@ -45,9 +45,14 @@ class Group:
         """
         return True
 
+    @property
+    def processors(self) -> int:
+        """This rank's share of the processors."""
+        return max(1, available_threads() // self.neighbours)
+
     def threads(self, threads: int | None = None) -> int:
-        """How many threads this rank has, where no number is given: its share of the processors."""
-        return threads or max(1, available_threads() // self.neighbours)
+        """How many threads this rank works on, where no number is given: one for each of its processors."""
+        return threads or self.processors
 
     def leader_first(self, function: Callable) -> Any:
         """function() on each rank, on rank 0 before all others, who find what it has downloaded."""
