@@ -145,9 +145,13 @@ def test_an_error_of_all_ranks_is_said_once(mpirun, tmp_path):
     assert code != 0 and err.count("numpyvit: error:") == 1 and "rank" not in err.split("numpyvit: error:")[1][:200]
 
 
-def test_bad_usage_is_said_once(mpirun):
-    code, _, err = finish(mpirun(2, "train", "--steps", "none"))
-    assert code != 0 and err.count("error: argument --steps") == 1
+@pytest.mark.parametrize(
+    "options, said",
+    [("--steps none", "argument --steps"), ("--device cuda --ranks mpi", "--ranks mpi does not go with")],
+)
+def test_bad_usage_is_said_once(mpirun, options, said):
+    code, _, err = finish(mpirun(2, "train", *options.split()))
+    assert code == 2 and err.count(f"error: {said}") == 1
 
 
 @pytest.mark.parametrize("rank", ["all", 1])

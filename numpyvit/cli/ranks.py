@@ -8,7 +8,7 @@ import traceback
 from argparse import ArgumentParser, Namespace
 
 from ..errors import ConfigError, Interrupted, NumpyvitError
-from ..training.launch import WAYS, checked, launched, start
+from ..training.launch import WAYS, checked, launched, start, way
 
 
 def add_ranks(verb: ArgumentParser) -> None:
@@ -48,7 +48,7 @@ def run(args: Namespace, silence: Silence) -> int | None:
     if not hasattr(args, "ranks"):
         with kernels.choose(args.kernels):
             return args.run(args)
-    group = _started(args, silence)
+    group = _started(way(args.ranks, args.device), silence)
     silence.keep(group.rank)
     try:
         with kernels.choose(args.kernels):
@@ -61,10 +61,10 @@ def run(args: Namespace, silence: Silence) -> int | None:
         group.abort(exit_code(error))
 
 
-def _started(args, silence):
+def _started(way, silence):
     """The group. Where MPI fails nobody knows whether other ranks met it too, which would wait for this one."""
     try:
-        return start(args.ranks, args.device)
+        return start(way)
     except NumpyvitError as error:
         rank, size = launched()
         if size == 1:

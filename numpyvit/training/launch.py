@@ -40,25 +40,29 @@ def connect(ranks: str | None = None, device: str = "cpu") -> Any:
     Errors: ConfigError where MPI is missing or does not find the other processes, and where the ranks have different
     versions of what they compute with.
     """
-    return checked(start(ranks, device), device)
+    return checked(start(way(ranks, device)), device)
 
 
-def start(ranks: str | None = None, device: str = "cpu") -> Any:
-    """The group of this process as `connect` has it, before ranks have looked at each other."""
+def way(ranks: str | None, device: str) -> str:
+    """Which of WAYS processes take. Errors: ConfigError where it does not go with the device."""
     if ranks not in (None, *WAYS):
         raise ConfigError(f"ranks must be {', '.join(WAYS[:-1])} or {WAYS[-1]}, got {ranks!r}")
-    _, size = launched()
     if ranks is None:
-        ranks = "none" if size == 1 else "nccl" if device == "cuda" else "mpi"
-    if ranks == "none":
-        from ..backend import ALONE
-
-        return ALONE
-    if (ranks == "nccl") != (device == "cuda"):
+        return "none" if launched()[1] == 1 else "nccl" if device == "cuda" else "mpi"
+    if ranks != "none" and (ranks == "nccl") != (device == "cuda"):
         raise ConfigError(f"--ranks {ranks} does not go with --device {device}; nccl connects GPUs, mpi processors")
+    return ranks
+
+
+def start(way: str) -> Any:
+    """The group of this process by its way, before ranks have looked at each other."""
+    from ..backend import ALONE
+
+    if way == "none":
+        return ALONE
     from ..backend.mpi import MPIGroup
 
-    group = MPIGroup()
+    group, (_, size) = MPIGroup(), launched()
     if group.size == 1 and size > 1:
         raise ConfigError(
             f"this is one of {size} processes that were started together, but MPI does not connect them; take the "
