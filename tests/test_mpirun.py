@@ -221,6 +221,22 @@ def test_the_loop_ends_where_beginning_again_would_not_help(tmp_path, code, atte
     assert found.stdout.splitlines() == [f"mpirun -n 3 numpyvit train --out {tmp_path / 'run'} --epochs 1"] * attempts
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_script_for_slurm_starts_what_the_command_line_takes(tmp_path, begun):
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    if begun:
+        (tmp_path / "runs" / "imagenet").mkdir(parents=True)
+        (tmp_path / "runs" / "imagenet" / "state.safetensors").touch()
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_CPUS_PER_TASK": "8"}
+    script = ROOT / "examples" / "slurm.sh"
+    found = subprocess.run([script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
+    assert found.returncode == 0, found.stderr
+    srun, _, command = found.stdout.partition("numpyvit ")
+    args = cli.build_parser().parse_args(command.split())
+    assert "--kill-on-bad-exit=1" in srun and (args.ranks, args.threads, args.resume) == ("mpi", 8, begun)
+
+
 def test_the_loop_wants_a_run_directory():
     found = subprocess.run([ROOT / "examples" / "restart.sh", "--epochs", "1"], capture_output=True, text=True)
     assert found.returncode == 2 and "name the run directory with --out" in found.stderr
