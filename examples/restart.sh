@@ -1,5 +1,5 @@
 #!/bin/bash
-# Begin a run anew until it ends well, on as many ranks as RANKS says each time:
+# Begin a run again until it ends well, on as many ranks as RANKS says each time:
 #     RANKS=4 examples/restart.sh --data mnist --data-dir ~/mnist --out runs/mnist
 set -u
 out=
@@ -12,7 +12,7 @@ for attempt in 1 2 3 4 5; do
     if [ -e "$out/config.json" ]; then resume=--resume; else resume=; fi
     mpirun -n "${RANKS:-2}" numpyvit train "$@" $resume && exit 0
     code=$?
-    [ "$code" = 2 ] || [ "$code" = 130 ] && exit "$code" # bad usage, Ctrl-C
+    case $code in 2 | 130 | 143) exit "$code" ;; esac # bad usage, Ctrl-C, SIGTERM
     echo "restart.sh: attempt $attempt ended with code $code" >&2
     sleep 1
 done

@@ -1,8 +1,11 @@
 import concurrent.futures
 import contextlib
+import os
 import pathlib
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -17,6 +20,7 @@ from numpyvit.training import shards
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent
 TINY = dict(img_size=8, patch_size=4, in_chans=1, num_classes=3, embed_dim=8, depth=2, num_heads=2)
 
 
@@ -115,6 +119,40 @@ def call(request):
     with nv.backend.blas_threads(1):
         pass
     return (lambda function: function()) if "main" in request.param else (lambda f: call_in_threads(1, f)[0])
+
+
+@pytest.fixture
+def mpi():
+    """-> where mpirun is, and the environment for it."""
+    pytest.importorskip("mpi4py")
+    beside = pathlib.Path(sys.executable).parent / "mpirun"
+    program = str(beside) if beside.exists() else shutil.which("mpirun") or pytest.skip("no mpirun")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
+    return program, environment
+
+
+@pytest.fixture
+def mpirun(mpi):
+    """mpirun(ranks, arguments of numpyvit, …) -> the process, started."""
+    program, environment = mpi
+    with contextlib.ExitStack() as stack:
+
+        def start(ranks, *args, program_args=("-m", "numpyvit")):
+            process = subprocess.Popen(
+                [program, "-n", str(ranks), sys.executable, *map(str, (*program_args, *args))],
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            )  # fmt: skip
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return process
+
+        yield start
+
+
+def finish(process, timeout=120):
+    """-> (exit code, stdout, stderr)."""
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """The command line on real processes, which mpirun starts and MPI connects."""
 
-import contextlib
 import json
 import os
-import pathlib
 import random
-import shutil
-import signal
 import subprocess
 import sys
-import time
+import threading
 
 import numpy as np
 import pytest
+from conftest import ROOT, finish
+from rank_families import FAMILIES, trained_family
 
 from numpyvit import cli
 from numpyvit.errors import ConfigError
@@ -20,36 +18,7 @@ from numpyvit.training.launch import connect, launched
 from numpyvit.training.run_directory import TIMINGS
 from numpyvit.weights.checkpoint import load_tensors
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 RUN = ("--epochs", "3", "--steps", "24", "--batch-size", "128", "--drop-path-rate", "0.2", "--threads", "1")
-
-
-@pytest.fixture
-def mpirun():
-    """mpirun(ranks, arguments of numpyvit, …) -> the process, started."""
-    pytest.importorskip("mpi4py")
-    beside = pathlib.Path(sys.executable).parent / "mpirun"
-    program = str(beside) if beside.exists() else shutil.which("mpirun") or pytest.skip("no mpirun")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "PYTHONWARNINGS": "default"}
-
-    with contextlib.ExitStack() as stack:
-
-        def start(ranks, *args, program_args=("-m", "numpyvit")):
-            process = subprocess.Popen(
-                [program, "-n", str(ranks), sys.executable, *program_args, *map(str, args)],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
-            )  # fmt: skip
-            stack.enter_context(process)
-            stack.callback(process.kill)
-            return process
-
-        yield start
-
-
-def finish(process, timeout=120):
-    """-> (exit code, stdout, stderr)."""
-    out, err = process.communicate(timeout=timeout)
-    return process.returncode, out, err
 
 
 def assert_same_run(one, other):
@@ -83,6 +52,19 @@ def test_a_run_of_several_processes_is_that_of_one(mpirun, alone, tmp_path, rank
     assert (tmp_path / "run" / "report.html").exists() and "was not drawn" not in err
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks, threads, accumulate", [(2, 1, 1), (4, 3, 3), (8, 1, 1)])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fifty_steps_of_several_processes_are_those_of_one(mpirun, tmp_path, family, ranks, threads, accumulate):
+    program = (ROOT / "tests" / "rank_families.py", family, threads, accumulate, tmp_path / "found.npz")
+    code, _, err = finish(mpirun(ranks, program_args=program))
+    assert code == 0, err
+    expected = trained_family(family, 50)
+    with np.load(tmp_path / "found.npz") as found:
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], array) for name, array in expected.items())
+
+
 def test_evaluate_and_predict_say_the_same_once(mpirun, alone, image_folder, capsys):
     for verb in (
         ("evaluate", "--json", "--batch-size", "50"),
@@ -108,68 +90,53 @@ def test_a_table_of_predictions_is_written_once_and_whole(mpirun, alone, image_f
     assert (tmp_path / "ranks.csv").read_bytes() == (tmp_path / "one.csv").read_bytes()
 
 
-def kill(pid):
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def stricken(signum, rank, place, number):
+    """Arguments of mpirun for a command line of which a rank, or all, send themselves a signal at the n-th call."""
+    return dict(program_args=(ROOT / "tests" / "stricken_rank.py", signum, rank, place, number))
 
 
-def ranks_of(out):
-    """The ids of the processes that train into a folder, mpirun's own aside."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            command = (entry / "cmdline").read_bytes().split(b"\0")
-            if command[0] == sys.executable.encode() and str(out).encode() in command:
-                found.append(int(entry.name))
-    return found
+def end_of(process):
+    """-> the exit code of a run in which ranks are killed. It ends within 30 seconds of that."""
+    watch = threading.Timer(120, process.kill)
+    watch.start()
+    assert any("here it strikes" in line for line in process.stderr)
+    watch.cancel()
+    return finish(process, timeout=30)[0]
 
 
-def started(process, out):
-    """Wait until a run has done its first steps."""
-    end = time.monotonic() + 60
-    while not (out / "config.json").exists() and time.monotonic() < end and process.poll() is None:
-        time.sleep(0.02)
-
-
-@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="looks for processes in /proc")
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 10))])
 def test_a_run_that_loses_ranks_ends_and_goes_on_with_another_number_of_them(mpirun, alone, tmp_path, seed):
-    """On 4, where one rank is killed, on 2, where all are, and on 1."""
+    """On 4, where one rank is killed, on 2, where all are, and on 1. About half of a run has 60 exchanges."""
     out, draw = tmp_path / "run", random.Random(seed)
-    for ranks, lost in ((4, 1), (2, 2)):
-        process = mpirun(ranks, "train", *RUN, "--out", out, *(["--resume"] if out.exists() else []))
-        started(process, out)
-        time.sleep(draw.uniform(0, 1))
-        found = ranks_of(out)
-        assert len(found) == ranks
-        for pid in draw.sample(found, lost):
-            kill(pid)
-        began = time.monotonic()
-        finish(process, timeout=30)
-        assert time.monotonic() - began < 30
-    assert cli.main(["train", "--quiet", "--resume", "--out", str(out)]) == 0
+    resume = lambda: ["--resume"] if (out / "config.json").exists() else []  # noqa: E731
+    for ranks, lost in ((4, draw.randrange(4)), (2, "all")):
+        how = stricken("KILL", lost, "exchange", draw.randint(1, 60))
+        assert end_of(mpirun(ranks, "train", *RUN, "--out", out, *resume(), **how)) != 0
+    assert cli.main(["train", "--quiet", *RUN, *resume(), "--out", str(out)]) == 0
     assert_same_run(alone, out)
 
 
-def test_the_error_of_one_rank_names_it_once_and_ends_all(mpirun, tmp_path):
+@pytest.mark.parametrize("kind, expected", [("DataError", 1), ("ConfigError", 2)])
+def test_the_error_of_one_rank_names_it_once_and_ends_all(mpirun, tmp_path, kind, expected):
+    """With the exit code of a process by itself, by which restart.sh knows bad usage."""
     script = tmp_path / "fail.py"
     script.write_text(
         "import sys\n"
         "from numpyvit import cli, optim\n"
         "from numpyvit.training.launch import launched\n"
-        "from numpyvit.errors import DataError\n"
+        f"from numpyvit.errors import {kind} as Error\n"
         "class Failing(optim.EMA):\n"
         "    def update(self):\n"
         "        super().update()\n"
         "        if self.steps == 3 and launched()[0] == 1:\n"
-        "            raise DataError('the disk is gone')\n"
+        "            raise Error('the disk is gone')\n"
         "import numpyvit.training.loop\n"
         "numpyvit.training.loop.EMA = Failing\n"
         "sys.exit(cli.main(sys.argv[1:]))\n"
     )
     process = mpirun(2, "train", *RUN, "--out", tmp_path / "run", program_args=(str(script),))
     code, _, err = finish(process, timeout=60)
-    assert code != 0 and err.count("the disk is gone") == 1
+    assert code == expected and err.count("the disk is gone") == 1
     assert "error on rank 1 of 2, which ends all: the disk is gone" in err
 
 
@@ -178,22 +145,122 @@ def test_an_error_of_all_ranks_is_said_once(mpirun, tmp_path):
     assert code != 0 and err.count("numpyvit: error:") == 1 and "rank" not in err.split("numpyvit: error:")[1][:200]
 
 
-def test_bad_usage_is_said_once(mpirun):
-    code, _, err = finish(mpirun(2, "train", "--steps", "none"))
-    assert code != 0 and err.count("error: argument --steps") == 1
+@pytest.mark.parametrize(
+    "options, said",
+    [("--steps none", "argument --steps"), ("--device cuda --ranks mpi", "--ranks mpi does not go with")],
+)
+def test_bad_usage_is_said_once(mpirun, options, said):
+    code, _, err = finish(mpirun(2, "train", *options.split()))
+    assert code == 2 and err.count(f"error: {said}") == 1
 
 
-def test_a_stop_of_all_ranks_saves_and_the_run_goes_on(mpirun, alone, tmp_path):
+@pytest.mark.parametrize("rank", ["all", 1])
+def test_a_stop_of_ranks_saves_and_the_run_goes_on(mpirun, alone, tmp_path, rank):
     out = tmp_path / "run"
-    process = mpirun(2, "train", *RUN, "--out", out)
-    started(process, out)
-    time.sleep(0.3)
-    for pid in ranks_of(out):
-        os.kill(pid, signal.SIGTERM)
-    _, _, err = finish(process, timeout=60)
+    _, _, err = finish(mpirun(2, "train", *RUN, "--out", out, **stricken("TERM", rank, "exchange", 40)), timeout=60)
     assert err.count("everything is saved") == 1, err
     assert cli.main(["train", "--quiet", "--resume", "--out", str(out)]) == 0
     assert_same_run(alone, out)
+
+
+def test_ranks_of_different_kernels_are_refused_at_once(mpirun, tmp_path):
+    """One line says which rank has what, before anything is read or written."""
+    script = tmp_path / "mixed.py"
+    script.write_text(
+        "import sys\n"
+        "from numpyvit import cli\n"
+        "from numpyvit.training.launch import launched\n"
+        "from numpyvit.training import environment\n"
+        "environment.__version__ = ('1.0', '1.1')[launched()[0]]\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    code, out, err = finish(mpirun(2, "train", "--out", tmp_path / "run", program_args=(script,)), timeout=30)
+    assert code == 2 and out == "" and not (tmp_path / "run").exists()
+    assert "numpyvit: error: numpyvit is '1.0' on rank 0, '1.1' on rank 1; ranks that do not compute alike" in err
+    assert err.count("numpyvit: error") == 1
+
+
+@pytest.mark.parametrize(
+    "rank, place, number", [(1, "connect", 1), (1, "barrier", 1), (1, "evaluate", 2), (0, "save", 2)]
+)
+def test_a_rank_that_is_killed_ends_the_others(mpirun, tmp_path, rank, place, number):
+    """Before the ranks are connected, within a barrier, while it evaluates, while it writes."""
+    process = mpirun(2, "train", *RUN, "--out", tmp_path / "run", **stricken("KILL", rank, place, number))
+    assert end_of(process) != 0
+
+
+def test_the_loop_of_the_examples_goes_on_after_a_failure(mpi, alone, tmp_path):
+    """The first time a rank dies in the second epoch."""
+    out, programs = tmp_path / "run", tmp_path / "programs"
+    programs.mkdir()
+    (programs / "numpyvit").write_text(
+        "#!/bin/sh\n"
+        f'[ -e {out}/config.json ] && exec {sys.executable} -m numpyvit "$@"\n'
+        f'exec {sys.executable} {ROOT}/tests/stricken_rank.py KILL 1 evaluate 2 "$@"\n'
+    )
+    (programs / "mpirun").write_text(f'#!/bin/sh\nexec {mpi[0]} "$@"\n')
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    environment = {**mpi[1], "RANKS": "2", "PATH": f"{programs}:{os.environ['PATH']}"}
+    loop = [ROOT / "examples" / "restart.sh", *RUN, "--out", out]
+    found = subprocess.run(loop, env=environment, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("restart.sh: attempt") == 1 and found.stdout.count("test accuracy") == 1
+    assert_same_run(alone, out)
+
+
+@pytest.mark.parametrize("code, attempts", [(0, 1), (2, 1), (130, 1), (143, 1), (1, 5)])
+def test_the_loop_ends_where_beginning_again_would_not_help(tmp_path, code, attempts):
+    (tmp_path / "mpirun").write_text(f'#!/bin/sh\necho mpirun "$@"\nexit {code}\n')
+    (tmp_path / "mpirun").chmod(0o755)
+    (tmp_path / "sleep").symlink_to("/bin/true")
+    loop = [ROOT / "examples" / "restart.sh", "--out", tmp_path / "run", "--epochs", "1"]
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "RANKS": "3"}
+    found = subprocess.run(loop, env=environment, capture_output=True, text=True, timeout=30)
+    assert found.returncode == code
+    assert found.stdout.splitlines() == [f"mpirun -n 3 numpyvit train --out {tmp_path / 'run'} --epochs 1"] * attempts
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_script_for_slurm_starts_what_the_command_line_takes(tmp_path, begun):
+    (tmp_path / "srun").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "srun").chmod(0o755)
+    if begun:
+        (tmp_path / "runs" / "imagenet").mkdir(parents=True)
+        (tmp_path / "runs" / "imagenet" / "state.safetensors").touch()
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_CPUS_PER_TASK": "8"}
+    script = ROOT / "examples" / "slurm.sh"
+    found = subprocess.run([script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30)
+    assert found.returncode == 0, found.stderr
+    srun, _, command = found.stdout.partition("numpyvit ")
+    args = cli.build_parser().parse_args(command.split())
+    assert "--kill-on-bad-exit=1" in srun and (args.ranks, args.threads, args.resume) == ("mpi", 8, begun)
+
+
+def test_the_loop_wants_a_run_directory():
+    found = subprocess.run([ROOT / "examples" / "restart.sh", "--epochs", "1"], capture_output=True, text=True)
+    assert found.returncode == 2 and "name the run directory with --out" in found.stderr
+
+
+def test_what_one_rank_misses_is_said_though_it_is_not_the_first(mpirun, tmp_path):
+    script = tmp_path / "missing.py"
+    script.write_text(
+        "import sys\n"
+        "from numpyvit import cli\n"
+        "from numpyvit.training.launch import launched\n"
+        "if launched()[0] == 1:\n"
+        "    sys.modules['mpi4py'] = None\n"
+        "sys.exit(cli.main(sys.argv[1:]))\n"
+    )
+    code, _, err = finish(mpirun(2, "train", "--out", tmp_path / "run", program_args=(script,)), timeout=30)
+    assert code != 0 and "error on rank 1 of 2, which ends all: several ranks need MPI" in err
+
+
+def test_one_rank_is_one_process(mpirun, alone, tmp_path):
+    for name, options in (("noticed", ()), ("said", ("--ranks", "mpi"))):
+        code, out, err = finish(mpirun(1, "train", *RUN, *options, "--out", tmp_path / name))
+        assert code == 0 and out.count("test accuracy") == 1, err
+        assert_same_run(alone, tmp_path / name)
 
 
 # ---- how ranks are noticed ------------------------------------------------------------------------------------------
@@ -216,6 +283,24 @@ def environment(monkeypatch):
         ({"PMI_SIZE": "1", "PMI_RANK": "0"}, (0, 1)),
         ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_NTASKS": "8", "SLURM_PROCID": "5"}, (5, 8)),
         ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (0, 1)),  # a batch script, which is no task of srun
+        ({"SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, (0, 1)),  # srun --pty bash
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "PMI_SIZE": "4", "PMI_RANK": "2"}, (2, 4)),  # --mpi=pmi2
+        ({"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "PMIX_RANK": "2"}, (2, 4)),  # srun --mpi=pmix
+        ({"MV2_COMM_WORLD_SIZE": "3", "MV2_COMM_WORLD_RANK": "2"}, (2, 3)),
+        # mpirun in a batch job: srun has started one helper a node, which has started the ranks
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "PMI_SIZE": "8", "PMI_RANK": "0"}, (0, 8)),
+        (
+            {
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_PROCID": "1",
+                "OMPI_COMM_WORLD_SIZE": "4",
+                "OMPI_COMM_WORLD_RANK": "0",
+            },
+            (0, 4),
+        ),
+        ({"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "PMI_SIZE": "1", "PMI_RANK": "0"}, (0, 1)),
+        ({"PMI_SIZE": "two", "PMI_RANK": "0"}, (0, 1)),
+        ({"OMPI_COMM_WORLD_SIZE": "4"}, (0, 1)),
     ],
 )
 def test_ranks_are_noticed_by_their_environment(environment, names, expected):

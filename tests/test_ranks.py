@@ -1,25 +1,26 @@
 """The weights do not depend on how many ranks trained them. Ranks are threads here; test_mpirun.py has processes."""
 
+import math
 import threading
 from functools import partial
 
 import numpy as np
 import pytest
 from conftest import tiny
+from rank_families import FAMILIES, SEVERAL, images_and_labels, trained, trained_family, vit
 
 import numpyvit as nv
 from numpyvit import data, optim
+from numpyvit.backend import check_alike
 from numpyvit.backend.messages import pack, unpack
 from numpyvit.errors import ConfigError, DataError, DtypeError, NonFiniteError
 from numpyvit.testing import stand_in
 from numpyvit.testing.ranks import run_ranks
 from numpyvit.training import Classification, Distillation
+from numpyvit.training.environment import arithmetic
+from numpyvit.training.launch import checked
 from numpyvit.training.run_directory import TIMINGS
-from numpyvit.training.shards import Sharding
 from numpyvit.training.tree import own_pairs, own_roots, pairs, share, sum_over_ranks
-
-SEVERAL = Sharding(tiny_batch=0, min_shard=1, small_update=0)
-
 
 # ---- the tree -------------------------------------------------------------------------------------------------------
 
@@ -63,45 +64,6 @@ def test_a_rank_sends_the_least_that_a_sum_on_all_ranks_takes(size):
 # ---- steps ----------------------------------------------------------------------------------------------------------
 
 
-def vit():
-    return tiny(drop_rate=0.2, attn_drop_rate=0.1, drop_path_rate=0.3)
-
-
-def distilled():
-    return tiny(distilled=True, drop_rate=0.2)
-
-
-def recomputing():
-    return nv.create_model(
-        "vit_micro_patch2_8", num_classes=3, embed_dim=8, depth=2, num_heads=2, drop_rate=0.2, grad_checkpointing=True
-    )
-
-
-def swin():
-    return nv.SwinTransformer(
-        img_size=16, patch_size=2, in_chans=1, num_classes=3, embed_dim=8, depths=(2, 2), num_heads=(2, 2),
-        window_size=4, drop_path_rate=0.3,
-    )  # fmt: skip
-
-
-def images_and_labels(model, count, rng):
-    return rng.standard_normal((count, *model.input_shape)).astype(np.float32), rng.integers(0, 3, count)
-
-
-def trained(model, batches, group=None, threads=1, loss=nv.losses.cross_entropy, clip_norm=0.5, accumulate=1):
-    """The weights and their moving average after a step for each batch, and the losses."""
-    optimizer, ema = optim.AdamW(model, lr=1e-2), optim.EMA(model, 0.9)
-    step = nv.TrainStep(
-        model, optimizer, loss, threads, seed=3, clip_norm=clip_norm, sharding=SEVERAL, group=group,
-        accumulate=accumulate,
-    )  # fmt: skip
-    losses = []
-    for batch in batches:
-        losses.append(float(nv.backend.to_host(step(*batch))))
-        ema.update()
-    return {**model.state_dict(), **ema.state_dict(), "losses": np.array(losses)}
-
-
 def assert_equal(found, expected):
     assert found.keys() == expected.keys()
     for name, array in expected.items():
@@ -109,13 +71,34 @@ def assert_equal(found, expected):
 
 
 @pytest.mark.parametrize("size, threads", [(1, 3), (2, 1), (3, 1), (4, 3), (8, 1)])
-@pytest.mark.parametrize("make", [vit, distilled, recomputing, swin])
-def test_weights_do_not_depend_on_ranks_and_threads(make, size, threads, rng):
-    """The last batch is so short that some ranks have nothing to do."""
-    batches = [images_and_labels(make(), count, rng) for count in [32] * 8 + [9, 2]]
-    expected = trained(make(), batches)
-    for found in run_ranks(size, lambda group: trained(make(), batches, group, threads)):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_do_not_depend_on_ranks_and_threads(family, size, threads):
+    """Some batches are so short that some ranks have nothing to do."""
+    expected = trained_family(family, 10)
+    for found in run_ranks(size, lambda group: trained_family(family, 10, group=group, threads=threads)):
         assert_equal(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weights_do_not_depend_on_ranks_threads_and_parts_over_fifty_steps(family, size, threads):
+    expected = trained_family(family, 50)
+    assert expected["losses"].shape == (50,)
+    for accumulate in (1, 3):
+        options = dict(threads=threads, accumulate=accumulate)
+        found = run_ranks(size, lambda group, options=options: trained_family(family, 50, group=group, **options))
+        for of_rank in found:
+            assert_equal(of_rank, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_batch_of_each_family_has_eight_shards(family):
+    """Else many ranks would have nothing to do in the tests above."""
+    model = FAMILIES[family].make()
+    parts, own = nv.TrainStep(model, optim.AdamW(model), sharding=SEVERAL).divide(32, 32 * math.prod(model.input_shape))
+    assert len(parts) == len(own) == 8
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.05])
@@ -139,21 +122,6 @@ def test_accumulation_keeps_one_part_in_memory(rng):
     step = nv.TrainStep(model, optim.AdamW(model), loss, 1, sharding=SEVERAL, accumulate=4)
     step(*images_and_labels(model, 32, rng))
     assert [bool(pending) for pending in kept[0]] == [False] * 6 + [True] * 2
-
-
-def test_a_detector_is_trained_alike_on_any_number_of_ranks(rng):
-    def make():
-        return nv.create_model("detr_micro_64", num_classes=3)
-
-    model, boxes = make(), rng.uniform(0.2, 0.5, (8, 2, 4)).astype(np.float32)
-    targets = [{"labels": np.array([i % 3, 1]), "boxes": pair} for i, pair in enumerate(boxes)]
-    x = rng.standard_normal((8, *model.input_shape)).astype(np.float32)
-    queries = nv.losses.denoising_queries(targets, 3, rng)
-    batches = [((x, np.zeros((8, 64, 64), bool), queries), targets)] * 2
-    expected = trained(model, batches, loss=nv.losses.detection)
-    for size in (2, 3):
-        for found in run_ranks(size, lambda group: trained(make(), batches, group, loss=nv.losses.detection)):
-            assert_equal(found, expected)
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +284,42 @@ def test_ranks_that_begin_with_different_weights_are_told(rng):
     batches = [images_and_labels(vit(), 8, rng)]
     with pytest.raises(ConfigError, match="the weights of rank 1 differ from those of rank 0; make the model with"):
         run_ranks(2, lambda group: trained(tiny(seed=group.rank), batches, group))
+
+
+def test_ranks_that_compute_with_other_kernels_are_told():
+    def work(group):
+        with nv.kernels("plain" if group.rank in (1, 2) else "numpy"):
+            return checked(group)
+
+    with pytest.raises(ConfigError, match="kernels is 'numpy' on ranks 0 and 3, 'plain' on ranks 1 and 2; ranks that"):
+        run_ranks(4, work)
+    assert [group.rank for group in run_ranks(3, checked)] == [0, 1, 2]
+
+
+def test_what_differs_is_said_with_the_ranks_that_have_it():
+    def work(group):
+        versions = {"numpy": "2.4.1", "cupy": "14"} if group.rank == 2 else {"numpy": "2.4.1"}
+        check_alike(group, versions, "install the same")
+
+    message = "^cupy is missing on ranks 0, 1, 3 and 4 more, '14' on rank 2; install the same$"
+    with pytest.raises(ConfigError, match=message):
+        run_ranks(8, work)
+
+
+def test_versions_blas_and_kernels_are_compared():
+    found = arithmetic()
+    assert {"numpyvit", "numpy", "BLAS", "kernels"} <= found.keys() and found["kernels"] == "numpy"
+    assert found["numpy"] == np.__version__ and found["numpyvit"] == nv.__version__
+
+
+def test_ranks_that_were_not_given_the_same_are_told(digits):
+    train, val, _ = digits
+    with pytest.raises(ConfigError, match="the number of training images is 300 on rank 0, 250 on rank 1; call fit"):
+        run_ranks(
+            2, lambda group: fitted(classifier(), (train.take(slice(0, 300 - 50 * group.rank)), val, None), group=group)
+        )
+    with pytest.raises(ConfigError, match=r"^lr is 0.1 on rank 0, 0.2 on rank 1; call fit alike on all ranks$"):
+        run_ranks(2, lambda group: fitted(classifier(), digits, group=group, lr=(1 + group.rank) / 10))
 
 
 @pytest.mark.parametrize("accumulate", [0, 1.5, "2"])

@@ -15,8 +15,8 @@ from .arrays import (
 )
 from .process import tune_process
 from .random import Random
-from .ranks import ALONE, Group
-from .threads import available_threads, blas_threads, shared_workers
+from .ranks import ALONE, Group, check_alike
+from .threads import available_threads, blas_name, blas_threads, shared_workers
 
 __all__ = [
     "ALONE",
@@ -26,7 +26,9 @@ __all__ = [
     "array_module",
     "as_array",
     "available_threads",
+    "blas_name",
     "blas_threads",
+    "check_alike",
     "device_module",
     "erf",
     "on_host",

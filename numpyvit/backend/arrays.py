@@ -5,6 +5,7 @@ Everything else asks `xp = array_module(x)` and calls `xp.f`, so one source serv
 
 import importlib.util
 import types
+import warnings
 
 import numpy as np
 
@@ -65,6 +66,20 @@ def device_module(device: str | types.ModuleType) -> types.ModuleType:
     if hasattr(device, "ndarray"):
         return device
     raise ConfigError(f"device must be 'cpu' or 'cuda', got {device!r}")
+
+
+def cuda_with_nccl() -> types.ModuleType:
+    """cupy.cuda, with its module nccl loaded. Errors: ConfigError where CuPy, a GPU or NCCL is missing."""
+    cupy = device_module("cuda")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # CuPy warns where it finds no NCCL
+        nccl = importlib.import_module("cupy.cuda.nccl")
+    if not nccl.available:
+        raise ConfigError(
+            "ranks on GPUs need NCCL, which CuPy does not find; install it with pip install nvidia-nccl-cu12, or "
+            "nvidia-nccl-cu13 for CUDA 13"
+        )
+    return cupy.cuda
 
 
 def as_array(x: object) -> object:

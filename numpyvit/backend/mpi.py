@@ -1,4 +1,4 @@
-"""Ranks that are processes, connected by MPI (extra [mpi]), or on GPUs by NCCL. Nothing else imports mpi4py."""
+"""Ranks that are processes, connected by MPI (extra [mpi]). Nothing else imports mpi4py."""
 
 import itertools
 import os
@@ -8,7 +8,7 @@ import time
 import numpy as np
 
 from ..errors import ConfigError
-from .arrays import device_module, on_host
+from .arrays import on_host
 from .messages import pack, unpack
 from .ranks import Group
 
@@ -35,6 +35,7 @@ class MPIGroup(Group):
         own = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
         places = self.gather([MPI.Get_processor_name(), own])
         self.neighbours = places.count(places[self.rank])
+        self.local = [name for name, _ in places[: self.rank]].count(places[self.rank][0])
 
     def gather(self, value):
         data = np.frombuffer(pack(value), np.uint8)
@@ -78,32 +79,6 @@ class MPIGroup(Group):
         sys.__excepthook__(kind, error, traceback)
         print(f"numpyvit: error on rank {self.rank} of {self.size}, which ends all", file=sys.stderr, flush=True)
         self.abort(1)
-
-
-class NCCLGroup(MPIGroup):
-    """Ranks with a GPU each: large arrays go from GPU to GPU by NCCL, everything else by MPI.
-
-    Each rank takes the GPU of its number among those of its machine.
-    """
-
-    def __init__(self):
-        super().__init__()
-        cupy = device_module("cuda")
-        local = self._world.Split_type(self._mpi.COMM_TYPE_SHARED).rank
-        cupy.cuda.Device(local % cupy.cuda.runtime.getDeviceCount()).use()
-        self._nccl, self._cupy = cupy.cuda.nccl, cupy
-        name = self.from_first(list(self._nccl.get_unique_id()) if self.leads else None)
-        self._gpus = self._nccl.NcclCommunicator(self.size, tuple(name), self.rank)
-
-    def swap(self, sends, receives):
-        stream = self._cupy.cuda.get_current_stream()
-        kinds = {"f": self._nccl.NCCL_FLOAT32, "d": self._nccl.NCCL_FLOAT64}
-        self._nccl.groupStart()
-        for rank, array in sends:
-            self._gpus.send(array.data.ptr, array.size, kinds[array.dtype.char], rank, stream.ptr)
-        for rank, array in receives:
-            self._gpus.recv(array.data.ptr, array.size, kinds[array.dtype.char], rank, stream.ptr)
-        self._nccl.groupEnd()
 
 
 def _wait(requests):

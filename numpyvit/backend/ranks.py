@@ -1,8 +1,9 @@
 """Processes that work on one thing together: ranks of a group."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from ..errors import ConfigError
 from .arrays import Array, array_module
 from .threads import available_threads
 
@@ -12,9 +13,10 @@ class Group:
 
     rank, size: this process's number, from 0, and how many there are.
     neighbours: how many of them share this one's processors, itself included.
+    local: this process's number, from 0, among those of its machine.
     """
 
-    rank, size, neighbours = 0, 1, 1
+    rank, size, neighbours, local = 0, 1, 1, 0
 
     def __repr__(self):
         return f"{type(self).__name__}(rank {self.rank} of {self.size})"
@@ -43,9 +45,14 @@ class Group:
         """
         return True
 
+    @property
+    def processors(self) -> int:
+        """This rank's share of the processors."""
+        return max(1, available_threads() // self.neighbours)
+
     def threads(self, threads: int | None = None) -> int:
-        """How many threads this rank has, where no number is given: its share of the processors."""
-        return threads or max(1, available_threads() // self.neighbours)
+        """How many threads this rank works on, where no number is given: one for each of its processors."""
+        return threads or self.processors
 
     def leader_first(self, function: Callable) -> Any:
         """function() on each rank, on rank 0 before all others, who find what it has downloaded."""
@@ -69,3 +76,26 @@ class Group:
 
 
 ALONE = Group()
+
+
+def check_alike(group: Group, found: Mapping[str, Any], advice: str) -> None:
+    """Called by all ranks, each with what it has found by name, such as {"numpy": "2.4.1"}.
+
+    Errors: ConfigError on all ranks, which says what of the first name that differs which ranks have, and the advice.
+    """
+    of_ranks = group.gather(dict(found))
+    for name in dict.fromkeys(name for of_rank in of_ranks for name in of_rank):
+        values = [of_rank.get(name) for of_rank in of_ranks]
+        kinds = [value for i, value in enumerate(values) if value not in values[:i]]
+        if len(kinds) > 1:
+            said = [_on_ranks(kind, [rank for rank, value in enumerate(values) if value == kind]) for kind in kinds]
+            raise ConfigError(f"{name} is {', '.join(said)}; {advice}")
+
+
+def _on_ranks(value, ranks):
+    """'fast' on ranks 0, 2 and 5"""
+    *most, last = map(str, ranks)
+    if len(most) > 3:
+        most, last = most[:3], f"{len(ranks) - 3} more"
+    named = f"ranks {', '.join(most)} and {last}" if most else f"rank {last}"
+    return f"{'missing' if value is None else repr(value)} on {named}"

@@ -176,6 +176,15 @@ def _blas_libraries():
 blas_threads = _BlasThreads()
 
 
+def blas_name() -> str:
+    """The BLAS that NumPy uses, with the kind of processor that it has found: "openblas 0.3.31 for SkylakeX"."""
+    if not _blas_libraries():
+        return "unknown"
+    info = _blas_libraries()[0].info()  # NumPy's, which was loaded first
+    kind = f" for {info['architecture']}" if "architecture" in info else ""
+    return f"{info['internal_api']} {info['version']}{kind}"
+
+
 def shared_workers(threads: int | None = None) -> Workers:
     """The workers for a number of threads, the same object at each call; None: one for each processor that may be used.
 

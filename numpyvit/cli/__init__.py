@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 
 from .. import __version__
-from ..errors import ConfigError, Interrupted, NumpyvitError
+from ..errors import Interrupted, NumpyvitError
 from ..training.progress import Tolerant
 from ..training.stopping import noticed_ctrl_c
 from . import attention, compare, convert, data, evaluate, gradcheck, models, predict, ranks, report, serve, train
@@ -44,7 +44,6 @@ def _run_verb(argv, stop, silence):
     args = None
     try:
         args = build_parser().parse_args(argv)
-        from .. import kernels
         from ..backend.process import tune_process
 
         with warnings.catch_warnings():
@@ -52,8 +51,7 @@ def _run_verb(argv, stop, silence):
             warnings.filterwarnings("ignore", module=r"PIL\.")  # on odd files, which it does not name
             warnings.showwarning = _show_warning
             tune_process()
-            with kernels.choose(args.kernels):
-                code = ranks.run(args, silence) or 0
+            code = ranks.run(args, silence) or 0
         if sys.stdout is not None:
             sys.stdout.flush()
         return code
@@ -62,7 +60,7 @@ def _run_verb(argv, stop, silence):
         return 141  # as of a program that SIGPIPE ended
     except Interrupted as error:
         print(f"\nnumpyvit: {error}", file=sys.stderr)
-        return error.exit_code
+        return ranks.exit_code(error)
     except (KeyboardInterrupt, ImportError) as error:
         if isinstance(error, ImportError) and stop.signum is None:
             raise
@@ -74,7 +72,7 @@ def _run_verb(argv, stop, silence):
         print(f"numpyvit: error: {error or type(error).__name__}", file=sys.stderr)
         for note in getattr(error, "__notes__", ()):
             print(f"numpyvit: note: {note}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        return ranks.exit_code(error)
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):

@@ -132,7 +132,7 @@ def _batches(read, files, group, watched):
     from ..data.progress import counted
 
     starts = range(0, len(files), _BATCH * group.size)
-    with ThreadPoolExecutor(group.threads()) as pool:
+    with ThreadPoolExecutor(group.processors) as pool:
         for start in counted(starts, len(starts), "batches of images", watched):
             own = start + _BATCH * group.rank
             yield list(pool.map(read, files[own : own + _BATCH]))

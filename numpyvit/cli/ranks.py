@@ -2,12 +2,13 @@
 
 import contextlib
 import io
+import signal
 import sys
 import traceback
 from argparse import ArgumentParser, Namespace
 
-from ..errors import Interrupted, NumpyvitError
-from ..training.launch import WAYS, connect, launched
+from ..errors import ConfigError, Interrupted, NumpyvitError
+from ..training.launch import WAYS, checked, launched, start, way
 
 
 def add_ranks(verb: ArgumentParser) -> None:
@@ -26,36 +27,64 @@ class Silence:
         self.stderr, self._stack = sys.stderr, contextlib.ExitStack()
 
     def __enter__(self):
-        if launched()[0] > 0:
-            self._stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-            self._stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
+        self.keep(launched()[0])
         return self
 
     def __exit__(self, *error):
-        self.end()
-
-    def end(self):
         self._stack.close()
+
+    def keep(self, rank):
+        """Keep it as this rank must: all but the first are silent."""
+        self._stack.close()
+        if rank > 0:
+            self._stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
+            self._stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
 
 
 def run(args: Namespace, silence: Silence) -> int | None:
     """Run the verb, with the group of its ranks as args.group. An error that this rank alone has met ends them all."""
+    from .. import kernels
+
     if not hasattr(args, "ranks"):
-        return args.run(args)
-    if args.ranks == "none":
-        silence.end()
-    args.group = connect(args.ranks, args.device)
+        with kernels.choose(args.kernels):
+            return args.run(args)
+    group = _started(way(args.ranks, args.device), silence)
+    silence.keep(group.rank)
     try:
-        return args.run(args)
+        with kernels.choose(args.kernels):
+            args.group = checked(group, args.device)
+            return args.run(args)
     except BaseException as error:
-        if args.group.failed_together():
+        if group.failed_together():
             raise
-        _report(error, args, silence.stderr)
-        args.group.abort(error.exit_code if isinstance(error, Interrupted) else 1)
+        _report(error, args, group, silence.stderr)
+        group.abort(exit_code(error))
 
 
-def _report(error, args, stream):
-    who = f"rank {args.group.rank} of {args.group.size}"
+def _started(way, silence):
+    """The group. Where MPI fails nobody knows whether other ranks met it too, which would wait for this one."""
+    try:
+        return start(way)
+    except NumpyvitError as error:
+        rank, size = launched()
+        if size == 1:
+            raise
+        print(f"numpyvit: error on rank {rank} of {size}, which ends all: {error}", file=silence.stderr, flush=True)
+        signal.raise_signal(signal.SIGTERM)  # mpirun may pass over an exit code of a process that MPI does not know
+        raise
+
+
+def exit_code(error: BaseException) -> int:
+    """By which shells know how it ended: 2 is bad usage."""
+    if isinstance(error, Interrupted):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, ConfigError) else 1
+
+
+def _report(error, args, group, stream):
+    who = f"rank {group.rank} of {group.size}"
     if args.debug or not isinstance(error, (NumpyvitError, MemoryError, OSError, KeyboardInterrupt)):
         traceback.print_exception(error, file=stream)
     print(f"numpyvit: error on {who}, which ends all: {error or type(error).__name__}", file=stream)

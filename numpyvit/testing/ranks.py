@@ -25,7 +25,7 @@ class ThreadGroup(Group):
     """A rank that is a thread. bytes_sent: how much of arrays it has sent by `swap`."""
 
     def __init__(self, rank: int, size: int, meeting: _Meeting):
-        self.rank, self.size, self.neighbours = rank, size, size
+        self.rank, self.size, self.neighbours, self.local = rank, size, size, rank
         self._meeting, self._together = meeting, None
 
     @property

@@ -9,6 +9,7 @@ GPU, short of kernels themselves:
 
 import json
 import pathlib
+import types
 
 import numpy as np
 
@@ -58,6 +59,11 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
 
     def __init__(self, array: np.ndarray):
         self._array = array
+
+    @property
+    def data(self) -> types.SimpleNamespace:
+        """Where its numbers lie, as data.ptr."""
+        return types.SimpleNamespace(ptr=self._array.ctypes.data)
 
     def __array__(self, *args, **keywords):
         raise TypeError("Implicit conversion to a NumPy array is not allowed; use .get()")

@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from ..backend import ALONE, Array, Group
+from ..backend import ALONE, Array, Group, check_alike
 from ..core import Layer
 from ..data.loader import ImageSet
 from ..errors import ConfigError, Interrupted
@@ -93,6 +93,9 @@ def fit(
         raise ConfigError(
             f"every parameter is frozen (freeze={list(settings.freeze)}), so nothing would be trained; freeze less"
         )
+    sets = {"training": train, "validation": val, "test": test}
+    counts = {f"the number of {name} images": part and len(part) for name, part in sets.items()}
+    check_alike(group, {**counts, **as_config(settings)}, "call fit alike on all ranks")
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
     augment = augmentation(settings.augment)

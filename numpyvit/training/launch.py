@@ -8,17 +8,28 @@ from typing import Any
 
 from ..errors import ConfigError
 
-# what mpirun, mpiexec and srun tell the processes that they start; a batch script of Slurm is no step of it
-_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
-_RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "PMIX_RANK", "MV2_COMM_WORLD_RANK")
+# (number of processes, own number) as mpirun, mpiexec and srun tell the processes that they start. The first that is
+# found holds: mpirun may itself have been started by srun. A batch script of Slurm is no step of it.
+_LAUNCHERS = (
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+)
 WAYS = ("mpi", "nccl", "none")
+_ADVICE = (
+    "ranks that do not compute alike end with different weights: install the same versions for all, and on different "
+    "kinds of processors set OPENBLAS_CORETYPE to one that all have"
+)
 
 
 def launched() -> tuple[int, int]:
     """(rank, size) of this process as its environment tells them; (0, 1) where nothing is told."""
-    size = max(_number(name, 1) for name in _SIZES)
-    ranks = _RANKS if "SLURM_STEP_NUM_TASKS" not in os.environ else (*_RANKS, "SLURM_PROCID")
-    return (max(_number(name, 0) for name in ranks), size) if size > 1 else (0, 1)
+    for names in _LAUNCHERS:
+        size, rank = (os.environ.get(name, "") for name in names)
+        if size.isdecimal() and rank.isdecimal():
+            return int(rank), int(size)
+    return 0, 1
 
 
 def connect(ranks: str | None = None, device: str = "cpu") -> Any:
@@ -26,22 +37,32 @@ def connect(ranks: str | None = None, device: str = "cpu") -> Any:
 
     ranks: "mpi" (CPUs), "nccl" (a GPU for each process) or "none"; None: as the environment tells, by MPI or, with
     device="cuda", by NCCL, and a process by itself where it tells nothing. mpi4py is imported where there are ranks.
-    Errors: ConfigError where MPI is missing or does not find the other processes.
+    Errors: ConfigError where MPI is missing or does not find the other processes, and where the ranks have different
+    versions of what they compute with.
     """
+    return checked(start(way(ranks, device)), device)
+
+
+def way(ranks: str | None, device: str) -> str:
+    """Which of WAYS processes take. Errors: ConfigError where it does not go with the device."""
     if ranks not in (None, *WAYS):
         raise ConfigError(f"ranks must be {', '.join(WAYS[:-1])} or {WAYS[-1]}, got {ranks!r}")
-    _, size = launched()
     if ranks is None:
-        ranks = "none" if size == 1 else "nccl" if device == "cuda" else "mpi"
-    if ranks == "none":
-        from ..backend import ALONE
-
-        return ALONE
-    if (ranks == "nccl") != (device == "cuda"):
+        return "none" if launched()[1] == 1 else "nccl" if device == "cuda" else "mpi"
+    if ranks != "none" and (ranks == "nccl") != (device == "cuda"):
         raise ConfigError(f"--ranks {ranks} does not go with --device {device}; nccl connects GPUs, mpi processors")
-    from ..backend import mpi
+    return ranks
 
-    group = mpi.NCCLGroup() if ranks == "nccl" else mpi.MPIGroup()
+
+def start(way: str) -> Any:
+    """The group of this process by its way, before ranks have looked at each other."""
+    from ..backend import ALONE
+
+    if way == "none":
+        return ALONE
+    from ..backend.mpi import MPIGroup
+
+    group, (_, size) = MPIGroup(), launched()
     if group.size == 1 and size > 1:
         raise ConfigError(
             f"this is one of {size} processes that were started together, but MPI does not connect them; take the "
@@ -50,6 +71,18 @@ def connect(ranks: str | None = None, device: str = "cpu") -> Any:
     return group
 
 
-def _number(name, default):
-    text = os.environ.get(name, "")
-    return int(text) if text.isdecimal() else default
+def checked(group: Any, device: str = "cpu") -> Any:
+    """A group of `start` whose ranks compute alike; with device="cuda" their GPUs are connected too."""
+    from ..backend import ALONE, check_alike
+
+    if group is ALONE:
+        return group
+    from .environment import arithmetic
+
+    check_alike(group, arithmetic(), _ADVICE)
+    if device != "cuda":
+        return group
+    from ..backend.arrays import cuda_with_nccl
+    from ..backend.nccl import NCCLGroup
+
+    return NCCLGroup(group, cuda_with_nccl())

@@ -148,6 +148,7 @@ class Trainer:
         try:
             loss = self.step(x, targets)
         except NonFiniteError as error:
+            self.group.failed_together()  # asked before ranks take different times to explain it
             raise NonFiniteError(f"{error}; {explain_non_finite(self.model, lambda: self.step.replay(x))}") from None
         if self.ema is not None:
             self.ema.update()
