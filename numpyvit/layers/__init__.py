@@ -10,7 +10,7 @@ from .dropout import Dropout, DropPath
 from .embed import DynamicEmbed, Embed
 from .heads import AverageHead, ClassHead, DistilledHead, PreLogits
 from .linear import Linear, Mlp, Perceptron
-from .norm import GroupNorm, LayerNorm, LayerScale
+from .norm import GroupNorm, LayerNorm, LayerScale, Standardize
 from .patches import DynamicPatchEmbed, PatchEmbed
 from .positions import Embedding, LearnedPosition, SinePosition
 from .queries import AnchorQueries, LearnedQueries
@@ -80,6 +80,7 @@ __all__ = [
     "Sequence",
     "SinePosition",
     "Softmax",
+    "Standardize",
     "Stem",
     "SwinBlock",
     "SwinStage",
