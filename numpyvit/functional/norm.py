@@ -7,7 +7,7 @@ from .linear import sum_over_rows
 
 @accelerated
 def standardize(x: Array, eps: float) -> tuple[Array, Array]:
-    """x̂ = (x − μ) r,   r = 1/√(σ² + ε), over the last axis: a LayerNorm without γ and β.   -> x̂ (..., D), r (..., 1)."""
+    """x̂ = (x − μ) r,   r = 1/√(σ² + ε), over the last axis.   -> x̂ (..., D), r (..., 1)."""
     centered = x - x.mean(-1, keepdims=True)
     rstd = 1 / array_module(x).sqrt((centered * centered).mean(-1, keepdims=True) + eps)
     return centered * rstd, rstd

@@ -1,7 +1,7 @@
 """The layers, each with its forward and backward side by side."""
 
 from ..core import FORGET, Buffer, Layer, Parameter, Recompute
-from .activations import GELU, GELUTanh, Identity, ReLU, Softmax, Tanh
+from .activations import GELU, BiasedGELU, GELUTanh, Identity, ReLU, Softmax, Tanh
 from .attention import QKV, Attention, Block
 from .batch_norm import FrozenBatchNorm2d
 from .convolution import Conv2d, MaxPool2d
@@ -36,6 +36,7 @@ __all__ = [
     "Attention",
     "AverageHead",
     "BasicBlock",
+    "BiasedGELU",
     "Block",
     "Bottleneck",
     "Buffer",

@@ -63,12 +63,18 @@ def _fold_norm(owner, name, behind, places):
     if not _is(norm, L.LayerNorm) or not linears or None in linears or _shared(places, norm, *linears):
         return
     for linear in linears:
-        weight, gamma, beta = linear.weight.data, norm.weight.data, norm.bias.data
-        shift = weight.astype(np.float64) @ beta.astype(np.float64)
-        if linear.bias is not None:
-            shift += linear.bias.data
-        linear.weight.data, linear.bias = weight * gamma, Parameter(shift.astype(weight.dtype))
+        _add_to_bias(linear, norm.bias.data)
+        linear.weight.data = linear.weight.data * norm.weight.data
     setattr(owner, name, L.Standardize(norm.eps))
+
+
+def _add_to_bias(linear, shift):
+    """A shift of what a Linear reads becomes part of its bias:   b + W shift."""
+    weight = linear.weight.data
+    bias = weight.astype(np.float64) @ shift.astype(np.float64)
+    if linear.bias is not None:
+        bias += linear.bias.data
+    linear.bias = Parameter(bias.astype(weight.dtype))
 
 
 # which layer inside reads the input, and alone
@@ -123,22 +129,48 @@ def _fold_norms_of_windows(model, places):
             _fold_norm(block, "norm1", [block.attn], places)
 
 
-# ---- the scale of attention -----------------------------------------------------------------------------------------
+# ---- attention ------------------------------------------------------------------------------------------------------
 
 
-def _fold_scale(attention, places):
-    """The scale of the scores becomes a factor of what makes the queries: their rows, or a norm behind those."""
-    norm = getattr(attention, "q_norm", None)
-    if norm is None or isinstance(norm, L.Identity):
-        maker, rows = attention.qkv, len(attention.qkv.weight.data) // 3
-    else:
-        maker, rows = norm, None
-    if not any(_is(maker, kind) for kind in (L.LayerNorm, L.Linear, L.QKV)) or _shared(places, maker):
+def _fold_attention(attention, places):
+    q_norm, k_norm = (getattr(attention, name, L.Identity()) for name in ("q_norm", "k_norm"))
+    normalized = not (isinstance(q_norm, L.Identity) and isinstance(k_norm, L.Identity))
+    qkv, proj = attention.qkv, attention.proj
+    if _reader(qkv) is None or _shared(places, qkv, q_norm) or (normalized and not _is(q_norm, L.LayerNorm)):
         return
+    _fold_scale(attention, q_norm if normalized else qkv)
+    if not normalized and qkv.bias is not None and _is(proj, L.Linear) and not _shared(places, proj):
+        _fold_biases(qkv, proj)
+
+
+def _fold_scale(attention, maker):
+    """The scale of the scores becomes a factor of what makes the queries: a norm, or the first rows of qkv."""
     for _, child in maker.children():
-        if isinstance(child, Parameter):
-            child.data[:rows] *= attention.scale
+        rows = len(child.data) if isinstance(maker, L.LayerNorm) else len(child.data) // 3
+        child.data[:rows] *= attention.scale
     attention.scale = 1.0
+
+
+def _fold_biases(qkv, proj):
+    """Only queries keep their bias, the first third.
+
+    That of the keys adds a number to all scores of a query, which softmax does not see. That of the values is added to
+    every output, since probabilities add up to 1, so proj may do it.
+    """
+    width = len(qkv.bias.data) // 3
+    _add_to_bias(proj, qkv.bias.data[2 * width :])
+    qkv.bias = Parameter(qkv.bias.data[:width])
+
+
+# ---- activations ----------------------------------------------------------------------------------------------------
+
+
+def _fold_gelu(mlp, places):
+    """The bias in front of a GELU is added in the same pass."""
+    linear = mlp.fc1
+    if _is(linear, L.Linear) and linear.bias is not None and type(mlp.act) is L.GELU and not _shared(places, linear):
+        mlp.act = L.BiasedGELU(len(linear.bias.data))
+        mlp.act.bias, linear.bias = linear.bias, None
 
 
 # ---- LayerScale -----------------------------------------------------------------------------------------------------
@@ -186,8 +218,9 @@ def _fold_batch_norm(conv, norm, places):
 _FOLDS = [
     (SwinTransformer, _fold_norms_of_windows),
     (L.Block, _fold_layer_scales),
-    (L.Attention, _fold_scale),
-    (L.WindowAttention, _fold_scale),
+    (L.Attention, _fold_attention),
+    (L.Mlp, _fold_gelu),
+    (L.WindowAttention, _fold_attention),
     (L.Stem, _fold_batch_norms),
     (L.BasicBlock, _fold_batch_norms),
     (L.Bottleneck, _fold_batch_norms),
