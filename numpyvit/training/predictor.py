@@ -1,9 +1,12 @@
 """A model made ready for inference once, and then fast."""
 
+import functools
 import weakref
+from collections.abc import Callable
 
-from ..backend import shared_workers
+from ..backend import on_host, shared_workers
 from ..core import Layer
+from ..models import Model
 from ..models.folding import folded
 from .inference import infer
 from .nested import Nested
@@ -33,3 +36,10 @@ class Predictor:
         """Take the model's weights as they are now. Calls that are under way end with the former ones."""
         if (model := self._model()) is not None:  # nobody could have changed one that nobody holds
             self._folded = folded(model)
+
+
+def prepared(model: Layer, threads: int | None = None) -> Callable[[Nested], Nested]:
+    """What gives model(x) for many batches, while the weights stay as they are: a Predictor, or `infer` on a GPU."""
+    if isinstance(model, Model) and all(on_host(parameter.data) for _, parameter in model.named_parameters()):
+        return Predictor(model, threads)
+    return functools.partial(infer, model, threads=threads)
