@@ -13,22 +13,26 @@ from .predictor_work import ENGINES, NAMES, model_and_images
 from .run import EAGER, OWN, interleave
 
 
-def table(names, threads, rounds, sessions):
+def table(names, engines, threads, rounds, sessions):
     """Print a Markdown row for each; ratios are of medians, in brackets of minima: NumPy's kernels; compiled ones."""
     print(f"\nPredictor, float32, {threads} threads, {rounds} rounds in turn; ms: median (minimum)\n")
-    print("| model | " + " | ".join(ENGINES) + " | ratio to eager | ratio to ONNX Runtime |" + "\n" + "|---" * 8 + "|")
+    print("| model | " + " | ".join(engines) + " | ratio to eager | ratio to ONNX Runtime |")
+    print("|---" * (len(engines) + 3) + "|")
     for name in names:
-        found = interleave("infer", name, list(ENGINES), threads, rounds, "benchmarks.predictor_work", sessions)
-        cells = [f"{found[engine]['median']:.3g} ({found[engine]['minimum']:.3g})" for engine in ENGINES]
+        found = interleave("infer", name, engines, threads, rounds, "benchmarks.predictor_work", sessions)
+        cells = [f"{found[engine]['median']:.3g} ({found[engine]['minimum']:.3g})" for engine in engines]
         cells += [_ratios(found, EAGER), _ratios(found, ["onnxruntime"])]
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def _ratios(found, others):
-    def ratio(own, key):
-        return found[own][key] / min(found[other][key] for other in others)
+    others = [found[other] for other in others if other in found]
 
-    return "; ".join(f"**{ratio(own, 'median'):.2f}** ({ratio(own, 'minimum'):.2f})" for own in OWN)
+    def ratio(own, key):
+        return found[own][key] / min(other[key] for other in others)
+
+    ours = [own for own in OWN if own in found] if others else []
+    return "; ".join(f"**{ratio(own, 'median'):.2f}** ({ratio(own, 'minimum'):.2f})" for own in ours) or "–"
 
 
 def memory(name, threads):
@@ -51,12 +55,13 @@ def main():
         prog="python -m benchmarks.predictor", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("names", nargs="*", choices=[*NAMES, "memory"], default=[*NAMES, "memory"], help="default: all")
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="default: all")
     parser.add_argument("--rounds", type=int, default=12, help="turns of each engine (default: 12)")
     parser.add_argument("--sessions", type=int, default=3, help="how often all are started (default: 3)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     args = parser.parse_args()
     if names := [name for name in args.names if name != "memory"]:
-        table(names, args.threads, args.rounds, args.sessions)
+        table(names, args.engines, args.threads, args.rounds, args.sessions)
     if "memory" in args.names:
         memory("vit_base-b1", args.threads)
 

@@ -14,31 +14,27 @@ from collections import Counter
 import numpy as np
 
 from .. import layers as L
+from ..backend import array_module
 from ..core import Layer, Parameter
 from ..functional.windows import padded_size
 from ..layers.heads import PoolingHead
-from .detr import DETR
-from .resnet import ResNet
 from .swin import SwinTransformer
-from .vit import VisionTransformer
 
-_KNOWN = (VisionTransformer, SwinTransformer, ResNet, DETR)
+_PACKAGE = __name__.split(".")[0] + "."
 
 
 def folded(model: Layer) -> Layer:
     """A copy of the model, with arrays of its own, whose forward without a tape gives the same in fewer passes.
 
-    Folded are the layers of this package. One's own stay as they are, and so does everything in a model that has a
-    forward of its own, which may read its parts elsewhere. What stands in several places is not folded either.
+    Folded are layers of this package. One's own stay as they are with all inside, which they may use in other ways, and
+    so does what stands in several places.
     """
     model = copy.deepcopy(model)
     layers = [layer for _, layer in model.named_layers()]
     for layer in layers:
         vars(layer).pop("forward", None)  # who observes the model does not observe the copy
-    if not any(_is(model, kind) for kind in _KNOWN):
-        return model
     places = Counter(child for layer in layers for _, child in layer.children())
-    for layer in layers:
+    for layer in list(_known(model)):
         for kind, norm, behind in _NORMS:
             if _is(layer, kind):
                 _fold_norm(layer, norm, behind(layer), places)
@@ -48,10 +44,23 @@ def folded(model: Layer) -> Layer:
     return model
 
 
+def _known(layer):
+    """The layer and those inside, but none of one's own nor what is in there."""
+    if all(method.__module__.startswith(_PACKAGE) for method in _passes(type(layer))):
+        yield layer
+        for _, child in layer.children():
+            if isinstance(child, Layer):
+                yield from _known(child)
+
+
 def _is(layer, kind):
-    """Whether it is of that kind and runs by its methods."""
-    passes = [name for name in ("forward", "features", "pyramid", "encode") if hasattr(kind, name)]
-    return isinstance(layer, kind) and all(getattr(type(layer), name) is getattr(kind, name) for name in passes)
+    """Whether it is of that kind, and runs as that does."""
+    return isinstance(layer, kind) and _passes(type(layer)) == _passes(kind)
+
+
+def _passes(kind):
+    """The methods by which layers of a kind run their parts."""
+    return [getattr(kind, name) for name in ("forward", "features", "pyramid", "encode") if hasattr(kind, name)]
 
 
 # ---- norms ----------------------------------------------------------------------------------------------------------
@@ -215,6 +224,13 @@ def _fold_batch_norm(conv, norm, places):
     return True
 
 
+def _lay_out(conv, places):
+    """In memory as kernels/cpu/convolution.py multiplies: a matrix for each row of the kernel."""
+    conv.weight.data = (
+        array_module(conv.weight.data).ascontiguousarray(conv.weight.data.transpose(2, 0, 3, 1)).transpose(1, 3, 0, 2)
+    )
+
+
 _FOLDS = [
     (SwinTransformer, _fold_norms_of_windows),
     (L.Block, _fold_layer_scales),
@@ -225,4 +241,5 @@ _FOLDS = [
     (L.BasicBlock, _fold_batch_norms),
     (L.Bottleneck, _fold_batch_norms),
     (L.ConvNorm, _fold_shortcut),
+    (L.Conv2d, _lay_out),
 ]
