@@ -22,6 +22,7 @@ _HOMES = {
     "ModernVisionTransformer": "models",
     "NumpyvitError": "errors",
     "Parameter": "core",
+    "Predictor": "training.predictor",
     "Recompute": "core",
     "SwinTransformer": "models",
     "Tape": "core",

@@ -266,6 +266,8 @@ def _calls(rng):
         ("sine_features_backward", (x, y[..., 0])),
     )
     yield from (("sigmoid", (x,)), ("sigmoid_backward", (dy, y)))
+    yield "standardize", (x, 1e-6)
+    yield "standardize_backward", (dy, y, np.abs(rng.standard_normal((2, 6, 1))))
     yield "layer_norm", (x, gamma, gamma, 1e-6)
     yield "layer_norm_backward", (dy, gamma, y, np.abs(rng.standard_normal((2, 6, 1))))
     kernel, places = rng.standard_normal((5, 3, 3, 3)), ((1, 2), (1, 0), (1, 1))

@@ -98,6 +98,7 @@ CALLS = {
         [*_normal((3, 8, 5, 4), 8, (3, 8, 5, 4)), *np.abs(_normal((3, 2, 1)))],
         [*_normal((2, 4, 1, 3), 4, (2, 4, 1, 3)), *np.abs(_normal((2, 4, 1)))],
     ],
+    "standardize": [[*_normal((3, 5, 8)), 1e-6], [*_normal((4, 8)), 1e-3]],
     "layer_norm": [[*_normal((3, 5, 8), 8, 8), 1e-6], [*_normal((4, 8), 8, 8), 1e-3]],
     "layer_norm_backward": [[*_normal((3, 5, 8), 8, (3, 5, 8)), np.full((3, 5, 1), 1.7)]],
 }

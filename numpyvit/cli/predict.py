@@ -59,6 +59,7 @@ def add(verbs: Verbs) -> ArgumentParser:
 
 
 def run(args: Namespace) -> int | None:
+    from ..training.predictor import prepared
     from ..training.task import task_for
 
     _check_table(args.csv)
@@ -73,8 +74,9 @@ def run(args: Namespace) -> int | None:
     places = _places(files, out) if out is not None else {}
     form, shown = _form(args, task, files), 0
     watched = not (plain and sys.stdout.isatty())
+    calls = prepared(model, group.threads(args.threads)) if len(files) > _BATCH else None
     for read in _batches(functools.partial(_read, task, model), files, group, watched):
-        for found, errors in group.gather(_look(args, task, model, read, places)):
+        for found, errors in group.gather(_look(args, task, model, calls, read, places)):
             for path, results in found:
                 form.show(path, results)
             shown += len(found)
@@ -150,14 +152,15 @@ def _report(names, unreadable, shown):
     return 1 if unreadable else 0
 
 
-def _look(args, task, model, read, places):
+def _look(args, task, model, calls, read, places):
     """-> [(path, what is found)] of what could be read, drawn to its place, and the errors of the others."""
     errors = [str(image) for _, image in read if isinstance(image, DataError)]
     read = [(path, image) for path, image in read if not isinstance(image, DataError)]
     if not read:
         return [], errors
     paths, images = zip(*read)
-    found = task.predict(model, list(images), threads=args.group.threads(args.threads), top=args.top or task.top)
+    threads, top = args.group.threads(args.threads), args.top or task.top
+    found = task.predict(model, list(images), threads=threads, top=top, run=calls)
     for path, image, results in zip(paths, images, found):
         if path in places:
             places[path].parent.mkdir(parents=True, exist_ok=True)

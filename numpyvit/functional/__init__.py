@@ -40,7 +40,15 @@ from .linear import (
     rows,
     sum_over_rows,
 )
-from .norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward, on_map
+from .norm import (
+    group_norm,
+    group_norm_backward,
+    layer_norm,
+    layer_norm_backward,
+    on_map,
+    standardize,
+    standardize_backward,
+)
 from .patches import col2im, im2col
 from .positions import sine_features, sine_features_backward
 from .softmax import log_softmax, softmax, softmax_, softmax_backward
@@ -114,6 +122,8 @@ __all__ = [
     "softmax_",
     "softmax_backward",
     "split_heads",
+    "standardize",
+    "standardize_backward",
     "sum_over_rows",
     "to_windows",
     "window_partition",

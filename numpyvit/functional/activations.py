@@ -7,8 +7,13 @@ from ..kernels import accelerated
 
 
 @accelerated
-def gelu(x: Array) -> Array:
-    """y = x Φ(x),   Φ(x) = (1 + erf(x/√2))/2, the normal distribution function   (arXiv:1606.08415)."""
+def gelu(x: Array, bias: Array | None = None) -> Array:
+    """y = x Φ(x),   Φ(x) = (1 + erf(x/√2))/2, the normal distribution function   (arXiv:1606.08415).
+
+    bias: (D,), added to x (..., D) before.
+    """
+    if bias is not None:
+        x = x + bias
     return x * _phi(x)
 
 

@@ -11,10 +11,10 @@ def matmul(a: Array, b: Array) -> Array:
 
 @accelerated
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """y = x Wᵀ + b.   x: (..., in), weight: (out, in), bias: (out,), y: (..., out)."""
+    """y = x Wᵀ + b.   x: (..., in), weight: (out, in), bias: (out,), or shorter: of the first columns, y: (..., out)."""
     y = matmul(rows(x), weight.T)
     if bias is not None:
-        y += bias
+        y[:, : len(bias)] += bias
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 

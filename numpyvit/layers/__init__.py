@@ -1,7 +1,7 @@
 """The layers, each with its forward and backward side by side."""
 
 from ..core import FORGET, Buffer, Layer, Parameter, Recompute
-from .activations import GELU, GELUTanh, Identity, ReLU, Softmax, Tanh
+from .activations import GELU, BiasedGELU, GELUTanh, Identity, ReLU, Softmax, Tanh
 from .attention import QKV, Attention, Block
 from .batch_norm import FrozenBatchNorm2d
 from .convolution import Conv2d, MaxPool2d
@@ -10,7 +10,7 @@ from .dropout import Dropout, DropPath
 from .embed import DynamicEmbed, Embed
 from .heads import AverageHead, ClassHead, DistilledHead, PreLogits
 from .linear import Linear, Mlp, Perceptron
-from .norm import GroupNorm, LayerNorm, LayerScale
+from .norm import GroupNorm, LayerNorm, LayerScale, Standardize
 from .patches import DynamicPatchEmbed, PatchEmbed
 from .positions import Embedding, LearnedPosition, SinePosition
 from .queries import AnchorQueries, LearnedQueries
@@ -36,6 +36,7 @@ __all__ = [
     "Attention",
     "AverageHead",
     "BasicBlock",
+    "BiasedGELU",
     "Block",
     "Bottleneck",
     "Buffer",
@@ -80,6 +81,7 @@ __all__ = [
     "Sequence",
     "SinePosition",
     "Softmax",
+    "Standardize",
     "Stem",
     "SwinBlock",
     "SwinStage",

@@ -1,9 +1,11 @@
 """Elementwise activations, Softmax and Identity."""
 
+import numpy as np
+
 from .. import functional as F
 from ..backend import array_module
-from ..core import FORGET, Layer, Seed
-from .checks import check_float
+from ..core import FORGET, Layer, Parameter, Seed, as_dtype
+from .checks import check_float, check_width
 
 
 class Identity(Layer):
@@ -35,6 +37,27 @@ class GELU(Layer):
     def backward(self, dy, tape):
         (slope,) = tape.pop(self)
         return F.gelu_backward(dy, slope)
+
+
+class BiasedGELU(Layer):
+    """y = gelu(x + b).   x: (..., D), b: (D,).   dx = dy · slope at x + b,   db = Σ dx."""
+
+    def __init__(self, dim: int, *, dtype: str = "float32", seed: Seed = 0):
+        self.bias = Parameter(np.zeros(dim, as_dtype(dtype)))
+
+    def forward(self, x, tape=FORGET):
+        check_width(self, x, len(self.bias.data))
+        if not tape.keeps:
+            return F.gelu(x, self.bias.data)
+        y, slope = F.gelu_with_slope(x + self.bias.data)
+        tape.push(self, slope)
+        return y
+
+    def backward(self, dy, tape):
+        (slope,) = tape.pop(self)
+        dx = F.gelu_backward(dy, slope)
+        tape.add(self.bias, F.sum_over_rows(dx))
+        return dx
 
 
 class GELUTanh(GELU):

@@ -36,7 +36,7 @@ class QKV(Linear):
             return super().forward(x, tape)
         check_width(self, x, self.weight.data.shape[1])
         tape.push(self, x)
-        (q_weight, kv_weight), (q_bias, kv_bias) = _q_and_kv(self.weight), _q_and_kv(self.bias)
+        (q_weight, kv_weight), (q_bias, kv_bias) = self._q_and_kv(self.weight), self._q_and_kv(self.bias)
         return F.linear(x[:, :first], q_weight, q_bias), F.linear(x, kv_weight, kv_bias)
 
     def backward(self, dy, tape):
@@ -49,18 +49,17 @@ class QKV(Linear):
             tape.add(self.weight, concatenate(dweights))
         if self.bias and tape.wants(self.bias):
             tape.add(self.bias, concatenate((F.sum_over_rows(dq), F.sum_over_rows(dkv))))
-        q_weight, kv_weight = _q_and_kv(self.weight)
+        q_weight, kv_weight = self._q_and_kv(self.weight)
         dx = F.linear_input_gradient(dkv, kv_weight)
         dx[:, : dq.shape[1]] += F.linear_input_gradient(dq, q_weight)
         return dx
 
-
-def _q_and_kv(parameter):
-    """The rows for queries, and those for keys and values."""
-    if parameter is None:
-        return None, None
-    width = len(parameter.data) // 3
-    return parameter.data[:width], parameter.data[width:]
+    def _q_and_kv(self, parameter):
+        """The rows for queries, and those for keys and values."""
+        if parameter is None:
+            return None, None
+        width = len(self.weight.data) // 3
+        return parameter.data[:width], parameter.data[width:]
 
 
 class Attention(Layer):

@@ -1,4 +1,4 @@
-"""LayerNorm, GroupNorm and LayerScale.
+"""LayerNorm, Standardize, GroupNorm and LayerScale.
 
 Shapes: (..., D) is any number of leading dimensions of width D.
 """
@@ -8,7 +8,7 @@ import numpy as np
 from .. import functional as F
 from ..core import FORGET, Layer, Parameter, Seed, as_dtype
 from ..errors import ConfigError
-from .checks import check_counts, check_map, check_width
+from .checks import check_counts, check_float, check_map, check_width
 
 
 class LayerNorm(Layer):
@@ -34,6 +34,26 @@ class LayerNorm(Layer):
         tape.add(self.weight, dweight)
         tape.add(self.bias, dbias)
         return dx
+
+
+class Standardize(Layer):
+    """y = x̂ = (x − μ) r,   r = 1/√(σ² + ε), over the last axis: PyTorch's LayerNorm with elementwise_affine=False.
+
+    dx = r (dy − mean dy − x̂ mean(dy x̂)). x: (..., D).
+    """
+
+    def __init__(self, eps: float = 1e-6, *, dtype: str = "float32", seed: Seed = 0):
+        super().__init__(dtype=dtype, seed=seed)
+        self.eps = eps
+
+    def forward(self, x, tape=FORGET):
+        check_float(self, x)
+        xhat, rstd = F.standardize(x, self.eps)
+        tape.push(self, xhat, rstd)
+        return xhat
+
+    def backward(self, dy, tape):
+        return F.standardize_backward(dy, *tape.pop(self))
 
 
 class GroupNorm(Layer):

@@ -12,6 +12,7 @@ from ..metrics import to_pixels
 from ..models import Model, class_names
 from ..training.evaluation import module_and_dtype
 from ..training.nested import to_device
+from ..training.predictor import prepared
 from ..training.task import task_for
 from ..viz import attends_to_all, attention_of_heads, attention_windows, rollout_windows
 
@@ -29,7 +30,7 @@ class Served:
     def __init__(self, model: Model, notes: dict | None = None, threads: int | None = None):
         if model.num_classes == 0:
             raise ConfigError("the model has no classes to predict, only features; serve another checkpoint")
-        self.model, self.notes, self.threads = model, notes or {}, threads
+        self.model, self.notes, self.run = model, notes or {}, prepared(model, threads)
         self.task = task_for(model)
         self._looked = None  # the last image, and what each layer looked at
 
@@ -54,7 +55,7 @@ class Served:
         images, tops = zip(*requests)
         tops = [top or self.task.top for top in tops]
         most = None if None in tops else max(tops)
-        found = self.task.predict(self.model, list(images), threads=self.threads, top=most)
+        found = self.task.predict(self.model, list(images), top=most, run=self.run)
         return [{self.task.results: results[:top]} for results, top in zip(found, tops)]
 
     def look(self, requests: list) -> list:

@@ -17,6 +17,7 @@ from ..weights.adapt import Notice
 from .class_names import match_classes
 from .evaluation import check_images, check_number_of_classes, known_classes, module_and_dtype, over_batches
 from .inference import infer
+from .predictor import prepared
 from .task import Task
 
 
@@ -75,10 +76,11 @@ class Classification(Task):
         outputs, left_out = _outputs(model, dataset, class_map or {})
         rows, dataset = _without(dataset, left_out)
         xp, dtype = module_and_dtype(model)
+        run = prepared(model, threads)
 
         def look(images, labels):
             labels = outputs[labels]
-            logits = to_host(infer(model, to_module(images, xp), threads))
+            logits = to_host(run(to_module(images, xp)))
             loss = float(losses.cross_entropy(logits, labels)[0]) * len(labels)
             said = _probabilities(logits, labels) if per_image else {}
             return loss, label_ranks(logits, labels), logits.argmax(-1), said
@@ -111,9 +113,10 @@ class Classification(Task):
     def read(self, model, path):
         return model.preprocessing.read(path, model.input_shape)
 
-    def predict(self, model, images, *, threads=None, top=None):
+    def predict(self, model, images, *, threads=None, top=None, run=None):
         x = to_module(model.preprocessing.normalize(np.stack(images)), module_and_dtype(model)[0])
-        names, probabilities = class_names(model), softmax(to_host(infer(model, x, threads)))
+        logits = infer(model, x, threads) if run is None else run(x)
+        names, probabilities = class_names(model), softmax(to_host(logits))
         return [
             [{"class": names[k], "index": k, "probability": float(p[k])} for k in np.argsort(-p)[:top].tolist()]
             for p in probabilities

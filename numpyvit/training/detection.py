@@ -161,12 +161,12 @@ class Detection(Task):
             raise DataError(size)
         return read_image(path, fitted_size(size, model.data_size), model.input_shape[0], interpolation="squash"), size
 
-    def predict(self, model, images, *, threads=None, top=None):
+    def predict(self, model, images, *, threads=None, top=None, run=None):
         pixels, sizes = zip(*images)
         xp, _ = module_and_dtype(model)
         how = model.preprocessing
-        x = normalize_padded(*pad(pixels), how.mean, how.std)
-        outputs = each(to_host, infer(model, to_device(x, xp), threads))
+        x = to_device(normalize_padded(*pad(pixels), how.mean, how.std), xp)
+        outputs = each(to_host, infer(model, x, threads) if run is None else run(x))
         names = class_names(model)
         return [_results(found, names, top) for found in detections(outputs, sizes)]
 

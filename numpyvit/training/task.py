@@ -117,8 +117,19 @@ class Task:
         """An image file as `predict` takes it. Errors: DataError."""
         raise NotImplementedError
 
-    def predict(self, model: Layer, images: list, *, threads: int | None = None, top: int | None = None) -> list:
-        """[what the model finds in it, a list of results, for each of the images]. top: no more results an image."""
+    def predict(
+        self,
+        model: Layer,
+        images: list,
+        *,
+        threads: int | None = None,
+        top: int | None = None,
+        run: Callable[[Any], Any] | None = None,
+    ) -> list:
+        """[what the model finds in it, a list of results, for each of the images].
+
+        top: no more results an image. run: what gives model(x), for many calls, such as a Predictor; None: infer.
+        """
         raise NotImplementedError
 
     def show_result(self, result: Result) -> str:

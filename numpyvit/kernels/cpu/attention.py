@@ -15,7 +15,8 @@ def attention(
     q: Array, k: Array, v: Array, scale: float, bias: Array | None = None, keep: Array | None = None
 ) -> tuple[Array, Array]:
     scores = np.matmul(q, transposed(k))
-    scores *= scale
+    if scale != 1:
+        scores *= scale
     if bias is not None:
         scores += bias
     p = softmax_(scores)

@@ -28,8 +28,11 @@ _scratch = threading.local()
 
 
 @kernel("gelu", np, "f", tolerance=5e-7, gain=4.0)
-def gelu(x: Array) -> Array:
-    y = np.empty_like(x)
+def gelu(x: Array, bias: Array | None = None) -> Array:
+    if bias is None:
+        y = np.empty_like(x)
+    else:
+        x = y = x + bias  # what follows can work in place
     for chunk in _chunks(x, y):
         _gelu(*chunk)
     return y

@@ -18,7 +18,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     features_first = x.ndim == 3 and len(x) == 1 and x.shape[1] > 1
     y = np.matmul(weight, x2.T).T if features_first else np.matmul(x2, weight.T)
     if bias is not None:
-        y += bias
+        y[:, : len(bias)] += bias
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 

@@ -7,8 +7,8 @@ from .. import kernel
 from .linear import sum_over_last, sum_over_rows
 
 
-@kernel("layer_norm", np, "fd", tolerance=5e-6, gain=1.6)
-def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
+@kernel("standardize", np, "fd", tolerance=5e-6, gain=1.6)
+def standardize(x: Array, eps: float) -> tuple[Array, Array]:
     x2 = rows(x)
     width = x2.shape[1]
     mean = sum_over_last(x2)
@@ -19,9 +19,15 @@ def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array,
     var += eps
     rstd = (1 / np.sqrt(var))[:, None]
     xhat *= rstd
+    return xhat.reshape(x.shape), rstd.reshape(*x.shape[:-1], 1)
+
+
+@kernel("layer_norm", np, "fd", tolerance=5e-6, gain=1.6)
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
+    xhat, rstd = standardize(x, eps)
     y = xhat * weight
     y += bias
-    return y.reshape(x.shape), xhat.reshape(x.shape), rstd.reshape(*x.shape[:-1], 1)
+    return y, xhat, rstd
 
 
 @kernel("layer_norm_backward", np, "fd", tolerance=5e-6, gain=1.6)

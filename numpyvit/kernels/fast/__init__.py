@@ -25,10 +25,22 @@ def _in_order(*arrays):
     return all(array.flags.c_contiguous for array in arrays)
 
 
+def _in_columns(x):
+    """Whether it has the features of one image first in memory, see cpu/linear.py."""
+    return len(x) == 1 and _in_order(x.T)
+
+
 @_compiled("gelu", tolerance=5e-7, gain=18)
-def gelu(x: Array) -> Array:
+def gelu(x: Array, bias: Array | None = None) -> Array:
     y = np.empty_like(x)
-    loops.gelu(x.ravel("K"), y.ravel("K"))
+    if bias is None:
+        loops.gelu(x.ravel("K"), y.ravel("K"))
+    elif _in_columns(x):
+        loops.gelu_of_columns(rows(x).T, bias, rows(y).T)
+    elif _in_order(x):
+        loops.gelu_of_rows(rows(x), bias, rows(y))
+    else:
+        return _NUMPY["gelu"](x, bias)
     return y
 
 
@@ -39,13 +51,24 @@ def gelu_with_slope(x: Array) -> tuple[Array, Array]:
     return y, slope
 
 
+@_compiled("standardize", tolerance=5e-6, gain=6.0)
+def standardize(x: Array, eps: float) -> tuple[Array, Array]:
+    if not (_in_columns(x) or _in_order(x)):
+        return _NUMPY["standardize"](x, eps)
+    xhat, rstd = np.empty_like(x), np.empty((*x.shape[:-1], 1), x.dtype)
+    if _in_columns(x):
+        loops.standardize_columns(rows(x).T, eps, rows(xhat).T, rstd.reshape(-1))
+    else:
+        loops.standardize(rows(x), eps, rows(xhat), rstd.reshape(-1))
+    return xhat, rstd
+
+
 @_compiled("layer_norm", tolerance=5e-6, gain=6.0)
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> tuple[Array, Array, Array]:
-    of_columns = len(x) == 1 and _in_order(x.T)  # the features of one image first, see cpu/linear.py
-    if not (of_columns or _in_order(x)):
+    if not (_in_columns(x) or _in_order(x)):
         return _NUMPY["layer_norm"](x, weight, bias, eps)
     y, xhat, rstd = np.empty_like(x), np.empty_like(x), np.empty((*x.shape[:-1], 1), x.dtype)
-    if of_columns:
+    if _in_columns(x):
         loops.layer_norm_of_columns(rows(x).T, weight, bias, eps, rows(y).T, rows(xhat).T, rstd.reshape(-1))
     else:
         loops.layer_norm(rows(x), weight, bias, eps, rows(y), rows(xhat), rstd.reshape(-1))

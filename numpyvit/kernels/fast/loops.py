@@ -91,6 +91,26 @@ def gelu(x, y):
         y[i] = (_f(0) if x[i] < _f(0) else x[i]) - a * tail
 
 
+@_compiled(_two, _one, _two)
+def gelu_of_rows(x, bias, y):
+    """Of x + bias."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            moved = x[i, j] + bias[j]
+            a, _, tail = _gelu(moved)
+            y[i, j] = (_f(0) if moved < _f(0) else moved) - a * tail
+
+
+@_compiled(_two, _one, _two)
+def gelu_of_columns(x, bias, y):
+    """Of arrays (width, rows), as in standardize_columns."""
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            moved = x[i, j] + bias[i]
+            a, _, tail = _gelu(moved)
+            y[i, j] = (_f(0) if moved < _f(0) else moved) - a * tail
+
+
 @_compiled(_one, _one, _one)
 def gelu_with_slope(x, y, slope):
     for i in range(x.size):
@@ -100,29 +120,23 @@ def gelu_with_slope(x, y, slope):
         slope[i] = _f(0.5) + (distance if x[i] > _f(0) else -distance)
 
 
-@_compiled(_two, _one, _one, float32, _two, _two, _one)
-def layer_norm(x, weight, bias, eps, y, xhat, rstd):
-    rows, width = x.shape
-    for i in range(rows):
-        mean = _f(0)
-        for j in range(width):
-            mean += x[i, j]
-        mean /= _f(width)
-        var = _f(0)
-        for j in range(width):
-            centered = x[i, j] - mean
-            var += centered * centered
-        r = _f(1) / np.sqrt(var / _f(width) + eps)
-        rstd[i] = r
-        for j in range(width):
-            normalized = (x[i, j] - mean) * r
-            xhat[i, j] = normalized
-            y[i, j] = normalized * weight[j] + bias[j]
+@njit(fastmath=_ANY_ORDER, error_model="numpy")
+def _mean_and_rstd(row, eps):
+    width = row.size
+    mean = _f(0)
+    for j in range(width):
+        mean += row[j]
+    mean /= _f(width)
+    var = _f(0)
+    for j in range(width):
+        centered = row[j] - mean
+        var += centered * centered
+    return mean, _f(1) / np.sqrt(var / _f(width) + eps)
 
 
-@_compiled(_two, _one, _one, float32, _two, _two, _one)
-def layer_norm_of_columns(x, weight, bias, eps, y, xhat, rstd):
-    """Of arrays (width, rows): the features of one image lie first in memory."""
+@njit(fastmath=_ANY_ORDER, error_model="numpy")
+def _mean_and_rstd_of_columns(x, eps, rstd):
+    """-> the means; the others are written into rstd."""
     width, columns = x.shape
     mean = np.zeros(columns, np.float32)
     rstd[:] = _f(0)
@@ -137,8 +151,44 @@ def layer_norm_of_columns(x, weight, bias, eps, y, xhat, rstd):
             rstd[j] += centered * centered
     for j in range(columns):
         rstd[j] = _f(1) / np.sqrt(rstd[j] / _f(width) + eps)
-    for i in range(width):
-        for j in range(columns):
+    return mean
+
+
+@_compiled(_two, float32, _two, _one)
+def standardize(x, eps, xhat, rstd):
+    for i in range(x.shape[0]):
+        mean, r = _mean_and_rstd(x[i], eps)
+        rstd[i] = r
+        for j in range(x.shape[1]):
+            xhat[i, j] = (x[i, j] - mean) * r
+
+
+@_compiled(_two, float32, _two, _one)
+def standardize_columns(x, eps, xhat, rstd):
+    """Of arrays (width, rows): the features of one image lie first in memory."""
+    mean = _mean_and_rstd_of_columns(x, eps, rstd)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            xhat[i, j] = (x[i, j] - mean[j]) * rstd[j]
+
+
+@_compiled(_two, _one, _one, float32, _two, _two, _one)
+def layer_norm(x, weight, bias, eps, y, xhat, rstd):
+    for i in range(x.shape[0]):
+        mean, r = _mean_and_rstd(x[i], eps)
+        rstd[i] = r
+        for j in range(x.shape[1]):
+            normalized = (x[i, j] - mean) * r
+            xhat[i, j] = normalized
+            y[i, j] = normalized * weight[j] + bias[j]
+
+
+@_compiled(_two, _one, _one, float32, _two, _two, _one)
+def layer_norm_of_columns(x, weight, bias, eps, y, xhat, rstd):
+    """Of arrays (width, rows)."""
+    mean = _mean_and_rstd_of_columns(x, eps, rstd)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
             normalized = (x[i, j] - mean[j]) * rstd[j]
             xhat[i, j] = normalized
             y[i, j] = normalized * weight[i] + bias[i]
