@@ -227,3 +227,19 @@ def test_a_model_says_how_it_was_made():
         "model": "vit_micro_patch2_8", "options": {"num_classes": 3}, "unsaved": ["act_layer"],
     }  # fmt: skip
     assert nv.layers.Linear(2, 2).build_config == {}
+
+
+@pytest.mark.parametrize(
+    "number, shown",
+    [
+        (0, "0"),
+        (999, "999"),
+        (1000, "1 k"),
+        (5_717_416, "5.717 M"),
+        (1_254_000_000, "1.254 G"),
+        (2 * 10**12, "2 T"),
+        (3 * 10**15, "3000 T"),
+    ],
+)
+def test_large_numbers_are_shown_in_thousands_and_their_powers(number, shown):
+    assert rounded(number) == shown
