@@ -91,7 +91,7 @@ EQUIVALENT = (
     ),
     ("x < _LEAST_EXPONENT", "x <= _LEAST_EXPONENT", "exp of the bound itself may count as 0 or not"),
     ("*cut, dy.shape[1:3]", "*cut, dy.shape[1:4]", "two sides are read"),
-    ("(place >= length - window)", "(place >= window)", "only places of one window are compared"),
+    ("2, W // 2, 2, C)", "2, 2, W // 2, C)", "the columns are joined again in their order"),
     ("if n_out > 1 else 0.0", "if n_out > 1 else", "the one place of an axis of one is 0"),
     ("dtype) * -1e9", "dtype) * -2000000000.0", "either leaves nothing of a score behind exp"),
     ("b.strides[-2] < b.strides[-1]", "b.strides[-2] <= b.strides[-1]", "of equal strides either order is the same"),

@@ -144,6 +144,11 @@ DEFAULTS = [
     (layers.Transformer, dict(dropout=0.0, pre_norm=False)),
     (layers.SinePosition, dict(temperature=10000.0)),
     (layers.AnchorQueries, dict(groups=1, denoising=True)),
+    (nv.functional.to_windows, dict(shift=(0, 0), pad_first=False)),
+    (nv.functional.from_windows, dict(pad_first=False)),
+    (nv.functional.attention_from, dict(shift=(0, 0), pad_first=False)),
+    (nv.functional.sine_features, dict(temperature=10000.0)),
+    (nv.functional.sine_features_backward, dict(temperature=10000.0)),
     (losses.match, dict(cost=(1.0, 5.0, 2.0))),
     (
         losses.detection,

@@ -90,15 +90,9 @@ def shift_mask(size: Size, window: Size, shift: Size) -> np.ndarray | None:
     """
     if not any(shift):
         return None
-    rows, columns = map(_regions, padded_size(size, window), window, shift)
-    region = window_partition((3 * rows[:, None] + columns)[None, :, :, None], window)  # n, N, 1
+    rows, columns = (np.arange(side) >= side - s for side, s in zip(padded_size(size, window), shift))
+    region = window_partition((2 * rows[:, None] + columns)[None, :, :, None], window)  # n, N, 1
     return np.where(region == region.swapaxes(1, 2), 0.0, -100.0)[:, None]
-
-
-def _regions(length, window, shift):
-    """Along one axis: 0, in the last window 1, and 2 for what the shift brought there."""
-    place = np.arange(length)
-    return (place >= length - window) * 1 + (place >= length - shift)
 
 
 def relative_positions(length: int) -> np.ndarray:
