@@ -16,6 +16,9 @@ PLACES = {  # kernel, stride, padding, dilation
     "strided": ((3, 2), (2, 3), (1, 0), (1, 1)),
     "dilated": ((2, 3), (1, 2), (2, 4), (3, 2)),
     "one pixel": ((1, 1), (2, 1), (0, 0), (1, 1)),
+    "one pixel, padded": ((1, 1), (1, 1), (0, 1), (1, 1)),
+    "one row": ((1, 2), (1, 1), (0, 0), (1, 1)),
+    "one column": ((2, 1), (1, 1), (0, 0), (1, 1)),
     "padded beyond the kernel": ((2, 2), (1, 1), (3, 2), (1, 1)),
 }
 
@@ -176,6 +179,8 @@ def test_initial_values_are_uniform_within_the_root_of_the_pixels_under_the_kern
         (lambda: Conv2d(3, 4, 3)(np.ones((3, 8, 8))), ShapeError, r"expected \(batch, 3, rows, columns\)"),
         (lambda: Conv2d(3, 4, 3)(np.ones((2, 3, 8, 8), int)), DtypeError, "expected floating point"),
         (lambda: Conv2d(3, 4, 3, dilation=4)(np.ones((2, 3, 8, 8))), ShapeError, "8x8 pixels, .* larger images"),
+        (lambda: Conv2d(3, 4, (1, 9))(np.ones((2, 3, 9, 8))), ShapeError, "9x8 pixels"),
+        (lambda: Conv2d(3, 4, (9, 1))(np.ones((2, 3, 8, 9))), ShapeError, "8x9 pixels"),
         (lambda: MaxPool2d(3)(np.ones((2, 3, 2, 8))), ShapeError, "2x8 pixels"),
         (lambda: MaxPool2d(3)(np.ones((3, 8, 8))), ShapeError, r"MaxPool2d: got .*\(3, 8, 8\), expected \(batch, "),
         (lambda: MaxPool2d(3)(np.ones((2, 3, 8, 8), int)), DtypeError, "expected floating point"),

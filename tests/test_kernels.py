@@ -51,6 +51,9 @@ _CONVOLUTIONS = [
     _maps((2, 3, 40, 41), (2, 3, 1, 1), _ONCE, _NONE, _ONCE),
     _maps((70, 3, 6, 5), (2, 3, 1, 1), (2, 2), _NONE, _ONCE),
     _maps((2, 3, 6, 5), (2, 3, 1, 1), _ONCE, (1, 2), _ONCE),
+    _maps((2, 3, 6, 5), (2, 3, 1, 1), _ONCE, (0, 1), _ONCE),
+    _maps((2, 3, 6, 5), (2, 3, 1, 2), _ONCE, _NONE, _ONCE),
+    _maps((2, 3, 6, 5), (2, 3, 2, 1), _ONCE, _NONE, _ONCE),
 ]
 
 
