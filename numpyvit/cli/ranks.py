@@ -61,10 +61,10 @@ def run(args: Namespace, silence: Silence) -> int | None:
         group.abort(exit_code(error))
 
 
-def _started(way, silence):
+def _started(chosen, silence):
     """The group. Where MPI fails nobody knows whether other ranks met it too, which would wait for this one."""
     try:
-        return start(way)
+        return start(chosen)
     except NumpyvitError as error:
         rank, size = launched()
         if size == 1:

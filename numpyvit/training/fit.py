@@ -94,7 +94,7 @@ def fit(
             f"every parameter is frozen (freeze={list(settings.freeze)}), so nothing would be trained; freeze less"
         )
     sets = {"training": train, "validation": val, "test": test}
-    counts = {f"the number of {name} images": part and len(part) for name, part in sets.items()}
+    counts = {f"the number of {name} images": 0 if part is None else len(part) for name, part in sets.items()}
     check_alike(group, {**counts, **as_config(settings)}, "call fit alike on all ranks")
     config = config or {}
     notes = {"data": config["data"]} if "data" in config else {}
