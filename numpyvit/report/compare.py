@@ -16,8 +16,8 @@ def compare_runs(runs: Sequence[Run]) -> dict:
     """{"runs": names, "settings": {name: a value a run}, "figures": {name: a value a run}}.
 
     settings: those in which the runs differ; None where a run does not have one. Those within others are named
-    "augment.crop". figures: epochs, the best validation
-    and its epoch, the test of the best and the last weights, seconds of training, images a second.
+    "augment.crop". figures: epochs, the best validation and its epoch, the test of the best and the last weights,
+    seconds of training, images a second.
     """
     configs = [dict(_settings(run.config)) for run in runs]
     names = sorted({name for config in configs for name in config} - set(_PLACES))
