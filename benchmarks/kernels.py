@@ -57,6 +57,7 @@ def calls(chosen, images, tokens, dtype):
         "attention_backward": (dout, q, k, v, p, scale),
         "group_norm": (normal(*maps), normal(64), normal(64), 8, 1e-5),
         "group_norm_backward": (normal(*maps), normal(64), normal(*maps), np.abs(normal(maps[0], 8, 1))),
+        "standardize": (x, 1e-6),
         "layer_norm": (x, weight, bias, 1e-6),
         "layer_norm_backward": (dy, weight, xhat, rstd),
     }

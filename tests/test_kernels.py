@@ -18,6 +18,11 @@ def _normal(*shapes):
     return [rng.standard_normal(shape) * 2 for shape in shapes]
 
 
+def _features_first(tokens, width):
+    """The tokens of one image, laid out as kernels/cpu/linear.py does."""
+    return _normal((1, width, tokens))[0].swapaxes(1, 2)
+
+
 def _probabilities(*shape):
     return F.softmax(_normal(shape)[0])
 
@@ -69,6 +74,8 @@ CALLS = {
         [*_normal((1, 5, 8), (6, 8), 6)],
         [*_normal((4, 8), (6, 8)), None],
         [*_normal((1, 1, 8), (6, 8), 6)],
+        [*_normal((3, 5, 8), (6, 8), 2)],  # a bias of the first columns alone
+        [*_normal((1, 5, 8), (6, 8), 2)],
     ],
     "adamw_": [_update(0.1, 0.05), _update(0.1, 0.0), _update(np.linspace(0, 0.1, 7), 0.05)],
     "sum_over_rows": [_normal((3, 5, 8)), _normal((1, 8))],
@@ -81,7 +88,13 @@ CALLS = {
         [_masked(*_normal((3, 5, 8))), 1],
         [_normal((3, 5, 8))[0] - 1000 * (np.arange(5) == 2)[:, None]],  # a whole row far below the others
     ],
-    "gelu": [_normal((3, 5, 8)), _normal(200_000), [np.array([-60.0, -9, -0.0, 0, 9, 60])]],
+    "gelu": [
+        *([*_normal((3, 5, 8)), *bias] for bias in ((), _normal(8))),
+        _normal(200_000),
+        [np.array([-60.0, -9, -0.0, 0, 9, 60])],
+        [_features_first(5, 8), *_normal(8)],
+        [_normal((3, 5, 8))[0].swapaxes(0, 1), *_normal(8)],
+    ],
     "gelu_with_slope": [_normal((3, 5, 8)), _normal(200_000), [np.array([-60.0, -9, -0.0, 0, 9, 60])]],
     "attention": [
         [*_normal(_HEADS, _HEADS, _HEADS), 0.5],
@@ -101,7 +114,12 @@ CALLS = {
         [*_normal((3, 8, 5, 4), 8, (3, 8, 5, 4)), *np.abs(_normal((3, 2, 1)))],
         [*_normal((2, 4, 1, 3), 4, (2, 4, 1, 3)), *np.abs(_normal((2, 4, 1)))],
     ],
-    "standardize": [[*_normal((3, 5, 8)), 1e-6], [*_normal((4, 8)), 1e-3]],
+    "standardize": [
+        [*_normal((3, 5, 8)), 1e-6],
+        [*_normal((4, 8)), 1e-3],
+        [_features_first(5, 8), 1e-6],
+        [_normal((3, 5, 8))[0].swapaxes(0, 1), 1e-6],
+    ],
     "layer_norm": [[*_normal((3, 5, 8), 8, 8), 1e-6], [*_normal((4, 8), 8, 8), 1e-3]],
     "layer_norm_backward": [[*_normal((3, 5, 8), 8, (3, 5, 8)), np.full((3, 5, 1), 1.7)]],
 }

@@ -257,7 +257,7 @@ def test_a_model_of_ones_own_is_run_as_it_is(rng):
 
 def test_what_stands_in_two_places_is_not_folded_twice(rng):
     model, x = _vit(depth=3), _images(rng)
-    first, second, third = model.blocks
+    first, _, third = model.blocks
     model.blocks[1] = first  # the whole block
     third.mlp.fc1 = first.mlp.fc1  # a layer of it
     third.norm1.weight = third.norm2.weight  # an array

@@ -11,7 +11,7 @@ def matmul(a: Array, b: Array) -> Array:
 
 @accelerated
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """y = x Wᵀ + b.   x: (..., in), weight: (out, in), bias: (out,), or shorter: of the first columns, y: (..., out)."""
+    """y = x Wᵀ + b.   x: (..., in), weight: (out, in), y: (..., out), bias: (out,), or fewer for the first of them."""
     y = matmul(rows(x), weight.T)
     if bias is not None:
         y[:, : len(bias)] += bias

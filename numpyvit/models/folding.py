@@ -73,7 +73,7 @@ def _fold_norm(owner, name, behind, places):
         return
     for linear in linears:
         _add_to_bias(linear, norm.bias.data)
-        linear.weight.data = linear.weight.data * norm.weight.data
+        linear.weight.data *= norm.weight.data
     setattr(owner, name, L.Standardize(norm.eps))
 
 
@@ -187,15 +187,14 @@ def _fold_gelu(mlp, places):
 
 def _fold_layer_scales(block, places):
     """Both branches of a block end with a Linear, whose rows take the factors behind it."""
-    branches = [("ls1", block.attn, L.Attention, "proj"), ("ls2", block.mlp, L.Mlp, "fc2")]
-    for name, branch, kind, last in branches:
+    for name, branch, kind, last in (("ls1", block.attn, L.Attention, "proj"), ("ls2", block.mlp, L.Mlp, "fc2")):
         scale, linear = getattr(block, name), getattr(branch, last, None)
-        if _is(scale, L.LayerScale) and _is(branch, kind) and _is(linear, L.Linear):
-            if not _shared(places, scale, linear):
-                linear.weight.data *= scale.gamma.data[:, None]
-                if linear.bias is not None:
-                    linear.bias.data *= scale.gamma.data
-                setattr(block, name, L.Identity())
+        if not (_is(scale, L.LayerScale) and _is(branch, kind) and _is(linear, L.Linear)) or linear.bias is None:
+            continue
+        if not _shared(places, scale, linear):
+            linear.weight.data *= scale.gamma.data[:, None]
+            linear.bias.data *= scale.gamma.data
+            setattr(block, name, L.Identity())
 
 
 # ---- batch norms ----------------------------------------------------------------------------------------------------

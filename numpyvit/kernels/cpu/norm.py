@@ -7,7 +7,7 @@ from .. import kernel
 from .linear import sum_over_last, sum_over_rows
 
 
-@kernel("standardize", np, "fd", tolerance=5e-6, gain=1.6)
+@kernel("standardize", np, "fd", tolerance=5e-6, gain=1.5)
 def standardize(x: Array, eps: float) -> tuple[Array, Array]:
     x2 = rows(x)
     width = x2.shape[1]
