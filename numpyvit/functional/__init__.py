@@ -5,6 +5,7 @@ dx, dy are the gradients of the loss by x, y. No function changes an array it wa
 float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take in the array's own type, or float32.
 """
 
+from .. import gpu as gpu  # its kernels stand in for these formulas on device arrays
 from .activations import (
     gelu,
     gelu_backward,

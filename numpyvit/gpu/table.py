@@ -1,0 +1,34 @@
+"""Which functions launch kernels, by the names of the formulas that they stand in for."""
+
+import math
+import types
+from collections.abc import Callable
+
+from ..backend import Array
+from ..kernels import SETS, kernel
+from .program import PROGRAMS, Program
+
+TOLERANCE = 1e-6  # of a result in float32, relative to the largest value
+
+_FUNCTIONS: list[Callable] = []
+
+
+def device_kernel(function: Callable) -> Callable:
+    """Declare that a function stands in for the formula of its name; it returns NotImplemented where it cannot."""
+    _FUNCTIONS.append(function)
+    return function
+
+
+def register(xp: types.ModuleType, program: Program) -> None:
+    """Let `program` serve arrays of the namespace `xp`, in every set of kernels that is loaded."""
+    from . import norm as norm  # what declares its functions in this table
+
+    PROGRAMS[xp] = program
+    loaded = tuple(name for name, kernels in SETS.items() if name != "plain" and kernels)
+    for function in _FUNCTIONS:  # a gain is filled in once it was measured on a GPU
+        kernel(function.__name__, xp, "f", tolerance=TOLERANCE, gain=math.nan, sets=loaded)(function)
+
+
+def served(*arrays: Array) -> bool:
+    """Whether kernels can read these arrays element after element: float32, rows in order, and at least one number."""
+    return all(array.dtype.char == "f" and array.flags.c_contiguous and array.size for array in arrays)
