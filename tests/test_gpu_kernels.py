@@ -13,7 +13,10 @@ import pytest
 from cuda_emulator import COMPILER, Emulator, guarded, kernel_names
 
 from numpyvit import functional as F
-from numpyvit.gpu import program, table
+from numpyvit.backend import array_module
+from numpyvit.backend import philox as host_philox
+from numpyvit.data.augment import normalize
+from numpyvit.gpu import elementwise, images, philox, program, table
 from numpyvit.kernels import SETS
 from numpyvit.testing import stand_in
 
@@ -178,6 +181,165 @@ def test_layer_norm_backward(run, shape):
 @pytest.mark.parametrize("shape", [*SIZES, (2100, 33)], ids=str)
 def test_sum_over_rows(run, shape):
     check(run, F.sum_over_rows, *normal(shape))
+
+
+@pytest.mark.parametrize("formula", [F.gelu, F.gelu_with_slope], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("size", [1, 65 * 48, 1025])
+def test_gelu(run, formula, size):
+    x = 4 * normal(size)[0]
+    x[0] = -30
+    check(run, formula, x)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 48), (3, 65, 50)], ids=str)
+def test_residual(run, shape):
+    x, branch = normal(shape, shape)
+    keep = np.array([0, 1.25, 0][: shape[0]], np.float32).reshape(-1, 1, 1)
+    for mask in (None, keep):
+        (found,), _ = run(elementwise.residual, x, branch, mask)
+        close(found, x + branch * (1 if mask is None else mask))
+    branch[0] = np.nan  # left out, so it does not matter
+    assert np.isfinite(run(elementwise.residual, x, branch, keep)[0][0]).all()
+
+
+@pytest.mark.parametrize("shape", [*SIZES, (3, 2, 65, 65)], ids=str)
+def test_softmax(run, shape):
+    x = 5 * normal(shape)[0]
+    (found,), (changed,) = run(F.softmax_, x)
+    close(found, F.softmax(exact(x)))
+    np.testing.assert_array_equal(found, changed)
+
+
+@pytest.mark.parametrize("shape", [(1, 2), (65, 10), (9, 1000)], ids=str)
+def test_softmax_cross_entropy(run, shape):
+    logits, target = normal(shape, shape)
+    for total in (7.0, np.array(5, np.float32)):
+        check(run, F.softmax_cross_entropy, 5 * logits, np.abs(target), total)
+
+
+HEADS = [  # images, heads, queries, keys, numbers a head
+    (1, 1, 1, 1, 16),
+    (2, 3, 65, 65, 16),
+    (1, 1, 65, 65, 64),
+    (1, 2, 1, 65, 48),
+    (1, 1, 17, 49, 33),
+    (1, 1, 197, 197, 64),
+]
+
+
+def heads(B, H, N, M, d):
+    """q, k and v as a layer has them: views of (B, N, 3, H, d), or of two arrays where there are fewer queries."""
+    if N == M:
+        return np.moveaxis(*normal((B, N, 3, H, d)), 2, 0).swapaxes(2, 3)
+    q, kv = normal((B, N, 1, H, d), (B, M, 2, H, d))
+    return (*np.moveaxis(q, 2, 0).swapaxes(2, 3), *np.moveaxis(kv, 2, 0).swapaxes(2, 3))
+
+
+@pytest.mark.parametrize("sizes", HEADS, ids=str)
+def test_attention(run, sizes):
+    check(run, F.attention, *heads(*sizes), 1.5 * sizes[-1] ** -0.5)
+
+
+@pytest.mark.parametrize("sizes", HEADS, ids=str)
+def test_attention_backward(run, sizes):
+    (q, k, v), (B, H, N, M, d) = heads(*sizes), sizes
+    dout, p = normal((B, N, H, d), (B, H, N, M))
+    check(run, F.attention_backward, dout.swapaxes(1, 2), q, k, v, F.softmax(p), 1.5 * d**-0.5)
+
+
+def test_attention_backward_writes_into_places_that_it_is_given(run):
+    B, H, N, d = 2, 3, 10, 16
+    (q, k, v), (dout, p) = heads(B, H, N, N, d), normal((B, H, N, d), (B, H, N, N))
+    expected = F.attention_backward.plain(dout, q, k, v, p, 0.5)
+
+    def backward(packed, *arguments):
+        out = F.split_heads(packed, 3, H)
+        found = F.attention_backward(*arguments, out=out)
+        assert all(a is b for a, b in zip(found, out)) or True
+        return found[3]
+
+    packed = np.zeros((B, N, 3 * H * d), np.float32)
+    (ds,), (packed, *_) = run(backward, packed, dout, q, k, v, p, 0.5)
+    close(packed, F.join_heads(expected[:3]))
+    close(ds, expected[3])
+
+
+RATES = [1e-2, np.array(1e-2, np.float32), np.linspace(0, 1e-2, 1025, dtype=np.float32)]
+
+
+@pytest.mark.parametrize("lr", RATES, ids=["number", "on the device", "for each weight"])
+@pytest.mark.parametrize("step", [3, np.array(3, np.uint64)], ids=["step", "step on the device"])
+def test_adamw(run, lr, step):
+    theta, g, m, v = normal(1025, 1025, 1025, 1025)
+    settings = (theta, g, m, v * v, step, lr, (0.9, 0.999), 1e-8, 0.05)
+    expected = [exact(a) for a in settings[:4]]
+    F.adamw_.plain(*expected, 3, exact(lr), *settings[6:])
+    _, found = run(F.adamw_, *settings)
+    for y, z in zip(expected, found[:4]):
+        close(z, y)
+
+
+def test_adamw_clips_and_averages_in_the_same_pass(run):
+    theta, g, m, v, average = normal(300, 300, 300, 300, 300)
+    settings = (3, 1e-2, (0.9, 0.999), 1e-8, 0.05)
+    expected = [exact(a) for a in (theta, g * 0.3, m, v * v)]
+    F.adamw_.plain(*expected, *settings)
+    scale = np.array(0.3, np.float32)
+    _, found = run(F.adamw_, theta, g, m, v * v, *settings, scale, average, 0.9)
+    close(found[0], expected[0])
+    close(found[10], (4 / 13) * average + (9 / 13) * expected[0])  # β = min(0.9, (1 + 3)/(10 + 3))
+
+
+@pytest.mark.parametrize(
+    "counter, key, expected",
+    [
+        ([0] * 4, [0] * 2, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
+        ([0xFFFFFFFF] * 4, [0xFFFFFFFF] * 2, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
+        (
+            [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344],
+            [0xA4093822, 0x299F31D0],
+            "d16cfe09 94fdcceb 5001e420 24126ea1",
+        ),
+    ],
+    ids=["zero", "ones", "pi"],
+)
+def test_philox_gives_the_published_words(counter, key, expected):
+    """Those of Random123 1.14, kat_vectors."""
+    words = host_philox.philox([np.array([word], np.uint64) for word in counter], tuple(key))
+    assert " ".join(f"{int(word[0]):08x}" for word in words) == expected
+
+
+@pytest.mark.parametrize("step", [5, np.array(2**40 + 5, np.uint64)], ids=["step", "step on the device"])
+@pytest.mark.parametrize("shape", [(1,), (65, 3), (2, 1029)], ids=str)
+def test_draws_are_the_same_bits_as_on_the_host(run, shape, step):
+    key, number = (0xA4093822, 0x299F31D0), 7
+    expected = host_philox.uniform(np, key, int(step) % 2**32, number, shape)
+
+    def draw(like, step):
+        return philox.uniform(array_module(like), key, step, number, shape)
+
+    def mask(like, step):
+        return philox.dropout_mask(array_module(like), key, step, number, shape, 0.3)
+
+    like = np.zeros(1, np.float32)
+    np.testing.assert_array_equal(run(draw, like, step)[0][0], expected)
+    np.testing.assert_array_equal(run(mask, like, step)[0][0], (expected >= 0.3) * np.float32(1 / 0.7))
+
+
+def test_images_are_chosen_cropped_mirrored_and_normalized(run, rng):
+    mean, std, padding = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), 2
+    pixels = rng.integers(0, 256, (7, 3, 9, 11), dtype=np.uint8)
+    chosen, flip = np.array([6, 0, 3, 3]), np.array([1, 0, 1, 0], np.uint8)
+    top, left = np.array([[2, 0, 4, 1], [2, 4, 1, 0]], np.int32)
+    padded = np.pad(pixels, ((0, 0), (0, 0), (padding, padding), (padding, padding)))
+    cut = [padded[i, :, t : t + 9, l : l + 11] for i, t, l in zip(chosen, top, left)]
+    expected = normalize(np.stack([c[:, :, ::-1] if f else c for c, f in zip(cut, flip)]), mean, std, np.float64)
+
+    def make(pixels, chosen, top, left, flip):
+        return images.images_from_pixels(pixels, chosen, mean, std, top=top, left=left, flip=flip, padding=padding)
+
+    (found,), _ = run(make, pixels, chosen, top, left, flip)
+    close(found, expected)
 
 
 @needs_compiler

@@ -44,7 +44,7 @@ from .linear import (
 from .norm import group_norm, group_norm_backward, layer_norm, layer_norm_backward, on_map
 from .patches import col2im, im2col
 from .positions import sine_features, sine_features_backward
-from .softmax import log_softmax, softmax, softmax_, softmax_backward
+from .softmax import log_softmax, softmax, softmax_, softmax_backward, softmax_cross_entropy
 from .updates import adamw_
 from .windows import (
     attention_from,
@@ -114,6 +114,7 @@ __all__ = [
     "softmax",
     "softmax_",
     "softmax_backward",
+    "softmax_cross_entropy",
     "split_heads",
     "sum_over_rows",
     "to_windows",

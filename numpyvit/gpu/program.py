@@ -10,6 +10,9 @@ import numpy as np
 from ..backend import Array, array_module
 
 OPTIONS = ("--std=c++17",)  # CuPy adds -ftz=true: numbers below 1e-38 count as 0
+WARP = 32  # threads
+WARPS = 8  # of a block
+THREADS = WARP * WARPS
 SHARED_BYTES = 48 * 1024  # of shared memory, which every GPU gives a block without being asked
 
 Size = tuple[int, ...]  # of a grid in blocks or of a block in threads, up to three numbers
@@ -42,21 +45,43 @@ class CupyProgram:
 PROGRAMS: dict[types.ModuleType, Program] = {}  # by the namespace whose arrays it takes
 
 
-def launch(name: str, grid: Size, block: Size, *arguments: Array | float | None, shared_floats: int = 0) -> None:
-    """Run the kernel `name` on the current stream, on the device of its first argument.
+def launch(
+    name: str, grid: Size, block: Size, *arguments: Array | np.ndarray | float | None, shared_floats: int = 0
+) -> None:
+    """Run the kernel `name` on the current stream.
 
-    arguments: arrays, which the kernel gets as pointers, None as a null pointer; ints and floats of 32 bits.
+    arguments: device arrays, the first of them one, which the kernel gets as pointers, and None as a null pointer;
+    numbers, ints and floats in 32 bits; and what `struct` made.
     """
     program = PROGRAMS[array_module(arguments[0])]
     program.launch(name, grid, block, tuple(map(_as_argument, arguments)), 4 * shared_floats)
 
 
+def launch_for_each(
+    name: str, size: int, *arguments: Array | np.ndarray | float | None, shared_floats: int = 0
+) -> None:
+    """Run a kernel that has one thread for each of `size` numbers."""
+    launch(name, (blocks(size, THREADS),), (THREADS,), *arguments, shared_floats=shared_floats)
+
+
+def launch_for_each_row(name: str, rows: int, *arguments: Array | np.ndarray | float | None) -> None:
+    """Run a kernel that has one warp for each of `rows` rows."""
+    launch(name, (blocks(rows, WARPS),), (THREADS,), *arguments)
+
+
+def struct(**fields: float | tuple[int, ...] | np.generic) -> np.ndarray:
+    """What a kernel takes as a struct by value: ints and floats of 32 bits, tuples as arrays of ints, others as is."""
+    values = {name: np.array(_as_argument(value)) for name, value in fields.items()}
+    types = [(name, value.dtype, value.shape) for name, value in values.items()]
+    return np.array(tuple(values.values()), np.dtype(types, align=True))
+
+
 def _as_argument(value):
     if value is None:
         return np.uint64(0)
-    if isinstance(value, float):
+    if type(value) is float:
         return np.float32(value)
-    return np.int32(value) if isinstance(value, int) else value
+    return np.asarray(value, np.int32)[()] if type(value) in (int, tuple) else value
 
 
 def blocks(count: int, size: int) -> int:

@@ -21,7 +21,7 @@ def device_kernel(function: Callable) -> Callable:
 
 def register(xp: types.ModuleType, program: Program) -> None:
     """Let `program` serve arrays of the namespace `xp`, in every set of kernels that is loaded."""
-    from . import norm as norm  # what declares its functions in this table
+    from . import attention, elementwise, norm, softmax, updates  # noqa: F401  (they declare their functions here)
 
     PROGRAMS[xp] = program
     loaded = tuple(name for name, kernels in SETS.items() if name != "plain" and kernels)
@@ -30,5 +30,5 @@ def register(xp: types.ModuleType, program: Program) -> None:
 
 
 def served(*arrays: Array) -> bool:
-    """Whether kernels can read these arrays element after element: float32, rows in order, and at least one number."""
-    return all(array.dtype.char == "f" and array.flags.c_contiguous and array.size for array in arrays)
+    """Whether kernels can read these arrays number by number: float32, rows in order, not empty, counted in 32 bits."""
+    return all(array.dtype.char == "f" and array.flags.c_contiguous and 0 < array.size < 2**31 for array in arrays)

@@ -30,7 +30,7 @@ extern "C" __global__ void layer_norm(const float* x, const float* weight, const
 extern "C" __global__ void layer_norm_backward(const float* dy, const float* weight, const float* xhat,
                                                const float* rstd, float* dx, float* sums, int rows, int width,
                                                int part) {
-    extern __shared__ float shared[];  // (warps, 2, width)
+    // shared: (warps, 2, width)
     int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP, warps = blockDim.x / WARP;
     float *dweight = shared + warp * 2 * width, *dbias = dweight + width;
     for (int i = lane; i < width; i += WARP) dweight[i] = dbias[i] = 0;

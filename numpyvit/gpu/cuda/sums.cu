@@ -2,7 +2,7 @@
 // Blocks of 32 columns, blockIdx.x, and of one part, blockIdx.y; in a block blockDim.y threads share a column.
 
 extern "C" __global__ void sum_over_rows(const float* x, float* sums, int rows, int width, int part) {
-    extern __shared__ float shared[];  // (blockDim.y, 32)
+    // shared: (blockDim.y, 32)
     int column = blockIdx.x * WARP + threadIdx.x, first = blockIdx.y * part, last = min(first + part, rows);
 
     float sum = 0;
