@@ -200,5 +200,10 @@ T __shfl_sync(unsigned, T value, int lane) {
     return emulator::exchange(value, lane);
 }
 inline unsigned __umulhi(unsigned a, unsigned b) { return (uint64_t)a * b >> 32; }
+inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
 using std::max;
 using std::min;

@@ -12,7 +12,7 @@ from numpyvit.gpu.program import source
 
 COMPILER = next(filter(None, map(shutil.which, ("g++", "clang++"))), None)
 _OPTIONS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-fno-strict-aliasing", "-w")
-_KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\(\d+\)\s+)?(\w+)\(")
+_KERNEL = re.compile(r"__global__ void\s+(?:__launch_bounds__\([\d, ]+\)\s+)?(\w+)\(")
 _GUARD, _CANARY = 64, np.float32(-1.5e38)  # numbers on each side of an array
 
 

@@ -6,6 +6,7 @@ imported. What a kernel does not serve (other types, arrays in another order of 
     cuda/        the kernels in CUDA C++, each with its formula
     program.py   all of them as one program, compiled at the first launch, and the launch itself
     table.py     the functions that launch them, by the names of their formulas
+    products.py  products of matrices by cuBLASLt
 """
 
 import types
@@ -15,6 +16,7 @@ from ..backend import when_cupy_is_used
 
 @when_cupy_is_used
 def _register(cupy: types.ModuleType) -> None:
-    from . import program, table
+    from . import products, program, table
 
     table.register(cupy, program.CupyProgram(cupy))
+    products.PRODUCTS[cupy] = products.CublasLt(cupy)

@@ -1,4 +1,4 @@
-"""The random numbers of backend.philox by one kernel: the same stream, bit for bit, so masks agree on host and device."""
+"""The random numbers of backend.philox by one kernel, bit for bit, so that masks agree on the host and the device."""
 
 import math
 import types

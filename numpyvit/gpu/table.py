@@ -21,7 +21,7 @@ def device_kernel(function: Callable) -> Callable:
 
 def register(xp: types.ModuleType, program: Program) -> None:
     """Let `program` serve arrays of the namespace `xp`, in every set of kernels that is loaded."""
-    from . import attention, elementwise, norm, softmax, updates  # noqa: F401  (they declare their functions here)
+    from . import attention, elementwise, norm, products, softmax, updates  # noqa: F401  (they declare their functions)
 
     PROGRAMS[xp] = program
     loaded = tuple(name for name, kernels in SETS.items() if name != "plain" and kernels)

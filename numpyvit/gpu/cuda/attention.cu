@@ -136,30 +136,30 @@ __device__ void attention_backward(const float* dout, const float* k, const floa
     write_rows<R, DEPTHS>({ds, n.queries, n.keys, n.keys, 1}, keys, at.row, scale, dq + at.in(of_dq), of_dq.token);
 }
 
-extern "C" __global__ void __launch_bounds__(256) attention_1(const float* q, const float* k, const float* v, float* out,
+extern "C" __global__ void __launch_bounds__(256, 2) attention_1(const float* q, const float* k, const float* v, float* out,
                                                               float* p, AttentionSizes n, float scale) {
     attention<1>(q, k, v, out, p, n, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(256) attention_5(const float* q, const float* k, const float* v, float* out,
+extern "C" __global__ void __launch_bounds__(256, 2) attention_5(const float* q, const float* k, const float* v, float* out,
                                                               float* p, AttentionSizes n, float scale) {
     attention<5>(q, k, v, out, p, n, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     attention_backward_1(const float* dout, const float* k, const float* v, const float* p, float* dq, float* ds,
                          AttentionSizes n, Strides of_dq, float scale) {
     attention_backward<1>(dout, k, v, p, dq, ds, n, of_dq, scale);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     attention_backward_5(const float* dout, const float* k, const float* v, const float* p, float* dq, float* ds,
                          AttentionSizes n, Strides of_dq, float scale) {
     attention_backward<5>(dout, k, v, p, dq, ds, n, of_dq, scale);
 }
 
 // dv, and in the blocks with blockIdx.y = 1 dk; `of_dk` and `of_dv` tell where they lie.
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, 2)
     attention_backward_keys(const float* dout, const float* q, const float* p, const float* ds, float* dk, float* dv,
                             AttentionSizes n, Strides of_dk, Strides of_dv, float scale) {
     Place at(SIDE * KEYS, n.keys, n.heads);
