@@ -1,5 +1,6 @@
 """The GPU's kernels compiled for the CPU, launched on arrays of the stand-in for CuPy."""
 
+import contextlib
 import ctypes
 import pathlib
 import re
@@ -8,7 +9,10 @@ import subprocess
 
 import numpy as np
 
-from numpyvit.gpu.program import source
+from numpyvit.gpu import table
+from numpyvit.gpu.program import PROGRAMS, source
+from numpyvit.kernels import SETS
+from numpyvit.testing import stand_in
 
 COMPILER = next(filter(None, map(shutil.which, ("g++", "clang++"))), None)
 _OPTIONS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-U_FORTIFY_SOURCE", "-fno-strict-aliasing", "-w")
@@ -67,3 +71,22 @@ def check_guards(array: np.ndarray, name: str) -> None:
     if memory.dtype == np.uint8 and memory.ndim == 1 and memory is not array:
         guards = memory.view(np.float32)[[*range(_GUARD), *range(-_GUARD, 0)]]
         assert (guards == _CANARY).all(), f"{name} wrote beside an array of shape {array.shape}"
+
+
+def on_stand_in(array: np.ndarray):
+    """An array of the stand-in in the same memory."""
+    return stand_in.ndarray(array)
+
+
+@contextlib.contextmanager
+def kernels_on_stand_in(program):
+    """While open, arrays of the stand-in are served by GPU kernels, which `program` launches."""
+    before = {name: dict(kernels) for name, kernels in SETS.items()}
+    table.register(stand_in, program)
+    try:
+        yield
+    finally:
+        del PROGRAMS[stand_in]
+        for name, kernels in before.items():
+            SETS[name].clear()
+            SETS[name].update(kernels)

@@ -7,17 +7,20 @@ GPU, `pytest -m gpu` makes the same comparisons there.
 
 import ctypes
 import importlib.metadata
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from cuda_emulator import COMPILER, Emulator, guarded, kernel_names
+from cuda_emulator import COMPILER, Emulator, guarded, kernel_names, kernels_on_stand_in, on_stand_in
 
+import numpyvit as nv
 from numpyvit import functional as F
 from numpyvit.backend import array_module
 from numpyvit.backend import philox as host_philox
 from numpyvit.data.augment import normalize
 from numpyvit.gpu import elementwise, images, philox, program, table
-from numpyvit.kernels import SETS
 from numpyvit.testing import stand_in
 
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++ or clang++")
@@ -73,7 +76,7 @@ class Emulated:
         """What the function gives in both orders of threads, which must be equal, and what it made of its arguments."""
         runs = []
         for self.emulator.reversed in (False, True):
-            given = [_on_stand_in(a) for a in arguments]
+            given = [_with_guards(a) for a in arguments]
             self.emulator.launched.clear()
             result = function(*given)
             assert self.emulator.launched, "no kernel ran"
@@ -90,14 +93,9 @@ def emulator(tmp_path_factory):
 
 @pytest.fixture
 def emulated(emulator, monkeypatch):
-    monkeypatch.setattr(stand_in, "empty", lambda shape, dtype: _device(guarded(shape, dtype)), raising=False)
-    before = {name: dict(kernels) for name, kernels in SETS.items()}
-    table.register(stand_in, emulator)
-    yield Emulated(emulator)
-    del program.PROGRAMS[stand_in]
-    for name, kernels in before.items():
-        SETS[name].clear()
-        SETS[name].update(kernels)
+    monkeypatch.setattr(stand_in, "empty", lambda shape, dtype: on_stand_in(guarded(shape, dtype)), raising=False)
+    with kernels_on_stand_in(emulator):
+        yield Emulated(emulator)
 
 
 @pytest.fixture(params=[pytest.param("emulated", marks=needs_compiler), pytest.param("cupy", marks=pytest.mark.gpu)])
@@ -115,18 +113,14 @@ def run(request):
     return on_gpu
 
 
-def _device(array):
-    return type(stand_in.asarray(0))(array)
-
-
-def _on_stand_in(value):
+def _with_guards(value):
     """An array on the stand-in with guards around it, in the same order of memory."""
     if not isinstance(value, np.ndarray):
         return value
     order = np.argsort([-stride for stride in value.strides], kind="stable")
     memory = guarded([value.shape[axis] for axis in order], value.dtype)
     memory[...] = value.transpose(order)
-    return _device(memory.transpose(np.argsort(order)))
+    return on_stand_in(memory.transpose(np.argsort(order)))
 
 
 def _to_host(value):
@@ -342,6 +336,97 @@ def test_images_are_chosen_cropped_mirrored_and_normalized(run, rng):
     close(found, expected)
 
 
+MODEL = dict(img_size=8, patch_size=2, in_chans=1, num_classes=3, embed_dim=32, depth=2, num_heads=2)
+IN_A_STEP = {
+    *("layer_norm", "layer_norm_backward", "sum_over_rows", "gelu_with_slope", "softmax_cross_entropy", "adamw"),
+    *("attention_5", "attention_1", "attention_backward_5", "attention_backward_1", "attention_backward_keys"),
+}
+
+
+def test_a_training_step_runs_on_kernels_and_agrees_with_the_formulas(run, rng):
+    """17 tokens, of which the last block has one query."""
+    x, labels = rng.standard_normal((3, 1, 8, 8)).astype(np.float32), np.array([0, 2, 1])
+
+    def step(x, labels):
+        model = nv.VisionTransformer(**MODEL).to(array_module(x))
+        optimizer, tape = nv.optim.AdamW(model, lr=1e-2, eps=1e-3), nv.Tape(model, input_gradient=False)
+        loss, dlogits = nv.losses.cross_entropy(model.forward(x, tape), labels)
+        model.backward(dlogits, tape)
+        optimizer.step(tape)
+        return loss, tape.flat, optimizer.weights.flat, model(x)
+
+    with nv.plain():
+        expected = step(x, labels)
+    found, _ = run(step, x, labels)
+    for y, z in zip(expected, found):
+        np.testing.assert_allclose(z, y, rtol=0, atol=1e-5)
+    if isinstance(run, Emulated):
+        assert {*run.emulator.launched} >= IN_A_STEP
+
+
+@needs_compiler
+@pytest.mark.parametrize("change", [lambda x: x.astype(np.float64), lambda x: x[:, ::2], lambda x: x[:0]])
+def test_what_kernels_do_not_serve_runs_as_the_formula(emulated, change):
+    x, weight = change(normal((6, 48))[0]), np.ones(48)
+    emulated.emulator.launched.clear()
+
+    def normalized(x):
+        own = array_module(x).asarray(weight[: x.shape[1]], dtype=x.dtype)
+        return F.layer_norm(x, own, own, 1e-6)[0]
+
+    for formula in (F.gelu, F.sum_over_rows, normalized, lambda x: F.softmax(x, axis=0)):
+        np.testing.assert_array_equal(formula(on_stand_in(x)).get(), _plainly(formula, x))
+    assert not emulated.emulator.launched
+
+
+def _plainly(formula, x):
+    with nv.plain():
+        return formula(x)
+
+
+FAKE_CUPY = """
+import types
+import numpy as np
+
+class ndarray:
+    shape, ndim, size, dtype = (3, 100), 2, 300, np.dtype("f")
+    flags = types.SimpleNamespace(c_contiguous=True)
+
+def empty(shape, dtype):
+    return ndarray()
+
+class RawModule:
+    def __init__(self, code, options):
+        assert "__global__ void gelu(" in code and options == ("--std=c++17",)
+
+    def get_function(self, name):
+        def launch(grid, block, arguments, shared_mem):
+            print(name, grid, block, [type(a).__name__ for a in arguments], shared_mem)
+        return launch
+"""
+FIRST_ARRAY = """
+import sys
+import numpyvit as nv
+from numpyvit import functional as F
+
+assert not {"cupy", "numpyvit.gpu.program"} & {*sys.modules}
+import cupy
+F.gelu(cupy.ndarray())
+assert all(nv.kernels.SETS["numpy"][name, cupy, "f"] for name in ("layer_norm", "attention", "adamw_", "matmul"))
+assert not any(cupy in key for key in nv.kernels.SETS["plain"])
+"""
+
+
+def test_kernels_enter_the_table_with_the_first_device_array(tmp_path):
+    (tmp_path / "cupy.py").write_text(FAKE_CUPY)
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_ARRAY], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "gelu (2,) (256,) ['ndarray', 'ndarray', 'int32'] 0\n"
+
+
 @needs_compiler
 def test_a_missing_barrier_is_found(tmp_path, monkeypatch, emulator, emulated):
     code = program.source()
@@ -360,7 +445,7 @@ def test_a_barrier_that_some_threads_miss_and_a_write_behind_an_array_are_found(
     bodies = {"miss": miss, "beside": beside, "behind": inside}
     code = "".join(f'extern "C" __global__ void {name}(float* x) {{ {body} }}\n' for name, body in bodies.items())
     emulator = Emulator(tmp_path, code)
-    x = _on_stand_in(np.zeros(64, np.float32))
+    x = _with_guards(np.zeros(64, np.float32))
     with pytest.raises(RuntimeError, match="some threads wait at a barrier that the others do not reach"):
         emulator.launch("miss", (1,), (64,), (x,), 0)
     with pytest.raises(RuntimeError, match="wrote behind the end of its shared memory"):

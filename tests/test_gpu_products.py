@@ -8,11 +8,10 @@ import ctypes
 
 import numpy as np
 import pytest
-from cuda_emulator import COMPILER, Emulator
+from cuda_emulator import COMPILER, Emulator, kernels_on_stand_in, on_stand_in
 
 from numpyvit import functional as F
-from numpyvit.gpu import precision, products, program, table
-from numpyvit.kernels import SETS
+from numpyvit.gpu import precision, products
 from numpyvit.testing import stand_in
 
 _BITS = {"float32": 24, "tf32": 11, "bf16": 8}
@@ -55,6 +54,7 @@ class FakeLibrary:
         self.plans += 1
         heuristic._obj.algorithm[0] = 4711
         self.alignments = [self.objects[preference.value - 1][attribute] for attribute in (5, 6, 7, 8)]
+        self.bias_place = self.objects[description.value - 1].get(8)
         found._obj.value = asked.value
         return 0
 
@@ -109,20 +109,16 @@ class OnHost(products.CublasLt):
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory):
-    return Emulator(tmp_path_factory.mktemp("cuda"), program.source()) if COMPILER else None
+    return Emulator(tmp_path_factory.mktemp("cuda")) if COMPILER else None
 
 
 @pytest.fixture
 def fake(emulator, monkeypatch):
     library = FakeLibrary()
-    before = {name: dict(kernels) for name, kernels in SETS.items()}
-    table.register(stand_in, emulator)
-    monkeypatch.setitem(products.PRODUCTS, stand_in, OnHost(stand_in, library))
-    yield library
-    del program.PROGRAMS[stand_in]
-    for name, kernels in before.items():
-        SETS[name].clear()
-        SETS[name].update(kernels)
+    made = OnHost(stand_in, library)
+    monkeypatch.setitem(products.PRODUCTS, stand_in, lambda: made)
+    with kernels_on_stand_in(emulator):
+        yield library
 
 
 def normal(*shapes):
@@ -164,15 +160,10 @@ def test_matmul_tells_the_library_where_its_operands_lie(fake, chosen, pair):
     expected = (_to_bf16(a) @ _to_bf16(b)) if chosen == "bf16" else a.astype(float) @ b
     with precision.products_in(chosen):
         for _ in range(2):
-            found = F.matmul(*map(_on_stand_in, (a, b)))
+            found = F.matmul(*map(on_stand_in, (a, b)))
     assert fake.products == 2 and found.dtype == np.float32
     assert fake.compute == {"float32": 68, "tf32": 77, "bf16": 68}[chosen]
     np.testing.assert_allclose(found.get(), expected, atol=1e-5)
-
-
-def _on_stand_in(array):
-    """On the stand-in, with the same distances in memory."""
-    return type(stand_in.asarray(0))(array)
 
 
 def _to_bf16(array):
@@ -185,7 +176,7 @@ def _to_bf16(array):
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_linear_adds_its_bias_in_the_product(fake, weight, with_bias):
     x, bias = normal((2, 3, 4), 5)
-    arrays = [_on_stand_in(array) for array in (x, weight, bias)]
+    arrays = [on_stand_in(array) for array in (x, weight, bias)]
     found = F.linear(*arrays[: 3 if with_bias else 2]).get()
     assert fake.products == 1
     np.testing.assert_allclose(found, x @ weight.T + (bias if with_bias else 0), atol=1e-5)
@@ -199,6 +190,14 @@ def test_a_product_is_planned_once_and_again_for_memory_that_is_less_aligned(fak
         a = memory[first + offset : first + offset + 16].reshape(4, 4)
         F.matmul(a, b)
         assert fake.plans == plans and fake.alignments[1] == {0: 256, 1: 4, 2: 8}[offset]
+
+
+def test_the_library_is_told_how_the_bias_is_aligned(fake):
+    x, weight, memory = (stand_in.zeros(shape, dtype=np.float32) for shape in ((3, 4), (5, 4), 1000))
+    first = -(memory._array.ctypes.data // 4) % 64
+    for offset, place in ((0, 256), (4, 16), (1, 4), (64, 4)):  # in the end planned before
+        F.linear(x, weight, memory[first + offset : first + offset + 5])
+        assert fake.bias_place == place
 
 
 def test_what_the_library_refuses_is_an_error(fake, monkeypatch):

@@ -9,6 +9,7 @@ imported. What a kernel does not serve (other types, arrays in another order of 
     products.py  products of matrices by cuBLASLt
 """
 
+import functools
 import types
 
 from ..backend import when_cupy_is_used
@@ -19,4 +20,4 @@ def _register(cupy: types.ModuleType) -> None:
     from . import products, program, table
 
     table.register(cupy, program.CupyProgram(cupy))
-    products.PRODUCTS[cupy] = products.CublasLt(cupy)
+    products.PRODUCTS[cupy] = functools.cache(functools.partial(products.CublasLt, cupy))

@@ -1,8 +1,8 @@
 """Products of matrices by cuBLASLt, called through ctypes.
 
-CuPy's own products cannot be captured in a CUDA graph, copy operands of more than two dimensions, and have no bf16. Here
-every product has one handle, one workspace and the stream of CuPy, so that a captured step holds it, a transposed
-operand is read where it lies, and the bias is added as the result is written.
+CuPy's own products cannot be captured in a CUDA graph, copy operands of more than two dimensions, and have no bf16.
+Here all share one handle, one workspace and CuPy's stream. So a captured step can hold them, a transposed operand is
+read where it lies, and a bias is added as the result is written.
 
 precision.chosen() says how float32 operands are multiplied: as they are, rounded to TF32 (11 bits) by the GPU, or
 rounded to bf16 (8 bits) by a kernel of ours. Sums and results are float32 in each.
@@ -12,6 +12,7 @@ import ctypes
 import itertools
 import math
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +35,7 @@ _BATCH_COUNT, _BATCH_STRIDE = 5, 6  # CUBLASLT_MATRIX_LAYOUT_…
 _MOST_WORKSPACE, _ALIGNMENTS = 1, (5, 6, 7, 8)  # CUBLASLT_MATMUL_PREF_…, of A, B, C and D
 _BEST_ALIGNMENT = 256  # bytes
 
-PRODUCTS: dict[types.ModuleType, "CublasLt"] = {}  # by the namespace whose arrays it takes
+PRODUCTS: dict[types.ModuleType, Callable[[], "CublasLt"]] = {}  # how to get it for the arrays of a namespace
 
 
 class _Heuristic(ctypes.Structure):
@@ -71,8 +72,7 @@ class Operand:
         count, r, c = x.shape
         step, row, column = (stride // x.itemsize for stride in x.strides)
         step = step if count > 1 else 0
-        places = address | step * x.itemsize
-        alignment = min(places & -places, _BEST_ALIGNMENT)
+        alignment = _alignment(address | step * x.itemsize)
         if _in_rows(x):
             return cls(c, r, row if r > 1 else c, step, False, alignment, kind)
         return cls(r, c, column if c > 1 else r, step, True, alignment, kind)
@@ -94,7 +94,7 @@ class CublasLt:
         """
         kind = _BF16 if chosen == "bf16" else _FLOAT32
         operands = [Operand.of(x, self.address(x), k) for x, k in ((b, kind), (a, kind), (out, _FLOAT32))]
-        key = (*operands, len(out), bias is not None, chosen)
+        key = (*operands, len(out), 0 if bias is None else _alignment(self.address(bias)), chosen)
         if key not in self._plans:
             self._plans[key] = self._plan(*key)
         description, layouts, heuristic = self._plans[key]
@@ -115,13 +115,14 @@ class CublasLt:
         """The stream on which the caller's other work runs."""
         return self._xp.cuda.get_current_stream().ptr
 
-    def _plan(self, a, b, out, count, with_bias, chosen):
+    def _plan(self, a, b, out, count, bias_alignment, chosen):
         """What describes a product to cuBLAS, a and b in its order, and the algorithm that it finds best."""
         description = self._create("MatmulDescCreate", ctypes.c_int(_COMPUTE[chosen]), ctypes.c_int(_FLOAT32))
         for attribute, operand in zip(_OPERATIONS, (a, b)):
             self._set("MatmulDesc", description, attribute, ctypes.c_int(operand.transposed))
-        if with_bias:
+        if bias_alignment:
             self._set("MatmulDesc", description, _EPILOGUE, ctypes.c_int(_WITH_BIAS))
+            self._set("MatmulDesc", description, _BIAS_POINTER, ctypes.c_void_p(bias_alignment))  # only looked at
         layouts = [self._layout(operand, count) for operand in (a, b, out)]
         preference = self._create("MatmulPreferenceCreate")
         self._set("MatmulPreference", preference, _MOST_WORKSPACE, ctypes.c_uint64(WORKSPACE_BYTES))
@@ -181,12 +182,16 @@ def _product(a, b, bias):
     chosen = precision.chosen()
     if chosen == "bf16":
         a, b = _rounded(a), _rounded(b)
-    library.product(a, b, out.reshape(-1, *out.shape[-2:]), bias, chosen)
+    library().product(a, b, out.reshape(-1, *out.shape[-2:]), bias, chosen)
     return out
 
 
+def _alignment(address):
+    return min(address & -address, _BEST_ALIGNMENT)
+
+
 def _as_batch(x, batch):
-    """(..., r, c) -> (count, r, c), copied where its matrices do not lie at equal distances or have gaps between numbers.
+    """(..., r, c) -> (count, r, c), copied where matrices do not lie at equal distances or have gaps between numbers.
 
     What all of a batch share has the distance 0.
     """
