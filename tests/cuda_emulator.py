@@ -9,6 +9,7 @@ import subprocess
 
 import numpy as np
 
+from numpyvit.backend import philox
 from numpyvit.gpu import table
 from numpyvit.gpu.program import PROGRAMS, source
 from numpyvit.kernels import SETS
@@ -86,7 +87,7 @@ def kernels_on_stand_in(program):
     try:
         yield
     finally:
-        del PROGRAMS[stand_in]
+        del PROGRAMS[stand_in], philox.KERNELS[stand_in]
         for name, kernels in before.items():
             SETS[name].clear()
             SETS[name].update(kernels)

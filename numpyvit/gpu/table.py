@@ -5,6 +5,7 @@ import types
 from collections.abc import Callable
 
 from ..backend import Array
+from ..backend.philox import KERNELS as DRAWS
 from ..kernels import SETS, kernel
 from .program import PROGRAMS, Program
 
@@ -21,9 +22,9 @@ def device_kernel(function: Callable) -> Callable:
 
 def register(xp: types.ModuleType, program: Program) -> None:
     """Let `program` serve arrays of the namespace `xp`, in every set of kernels that is loaded."""
-    from . import attention, elementwise, norm, products, softmax, updates  # noqa: F401  (they declare their functions)
+    from . import attention, elementwise, norm, philox, products, softmax, updates  # noqa: F401  (they declare theirs)
 
-    PROGRAMS[xp] = program
+    PROGRAMS[xp], DRAWS[xp] = program, philox.uniform
     loaded = tuple(name for name, kernels in SETS.items() if name != "plain" and kernels)
     for function in _FUNCTIONS:  # a gain is filled in once it was measured on a GPU
         kernel(function.__name__, xp, "f", tolerance=TOLERANCE, gain=math.nan, sets=loaded)(function)
