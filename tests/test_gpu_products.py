@@ -166,6 +166,17 @@ def test_matmul_tells_the_library_where_its_operands_lie(fake, chosen, pair):
     np.testing.assert_allclose(found.get(), expected, atol=1e-5)
 
 
+@pytest.mark.skipif(COMPILER is None, reason="the emulator needs g++ or clang++")
+def test_what_is_not_finite_stays_so_in_bf16(fake):
+    a, b = np.ones((4, 3), np.float32), np.eye(3, dtype=np.float32) + 1
+    a[0, 0], a[1, 0], a[2, 0] = np.nan, np.inf, -np.inf
+    a.view(np.uint32)[0, 1] = 0x7F800001  # NaN, of which only the lower half says so
+    with precision.products_in("bf16"):
+        found = F.matmul(on_stand_in(a), on_stand_in(b)).get()
+    np.testing.assert_array_equal(found[1:], a[1:] @ b)
+    assert np.isnan(found[0]).all()
+
+
 def _to_bf16(array):
     upper = np.ascontiguousarray(array).view(np.uint32)
     upper = (upper + 0x7FFF + (upper >> 16 & 1)) >> 16 << 16
@@ -220,8 +231,7 @@ def test_other_types_and_empty_arrays_run_as_the_formula(fake):
 @pytest.mark.gpu
 @pytest.mark.parametrize("pair", PAIRS)
 @pytest.mark.parametrize("chosen", _BITS)
-def test_the_real_library_gives_products_in_the_precision_asked_for(chosen, pair):
-    cupy = pytest.importorskip("cupy")
+def test_the_real_library_gives_products_in_the_precision_asked_for(cupy, chosen, pair):
     a, b = PAIRS[pair]
     with precision.products_in(chosen):
         found = F.matmul(cupy.asarray(a), cupy.asarray(b)).get()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ..backend import Array, array_module
 from .program import THREADS, blocks, launch, struct
-from .table import device_kernel
+from .table import device_kernel, served
 
 # as in cuda/attention.cu
 _SIDE, _SLICE, _KEYS, _DEPTHS = 16, 32, 5, 4
@@ -39,7 +39,7 @@ def attention_backward(
     keep: Array | None = None,
     out: Sequence[Array] | None = None,
 ) -> tuple[Array, Array, Array, Array]:
-    if keep is not None or not _are_heads(dout, q, k, v) or not p.flags.c_contiguous:
+    if keep is not None or not _are_heads(dout, q, k, v) or not served(p):
         return NotImplemented
     dq, dk, dv = _packed_like(q, k) if out is None else out
     if not _are_heads(dq, dk, dv):
@@ -85,13 +85,14 @@ def _shared(rows):
 
 def _sizes(q, k, v, out):
     (_, H, N, d), M = q.shape, k.shape[2]
-    layouts = {name: _places(array) for name, array in (("q", q), ("k", k), ("v", v), ("out", out))}
-    return struct(heads=H, queries=N, keys=M, depth=d, **layouts)
+    places = {name: _distances(array) for name, array in (("q", q), ("k", k), ("v", v), ("out", out))}
+    return struct(heads=H, queries=N, keys=M, depth=d, **places)
 
 
 def _strides(array):
-    return struct(image=array.strides[0] // 4, head=array.strides[1] // 4, token=array.strides[2] // 4)
+    return struct(strides=_distances(array))
 
 
-def _places(array):
+def _distances(array):
+    """Of images, heads and tokens in memory, in numbers: what the kernels call Strides."""
     return tuple(stride // 4 for stride in array.strides[:3])

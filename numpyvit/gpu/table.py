@@ -26,7 +26,7 @@ def register(xp: types.ModuleType, program: Program) -> None:
 
     PROGRAMS[xp], DRAWS[xp] = program, philox.uniform
     loaded = tuple(name for name, kernels in SETS.items() if name != "plain" and kernels)
-    for function in _FUNCTIONS:  # a gain is filled in once it was measured on a GPU
+    for function in _FUNCTIONS:  # no gain was measured on a GPU yet
         kernel(function.__name__, xp, "f", tolerance=TOLERANCE, gain=math.nan, sets=loaded)(function)
 
 

@@ -30,7 +30,7 @@ def adamw_(
     lr_there, lr_here = (lr, 0.0) if hasattr(lr, "dtype") else (None, float(lr))
     step_there, step_here = (step, 0) if hasattr(step, "dtype") else (None, int(step))
     floats = [array for array in (theta, g, m, v, average, scale, lr_there) if array is not None]
-    if not served(*floats) or not (step_there is None or step_there.dtype.char == "L"):
+    if not served(*floats) or not (step_there is None or step_there.dtype == np.uint64):
         return NotImplemented
     settings = struct(
         beta1=np.float64(betas[0]),

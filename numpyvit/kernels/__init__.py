@@ -24,7 +24,7 @@ class Kernel:
 
     tolerance: how far a result may lie from the formula's in float32, relative to the largest value.
     gain:      time of the formula over time of the kernel in float32 on 64 images, one thread of an Intel Xeon with
-               AVX-512, by `python -m benchmarks.kernels`.
+               AVX-512, by `python -m benchmarks.kernels`; NaN where it was not measured.
     """
 
     name: str
