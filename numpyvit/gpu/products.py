@@ -11,6 +11,7 @@ rounded to bf16 (8 bits) by a kernel of ours. Sums and results are float32 in ea
 import ctypes
 import itertools
 import math
+import threading
 import types
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class CublasLt:
         self._xp, self._library = xp, _load() if library is None else library
         self._handle = self._create("Create")
         self._workspace = xp.empty((WORKSPACE_BYTES,), dtype=np.uint8)
-        self._plans = {}
+        self._plans, self._lock = {}, threading.Lock()
 
     def product(self, a: Array, b: Array, out: Array, bias: Array | None, chosen: str) -> None:
         """out = a b + bias.   a: (batch, M, K), b: (batch, K, N), out: (batch, M, N) in row-major order, bias: (N,).
@@ -98,14 +99,15 @@ class CublasLt:
         if key not in self._plans:
             self._plans[key] = self._plan(*key)
         description, layouts, heuristic = self._plans[key]
-        if bias is not None:
-            self._set("MatmulDesc", description, _BIAS_POINTER, ctypes.c_void_p(self.address(bias)))
         (of_b, of_a, of_out), one, zero = layouts, ctypes.c_float(1), ctypes.c_float(0)
         at_b, at_a, at_out, at_workspace = (ctypes.c_void_p(self.address(x)) for x in (b, a, out, self._workspace))
         inputs = (ctypes.byref(one), at_b, of_b, at_a, of_a, ctypes.byref(zero), at_out, of_out)
         room = (at_workspace, ctypes.c_size_t(WORKSPACE_BYTES), ctypes.c_void_p(self.stream()))
         algorithm = ctypes.byref(heuristic, _Heuristic.algorithm.offset)
-        self._call("Matmul", self._handle, description, *inputs, at_out, of_out, algorithm, *room)
+        with self._lock:  # the description of a plan, which holds the bias, is shared by threads
+            if bias is not None:
+                self._set("MatmulDesc", description, _BIAS_POINTER, ctypes.c_void_p(self.address(bias)))
+            self._call("Matmul", self._handle, description, *inputs, at_out, of_out, algorithm, *room)
 
     def address(self, x: Array) -> int:
         """Of an array's first number on the device, in bytes."""
@@ -129,11 +131,8 @@ class CublasLt:
         for attribute, operand in zip(_ALIGNMENTS, (a, b, out, out)):
             self._set("MatmulPreference", preference, attribute, ctypes.c_uint32(operand.alignment))
         heuristic, found = _Heuristic(), ctypes.c_int()
-        what = (description, *layouts, layouts[-1], preference)
-        self._call(
-            "MatmulAlgoGetHeuristic",
-            *(self._handle, *what, ctypes.c_int(1), ctypes.byref(heuristic), ctypes.byref(found)),
-        )
+        what, best = (description, *layouts, layouts[-1], preference), (ctypes.c_int(1), ctypes.byref(heuristic))
+        self._call("MatmulAlgoGetHeuristic", self._handle, *what, *best, ctypes.byref(found))
         if not found.value:
             raise RuntimeError(f"cuBLASLt has no algorithm for {a} times {b} in {chosen}")
         return description, layouts, heuristic
