@@ -12,6 +12,7 @@ from .arrays import (
     to_host,
     to_module,
     transposed,
+    when_cupy_is_used,
 )
 from .process import tune_process
 from .random import Random
@@ -39,4 +40,5 @@ __all__ = [
     "to_module",
     "transposed",
     "tune_process",
+    "when_cupy_is_used",
 ]
