@@ -5,6 +5,8 @@ CuPy itself), refuses to mix in host arrays, and refuses implicit reads of devic
 GPU, short of kernels themselves:
 
     model.to(stand_in); model(stand_in.asarray(x))
+
+It also counts what costs time on a GPU, see counting.py.
 """
 
 import json
@@ -13,6 +15,7 @@ import pathlib
 import numpy as np
 
 from ..backend import register
+from .counting import SYNCHRONIZATIONS, TRANSFERS, count, count_index, count_launches, counting
 
 _NAMES = json.loads((pathlib.Path(__file__).parent / "cupy_names.json").read_text())
 
@@ -47,8 +50,11 @@ def _call(name, function, accepted, args, keywords):
         for keyword in keywords:
             if keyword not in accepted:
                 raise TypeError(f"CuPy's {name} has no keyword {keyword!r}; it has {accepted}")
-    result = function(*map(_unwrap, args), **{key: _unwrap(value) for key, value in keywords.items()})
-    return keywords["out"] if keywords.get("out") is not None else _wrap(result)
+    own = [_unwrap(arg) for arg in args]
+    result = function(*own, **{key: _unwrap(value) for key, value in keywords.items()})
+    out = keywords.get("out")
+    count_launches(name, own, result if out is None else None)
+    return _wrap(result) if out is None else out
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
@@ -69,7 +75,9 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise NotImplementedError(f"`{ufunc.__name__}.reduce` is not supported yet")
         if out is not None:
             keywords["out"] = tuple(map(_unwrap, out))
-        result = getattr(ufunc, method)(*map(_unwrap, inputs), **keywords)
+        own = [_unwrap(value) for value in inputs]
+        result = getattr(ufunc, method)(*own, **keywords)
+        count_launches(ufunc.__name__, own, None)
         return _wrap(result) if out is None else out[0]
 
     def _host_read(self, *args):
@@ -78,6 +86,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     __bool__ = __float__ = __int__ = __index__ = __complex__ = item = tolist = _host_read
 
     def get(self) -> np.ndarray:
+        count(TRANSFERS, "get")
+        count(SYNCHRONIZATIONS, "get")
         return self._array.copy()
 
     def __len__(self):
@@ -87,10 +97,13 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return map(_wrap, self._array)
 
     def __getitem__(self, key):
-        return _wrap(self._array[_unwrap(key)])
+        found = self._array[_unwrap(key)]
+        count_index(self._array, _unwrap(key), found)
+        return _wrap(found)
 
     def __setitem__(self, key, value):
         self._array[_unwrap(key)] = _unwrap(value)
+        count_launches("copy", [], None)
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -100,7 +113,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             return _wrap(value) if isinstance(value, np.ndarray) else value
         if name not in _NAMES["methods"]:
             raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
-        return lambda *args, **keywords: _call(name, value, None, args, keywords)
+        function = getattr(type(self._array), name)
+        return lambda *args, **keywords: _call(name, function, None, (self, *args), keywords)
 
 
 class _Namespace:
@@ -131,7 +145,10 @@ class _Generator:
 
 
 class _RandomModule:
-    default_rng = staticmethod(_Generator)
+    @staticmethod
+    def default_rng(seed):
+        count_launches("default_rng", [], None)  # CuPy sets up the states of its threads
+        return _Generator(seed)
 
 
 class StandIn(_Namespace):
@@ -139,6 +156,7 @@ class StandIn(_Namespace):
 
     ndarray = DeviceArray
     random = _RandomModule()
+    counting = staticmethod(counting)
 
     def __init__(self):
         super().__init__("cupy", np, _NAMES["functions"])
@@ -146,7 +164,10 @@ class StandIn(_Namespace):
 
     def asarray(self, a: np.ndarray | DeviceArray, dtype: np.dtype | str | None = None) -> DeviceArray:
         """The one way from the host to the device."""
-        return DeviceArray(np.array(a._array if isinstance(a, DeviceArray) else a, dtype=dtype))
+        if isinstance(a, DeviceArray):
+            return a if dtype is None else a.astype(dtype, copy=False)
+        count(TRANSFERS, "asarray")
+        return DeviceArray(np.array(a, dtype=dtype))
 
     def asnumpy(self, a: DeviceArray) -> np.ndarray:
         """The one way back."""
@@ -155,6 +176,7 @@ class StandIn(_Namespace):
     def erf(self, x: DeviceArray) -> DeviceArray:
         from scipy.special import erf
 
+        count_launches("erf", [], None)
         return _wrap(erf(_unwrap(x)))
 
 
