@@ -37,6 +37,12 @@ def _cupy():
     return cupy
 
 
+@pytest.fixture
+def cupy_or_skip():
+    """A function that returns CuPy, or skips the test where there is no GPU."""
+    return _cupy
+
+
 @pytest.fixture(params=["numpy", "stand_in", pytest.param("cupy", marks=pytest.mark.gpu)])
 def xp(request):
     """Each array namespace that layers must run on."""

@@ -13,6 +13,7 @@ from .arrays import (
     to_module,
     transposed,
 )
+from .count import Count
 from .process import tune_process
 from .random import Random
 from .ranks import ALONE, Group
@@ -21,6 +22,7 @@ from .threads import available_threads, blas_threads, shared_workers
 __all__ = [
     "ALONE",
     "Array",
+    "Count",
     "Group",
     "Random",
     "array_module",

@@ -74,28 +74,23 @@ def count(kind: str, name: str, times: int = 1) -> None:
         counts.add(kind, name, times)
 
 
-def count_launches(name: str, inputs: Sequence, result: object) -> None:
-    """An operation on host arrays `inputs` that gave `result`, None where it wrote into what there was."""
-    if _current.get() is None or name.startswith("empty") or _is_view(result, inputs):
-        return
+def count_launches(name: str, inputs: Sequence, result: object) -> bool:
+    """Count an operation on host arrays `inputs` that gave `result`, None where it wrote into what there was.
+
+    -> whether it takes a transfer.
+    """
+    if name.startswith("empty") or is_view(result, inputs):
+        return False
     count(LAUNCHES, name)
     if name == "matmul":
         copied = sum(array.ndim > 2 and not array.flags.c_contiguous for array in inputs)
         count(LAUNCHES, "copy for matmul", copied)
-    if name in ("concatenate", "stack") and len(inputs[0]) > _MOST_JOINED:
-        count(TRANSFERS, name)
+    transferred = name in ("concatenate", "stack") and len(inputs[0]) > _MOST_JOINED
+    count(TRANSFERS, name, int(transferred))
+    return transferred
 
 
-def count_index(array: np.ndarray, key: object, found: object) -> None:
-    """What `array[key]` gave."""
-    keys = key if isinstance(key, tuple) else (key,)
-    if any(isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in keys):
-        count(SYNCHRONIZATIONS, "index by a mask")
-    if isinstance(found, np.ndarray):
-        count_launches("take", [array], found)
-
-
-def _is_view(result, inputs):
+def is_view(result: object, inputs: Sequence) -> bool:
     """Whether every array in a result lies in the memory of an input."""
     results = result if isinstance(result, (tuple, list)) else [result]
     arrays = [item for item in inputs if isinstance(item, np.ndarray)]

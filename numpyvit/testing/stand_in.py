@@ -6,7 +6,7 @@ GPU, short of kernels themselves:
 
     model.to(stand_in); model(stand_in.asarray(x))
 
-It also counts what costs time on a GPU, see counting.py.
+It also counts what costs time on a GPU, see counting.py, and captures and replays graphs, see recording.py.
 """
 
 import json
@@ -15,7 +15,9 @@ import pathlib
 import numpy as np
 
 from ..backend import register
-from .counting import SYNCHRONIZATIONS, TRANSFERS, count, count_index, count_launches, counting
+from .counting import SYNCHRONIZATIONS, TRANSFERS, count, count_launches, counting
+from .recording import perform, refuse
+from .stand_in_cuda import cuda
 
 _NAMES = json.loads((pathlib.Path(__file__).parent / "cupy_names.json").read_text())
 
@@ -50,11 +52,22 @@ def _call(name, function, accepted, args, keywords):
         for keyword in keywords:
             if keyword not in accepted:
                 raise TypeError(f"CuPy's {name} has no keyword {keyword!r}; it has {accepted}")
-    own = [_unwrap(arg) for arg in args]
-    result = function(*own, **{key: _unwrap(value) for key, value in keywords.items()})
     out = keywords.get("out")
-    count_launches(name, own, result if out is None else None)
-    return _wrap(result) if out is None else out
+    result = _run(name, function, args, keywords, writes=out is not None or name in _IN_PLACE)
+    return result if out is None else out
+
+
+_IN_PLACE = ("fill", "partition", "sort")  # methods that change their own array
+
+
+def _run(name, function, args, keywords=None, writes=False):
+    """What every operation goes through: done, counted, and part of a graph that is captured."""
+    own = [_unwrap(arg) for arg in args]
+    options = {key: _unwrap(value) for key, value in (keywords or {}).items()}
+    result = perform(function, own, options, writes)
+    if count_launches(name, own, None if writes else result):
+        refuse(name)
+    return _wrap(result)
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
@@ -73,12 +86,12 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise TypeError("Wrong arguments {'where'}")
         if method == "reduce" and ufunc.__name__ not in ("add", "multiply"):
             raise NotImplementedError(f"`{ufunc.__name__}.reduce` is not supported yet")
+        if ufunc is np.matmul:
+            refuse("a product by @")
         if out is not None:
-            keywords["out"] = tuple(map(_unwrap, out))
-        own = [_unwrap(value) for value in inputs]
-        result = getattr(ufunc, method)(*own, **keywords)
-        count_launches(ufunc.__name__, own, None)
-        return _wrap(result) if out is None else out[0]
+            keywords["out"] = out
+        result = _run(ufunc.__name__, getattr(ufunc, method), inputs, keywords, writes=out is not None)
+        return result if out is None else out[0]
 
     def _host_read(self, *args):
         raise HostRead("this reads a device value on the host")
@@ -86,6 +99,7 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     __bool__ = __float__ = __int__ = __index__ = __complex__ = item = tolist = _host_read
 
     def get(self) -> np.ndarray:
+        refuse("a transfer to the host")
         count(TRANSFERS, "get")
         count(SYNCHRONIZATIONS, "get")
         return self._array.copy()
@@ -97,13 +111,15 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return map(_wrap, self._array)
 
     def __getitem__(self, key):
-        found = self._array[_unwrap(key)]
-        count_index(self._array, _unwrap(key), found)
-        return _wrap(found)
+        key = _unwrap(key)
+        if any(isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in np.index_exp[key]):
+            refuse("an index by a mask")
+            count(SYNCHRONIZATIONS, "index by a mask")
+        return _run("take", lambda array: array[key], [self])
 
     def __setitem__(self, key, value):
-        self._array[_unwrap(key)] = _unwrap(value)
-        count_launches("copy", [], None)
+        key = _unwrap(key)
+        _run("copy", lambda array, given: array.__setitem__(key, given), [self, value], writes=True)
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -147,6 +163,7 @@ class _Generator:
 class _RandomModule:
     @staticmethod
     def default_rng(seed):
+        refuse("a new generator")
         count_launches("default_rng", [], None)  # CuPy sets up the states of its threads
         return _Generator(seed)
 
@@ -157,6 +174,7 @@ class StandIn(_Namespace):
     ndarray = DeviceArray
     random = _RandomModule()
     counting = staticmethod(counting)
+    cuda = cuda
 
     def __init__(self):
         super().__init__("cupy", np, _NAMES["functions"])
@@ -166,6 +184,7 @@ class StandIn(_Namespace):
         """The one way from the host to the device."""
         if isinstance(a, DeviceArray):
             return a if dtype is None else a.astype(dtype, copy=False)
+        refuse("a transfer from the host")
         count(TRANSFERS, "asarray")
         return DeviceArray(np.array(a, dtype=dtype))
 
@@ -176,8 +195,7 @@ class StandIn(_Namespace):
     def erf(self, x: DeviceArray) -> DeviceArray:
         from scipy.special import erf
 
-        count_launches("erf", [], None)
-        return _wrap(erf(_unwrap(x)))
+        return _run("erf", erf, [x])
 
 
 stand_in = StandIn()
