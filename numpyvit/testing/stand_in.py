@@ -17,7 +17,7 @@ import numpy as np
 from ..backend import register
 from .counting import SYNCHRONIZATIONS, TRANSFERS, count, count_launches, counting
 from .recording import perform, refuse
-from .stand_in_cuda import cuda
+from .stand_in_cuda import MemoryPool, cuda
 
 _NAMES = json.loads((pathlib.Path(__file__).parent / "cupy_names.json").read_text())
 
@@ -191,6 +191,9 @@ class StandIn(_Namespace):
     def asnumpy(self, a: DeviceArray) -> np.ndarray:
         """The one way back."""
         return a.get()
+
+    def get_default_memory_pool(self) -> MemoryPool:
+        return MemoryPool()
 
     def erf(self, x: DeviceArray) -> DeviceArray:
         from scipy.special import erf

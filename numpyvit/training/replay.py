@@ -37,6 +37,10 @@ class Replays:
                 return found
         return work(given)
 
+    def release(self) -> None:
+        """Give back the memory of the graphs; they are captured again when they are needed."""
+        self._graphs = Graphs(self._xp)
+
     def _refuse(self, error, before):
         """Go on without graphs. What capturing has counted on the host alone did not happen."""
         for count, value in zip(self._counts, before):

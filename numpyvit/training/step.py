@@ -135,6 +135,12 @@ class TrainStep:
         self._update(len(batch.parts), batch.own)
         return loss
 
+    def release(self):
+        """Give back the memory that steps keep for the next ones."""
+        self._tapes = []
+        if self._graphs is not None:
+            self._graphs.release()
+
     def replay(self, x):
         """The outputs of the next step for a batch, or of one that failed, by its shards and random numbers.
 
