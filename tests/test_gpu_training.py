@@ -18,6 +18,7 @@ from numpyvit.testing import stand_in
 from numpyvit.testing.stand_in_cuda import GIB, OutOfMemoryError, cuda
 from numpyvit.training import Classification
 from numpyvit.training.device import place
+from numpyvit.training.settings import KINDS
 
 OPTIONS = dict(epochs=3, batch_size=16, warmup_steps=2, seed=4, progress=False)
 
@@ -159,6 +160,10 @@ def test_products_of_a_run_have_its_precision(data, name):
 
     nv.fit(model_on(stand_in), data, None, task=Watching(), precision=name, **OPTIONS)
     assert seen == {name} and precision.chosen() == "float32"
+
+
+def test_the_setting_names_each_precision():
+    assert KINDS["precision"].choices == precision.PRECISIONS
 
 
 def test_precision_is_for_a_gpu_and_float32(data):
