@@ -7,7 +7,8 @@ import pytest
 from conftest import tiny
 
 import numpyvit as nv
-from numpyvit.backend import ALONE, to_host
+from numpyvit.backend import ALONE, arrays, to_host
+from numpyvit.cli import main as numpyvit
 from numpyvit.data import Dataset, Loader, random_affine, random_crop, random_flip
 from numpyvit.data.augment import normalize
 from numpyvit.data.on_device import OnDevice
@@ -116,6 +117,38 @@ def test_normalization_on_a_device_is_that_of_the_host(data, device):
     pixels = np.repeat(data.images, 3, axis=1)
     how = ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
     np.testing.assert_allclose(to_host(normalize(device.asarray(pixels), *how)), normalize(pixels, *how), atol=1e-6)
+
+
+@pytest.fixture
+def cuda_is_the_stand_in(monkeypatch):
+    monkeypatch.setattr(arrays, "_cupy", lambda: stand_in)
+
+
+def test_the_command_line_trains_and_evaluates_on_a_gpu_and_says_on_which(cuda_is_the_stand_in, tmp_path, capsys):
+    out = str(tmp_path / "run")
+    options = ["--steps", "3", "--precision", "tf32", "--out", out]
+    assert numpyvit(["train", "--device", "cuda", *options]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("GPU: Stand-in, 8.0 GiB, 6.0 free\ndigits: ")
+    assert "\ndata on the device: 0 MiB of 8 GiB\n" in said
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["precision"] == "tf32"
+    assert numpyvit(["evaluate", "--device", "cuda", "--checkpoint", out + "/last.safetensors"]) == 0
+
+
+def test_the_command_line_refuses_precision_on_the_cpu_before_anything_is_written(tmp_path, capsys):
+    assert numpyvit(["train", "--precision", "bf16", "--out", str(tmp_path / "run")]) == 2
+    assert "precision 'bf16' is for a GPU" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_a_machine_without_a_gpu_is_told_what_to_install_or_that_there_is_none(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(arrays.importlib.util, "find_spec", lambda name: None)
+    assert numpyvit(["train", "--device", "cuda"]) == 2
+    assert "numpyvit[cuda12]" in capsys.readouterr().err
+    monkeypatch.setattr(arrays, "_cupy", lambda: stand_in)
+    monkeypatch.setattr(cuda.runtime, "getDeviceCount", lambda: 0)
+    assert numpyvit(["train", "--device", "cuda"]) == 2
+    assert "this machine has no GPU" in capsys.readouterr().err
 
 
 # ---- losses, precision, memory --------------------------------------------------------------------------------------
