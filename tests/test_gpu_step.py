@@ -1,5 +1,7 @@
 """A training step on a device: what it reads there, and graphs of it, on the stand-in for CuPy and on a GPU."""
 
+import time
+
 import numpy as np
 import pytest
 from conftest import tiny
@@ -52,6 +54,24 @@ def test_replayed_steps_have_the_bits_of_steps_that_run_as_they_are(device, make
         np.testing.assert_array_equal(weights[name], array, err_msg=name)
     assert step.steps == step.optimizer.steps == eager.steps == 9
     assert int(to_host(step.optimizer.count.there)) == 9
+
+
+class Slow(optim.AdamW):
+    """Leaves other threads the time to take a piece of the work as well."""
+
+    def update(self, chunk, gradient):
+        time.sleep(0.02)
+        super().update(chunk, gradient)
+
+
+@pytest.mark.usefixtures("little_work_is_shared")
+def test_nothing_of_a_step_on_a_device_runs_on_other_threads(device):
+    """What they do has another stream, so it would not be captured."""
+    losses, weights, _ = trained(device, True, make=Slow, threads=2)
+    expected, expected_weights, _ = trained(device, False, threads=2)
+    assert losses == expected
+    for name, array in expected_weights.items():
+        np.testing.assert_array_equal(weights[name], array, err_msg=name)
 
 
 def test_a_step_is_captured_after_two_that_run_as_they_are_and_then_is_one_launch():

@@ -6,14 +6,21 @@ old one's result when it is replayed. What cannot be captured is an error: trans
 refuses cuBLAS there, products that do not go through `matmul`, for which functional has a form of its own.
 """
 
-import contextvars
+import threading
 from collections.abc import Callable
 
 import numpy as np
 
 from .counting import LAUNCHES, count, is_view
 
-_current = contextvars.ContextVar("recording", default=None)
+
+class _Current(threading.local):
+    """The recording of this thread: what other threads do meanwhile is not captured, as on a GPU."""
+
+    recording = None
+
+
+_current = _Current()
 
 
 class CaptureError(RuntimeError):
@@ -24,13 +31,13 @@ class Recording:
     """The operations of a graph, in their order."""
 
     def __init__(self):
-        self._operations, self._token = [], None
+        self._operations = []
 
     def begin(self) -> None:
-        self._token = _current.set(self)
+        _current.recording = self
 
     def end(self) -> None:
-        _current.reset(self._token)
+        _current.recording = None
 
     def add(self, operation: Callable[[], None]) -> None:
         self._operations.append(operation)
@@ -44,7 +51,7 @@ class Recording:
 
 def refuse(what: str) -> None:
     """Errors: CaptureError while a graph is captured."""
-    if _current.get() is not None:
+    if _current.recording is not None:
         raise CaptureError(f"{what} cannot be captured in a graph")
 
 
@@ -53,7 +60,7 @@ def perform(function: Callable, args: list, keywords: dict, writes: bool) -> obj
 
     writes: whether it writes into an array that there was. -> its result, numbers as 0-d arrays.
     """
-    recording = _current.get()
+    recording = _current.recording
     if recording is None:
         return _arrays(function(*args, **keywords))
     if writes:

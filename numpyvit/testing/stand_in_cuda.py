@@ -4,7 +4,7 @@ Work is done at once, so streams have no order to keep; that each event is waite
 """
 
 import contextlib
-import contextvars
+import threading
 from types import SimpleNamespace
 
 from .counting import SYNCHRONIZATIONS, count
@@ -29,14 +29,13 @@ class Event:
 class Stream:
     def __init__(self, null=False, non_blocking=False, ptds=False):
         self.null, self.waited, self._recording = null, [], None
-        self._tokens = []
 
     def __enter__(self):
-        self._tokens.append(_stream.set(self))
+        _current.streams = (*_current.streams, self)
         return self
 
     def __exit__(self, *error):
-        _stream.reset(self._tokens.pop())
+        _current.streams = _current.streams[:-1]
 
     def record(self, event=None):
         event = event or Event()
@@ -91,12 +90,17 @@ def _wait(what):
     count(SYNCHRONIZATIONS, what)
 
 
-_stream = contextvars.ContextVar("stream")
-_NULL = Stream(null=True)
+class _Current(threading.local):
+    """The streams that this thread has entered, as in CuPy a stream is current in one thread."""
+
+    streams = (Stream(null=True),)
+
+
+_current = _Current()
 
 
 def get_current_stream():
-    return _stream.get(_NULL)
+    return _current.streams[-1]
 
 
 GIB = 1 << 30

@@ -35,7 +35,7 @@ class TrainStep:
     loss:       called as loss(logits, targets) -> (value, gradient) with the outputs of the whole batch; a third
                 result, {"name": a mean over the batch}, is kept as `parts` until the next step. Targets are never
                 divided.
-    threads:    default all processors that this process may use; the result does not depend on it.
+    threads:    default all processors that this process may use, 1 on a GPU; the result does not depend on it.
                 One step at a time: threads of your own that train need a TrainStep and a model each.
     seed:       of dropout and DropPath; each step and shard draws a stream of its own. None turns them off.
     clip_norm:  bound on the global norm of the gradients.
@@ -76,7 +76,8 @@ class TrainStep:
         self._count = Count(xp)
         self.sharding = sharding or shards.DEFAULT
         self.group, self.accumulate = group or ALONE, accumulate
-        self.workers = shared_workers(threads if self.group is ALONE else self.group.threads(threads))
+        threads = threads if self.group is ALONE else self.group.threads(threads)
+        self.workers = shared_workers(threads if xp is np else 1)  # a GPU gets its work from one thread, in one stream
         self.logits, self.targets, self.parts = None, None, {}
         self._tapes = []
         fits = xp is not np and self.group is ALONE
@@ -94,7 +95,7 @@ class TrainStep:
         self._count.value = steps
 
     def __getstate__(self):
-        return {**vars(self), "_tapes": []}  # they are made again where they are needed
+        return {**vars(self), "_tapes": [], "_graphs": None}  # tapes are made again; a copy's steps run as they are
 
     def __call__(self, x, targets):
         """x: the whole batch, or a shards.Divided of it; then targets is a list with those of each of its pieces."""
