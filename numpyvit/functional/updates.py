@@ -33,4 +33,4 @@ def _correction(beta, step, dtype):
     """1/(1 − βᵗ), computed in float64."""
     if isinstance(step, int):
         return 1 / (1 - beta**step)
-    return (1 / (1 - beta ** step.astype("float64"))).astype(dtype)
+    return (1 / (1 - beta ** step.astype("float64"))).astype(dtype)  # on a GPU the number of the step lies there
