@@ -14,6 +14,7 @@ from .arrays import (
     transposed,
     when_cupy_is_used,
 )
+from .count import Count
 from .process import tune_process
 from .random import Random
 from .ranks import ALONE, Group, check_alike
@@ -22,6 +23,7 @@ from .threads import available_threads, blas_name, blas_threads, shared_workers
 __all__ = [
     "ALONE",
     "Array",
+    "Count",
     "Group",
     "Random",
     "array_module",

@@ -6,7 +6,8 @@ imported. What a kernel does not serve (other types, arrays in another order of 
     cuda/        the kernels in CUDA C++, each with its formula
     program.py   all of them as one program, compiled at the first launch, and the launch itself
     table.py     the functions that launch them, by the names of their formulas
-    products.py  products of matrices by cuBLASLt
+    products.py  products of matrices by cuBLASLt, in the precision that precision.py holds
+    graph.py     steps as CUDA graphs
 """
 
 import functools
