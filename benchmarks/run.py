@@ -34,10 +34,10 @@ _PAUSE = 0.05  # seconds, for the threads of the engine before to stop waiting f
 class Worker:
     """A process of benchmarks.work, or of another module that takes the same."""
 
-    def __init__(self, kind, config, engine, threads, module="benchmarks.work"):
+    def __init__(self, kind, config, engine, threads, module="benchmarks.work", log=None):
         command = [sys.executable, "-W", "ignore", "-m", module, kind, config, engine, str(threads)]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log or subprocess.DEVNULL, text=True
         )
         self.repeats, self.times = 1, []
 
@@ -73,11 +73,14 @@ def engines(kind):
     return names
 
 
-def interleave(kind, config, names, threads, rounds, module="benchmarks.work", sessions=_SESSIONS):
-    """{engine: {"median", "minimum" in ms, "peak_mib", "runs"}} of one run with all engines in turn."""
+def interleave(kind, config, names, threads, rounds, module="benchmarks.work", sessions=_SESSIONS, log=None):
+    """{engine: {"median", "minimum" in ms, "peak_mib", "runs"}} of one run with all engines in turn.
+
+    threads: of each engine, or what else the module takes there. log: a file for what the processes say on stderr.
+    """
     times, peaks = {name: [] for name in names}, {name: [] for name in names}
     for session in range(sessions):
-        workers = {name: Worker(kind, config, name, threads, module) for name in names if times[name] is not None}
+        workers = {name: Worker(kind, config, name, threads, module, log) for name in names if times[name] is not None}
         for name, worker in list(workers.items()):
             try:
                 worker.warm_up()

@@ -35,6 +35,10 @@ class TapeError(NumpyvitError, RuntimeError):
     """A backward that does not mirror its forward."""
 
 
+class DeviceMemoryError(NumpyvitError, MemoryError):
+    """The memory of a GPU does not suffice; the message names a batch size that would do."""
+
+
 class GradientError(NumpyvitError, AssertionError):
     """A gradient that disagrees with finite differences; the message names the array."""
 

@@ -41,6 +41,12 @@ def _cupy():
     return cupy
 
 
+@pytest.fixture
+def cupy():
+    """CuPy, where there is a GPU."""
+    return _cupy()
+
+
 @pytest.fixture(params=["numpy", "stand_in", pytest.param("cupy", marks=pytest.mark.gpu)])
 def xp(request):
     """Each array namespace that layers must run on."""

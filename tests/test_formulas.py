@@ -124,6 +124,17 @@ def test_softmax_of_an_empty_array_is_empty():
     assert F.softmax_(np.empty((2, 0, 5), np.float32)).shape == (2, 0, 5)
 
 
+def test_softmax_cross_entropy_is_minus_the_mean_log_and_its_gradient_the_difference_quotient(rng):
+    x, target, total = rng.standard_normal((3, 5)), rng.random((3, 5)), 7.0
+    loss, gradient = F.softmax_cross_entropy(x, target, total)
+    np.testing.assert_allclose(loss, -(target * np.log(softmax(x))).sum() / total, rtol=1e-10)
+    for place in np.ndindex(3, 5):
+        h = np.zeros((3, 5))
+        h[place] = 1e-6
+        quotient = F.softmax_cross_entropy(x + h, target, total)[0] - F.softmax_cross_entropy(x - h, target, total)[0]
+        np.testing.assert_allclose(gradient[place], quotient / 2e-6, atol=1e-8)
+
+
 def test_log_softmax_is_the_logarithm_of_softmax(rng):
     for x in (rng.standard_normal((3, 4, 5)), 30 * rng.standard_normal((6, 5))):
         np.testing.assert_allclose(F.log_softmax(x), np.log(softmax(x)), rtol=1e-10)
@@ -258,6 +269,7 @@ def _calls(rng):
     yield from ((name, (x,)) for name in ("sum_over_rows", "gelu", "gelu_with_slope"))
     yield from ((name, (x,)) for name in ("gelu_tanh", "gelu_tanh_with_slope", "softmax", "log_softmax"))
     yield from (("softmax", (100 * x, 1)), ("gelu_backward", (dy, x)), ("softmax_backward", (dy, y)))
+    yield "softmax_cross_entropy", (x[0], np.abs(y[0]), 3.0)
     yield from (("attention", (q, k, v, 0.5)), ("attention", (q, k, v, 0.5, scores, keep)))
     yield from (("attention_backward", (dout, q, k, v, scores, 0.5, m)) for m in (None, keep))
     yield from (("split_heads", (x, 2, 2)), ("join_heads", ((q, k, v),)))

@@ -9,7 +9,8 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "numpyvit"
 ORDER = (
-    *("errors", "files", "backend", "kernels", "functional", "core", "layers", "metrics", "losses", "optim", "data"),
+    *("errors", "files", "backend", "kernels", "gpu", "functional", "core", "layers"),
+    *("metrics", "losses", "optim", "data"),
     *("weights", "models", "onnx", "viz", "training", "report", "estimators", "serve", "testing", "cli"),
 )
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or path.stem in ORDER)

@@ -12,7 +12,9 @@ from .arrays import (
     to_host,
     to_module,
     transposed,
+    when_cupy_is_used,
 )
+from .count import Count
 from .process import tune_process
 from .random import Random
 from .ranks import ALONE, Group, check_alike
@@ -21,6 +23,7 @@ from .threads import available_threads, blas_name, blas_threads, shared_workers
 __all__ = [
     "ALONE",
     "Array",
+    "Count",
     "Group",
     "Random",
     "array_module",
@@ -39,4 +42,5 @@ __all__ = [
     "to_module",
     "transposed",
     "tune_process",
+    "when_cupy_is_used",
 ]

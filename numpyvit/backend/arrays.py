@@ -6,6 +6,7 @@ Everything else asks `xp = array_module(x)` and calls `xp.f`, so one source serv
 import importlib.util
 import types
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ..errors import ConfigError, DtypeError
 Array = np.ndarray  # in type hints: a NumPy array, or a CuPy array, which passes since CuPy has no types
 
 _MODULES = {np.ndarray: np, np.generic: np}  # array type -> its namespace; CuPy and stand-ins are added on first use
+_WAITING = []  # for CuPy
 
 
 def register(array_type: type, namespace: types.ModuleType) -> None:
@@ -45,7 +47,18 @@ def _cupy():
     import cupy
 
     register(cupy.ndarray, cupy)
+    while _WAITING:
+        _WAITING.pop()(cupy)
     return cupy
+
+
+def when_cupy_is_used(call: Callable[[types.ModuleType], None]) -> Callable:
+    """Have call(cupy) made once, when the first device array or device='cuda' is met; at once where one was."""
+    if array_types := [kind for kind in _MODULES if kind.__module__.split(".")[0] == "cupy"]:
+        call(_MODULES[array_types[0]])
+    else:
+        _WAITING.append(call)
+    return call
 
 
 def device_module(device: str | types.ModuleType) -> types.ModuleType:

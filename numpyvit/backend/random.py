@@ -7,29 +7,32 @@ import numpy as np
 
 from ..errors import ConfigError
 from .arrays import Array
+from .philox import uniform
 
 
 class Random:
     """A stream of uniform float32 draws in [0, 1) from one seed, made where the arrays live.
 
+    On the host they are those of SFC64, on a device those of Philox, since there a draw is named by its number alone.
     `state` can be read and set again, which replays the draws that followed it.
+    step: a count on the device from which the draws of a device follow too, see backend.Count.
     """
 
-    def __init__(self, seed: int | Sequence[int], xp: types.ModuleType = np):
+    def __init__(self, seed: int | Sequence[int], xp: types.ModuleType = np, step: Array | int = 0):
         try:
-            self._xp, self._seed, self._draws = xp, np.random.SeedSequence(seed), 0
+            words = np.random.SeedSequence(seed)
         except (TypeError, ValueError):
             raise ConfigError(f"seed must be a non-negative int or a sequence of them, got {seed!r}") from None
+        self._xp, self._step, self._draws = xp, step, 0
+        self._key = tuple(words.generate_state(2).tolist())
         # SFC64 is NumPy's fastest generator; dropout masks are a visible share of a step
-        self._host = np.random.Generator(np.random.SFC64(self._seed)) if xp is np else None
+        self._host = np.random.Generator(np.random.SFC64(words)) if xp is np else None
 
     def random(self, shape: tuple[int, ...]) -> Array:
         if self._host is not None:
             return self._host.random(shape, dtype=np.float32)
-        # a device generator cannot be rewound, so each draw has its own, named by its number
         self._draws += 1
-        words = np.random.SeedSequence([*self._seed.generate_state(2), self._draws]).generate_state(2)
-        return self._xp.random.default_rng(int(words[0]) << 31 ^ int(words[1])).random(shape, dtype=np.float32)
+        return uniform(self._xp, self._key, self._step, self._draws, shape)
 
     @property
     def state(self) -> dict | int:

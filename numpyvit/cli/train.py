@@ -93,6 +93,8 @@ def run(args: Namespace) -> None:
 
 
 def _train(args):
+    from ..backend import device_module
+    from ..gpu.device import describe
     from ..report import EventFiles, write_report
     from ..training.fit import fit
     from ..training.run_writer import noted
@@ -113,6 +115,8 @@ def _train(args):
     config = {key: settings.pop(key) for key in ("data", *_OF_THE_COMMAND)}
     task = _distillation(config, settings, args.device)
     say = print if not args.quiet else lambda text: None
+    if args.device == "cuda":
+        say(f"GPU: {describe(device_module('cuda'))}")
     say(
         f"{config['data']}: {len(train_set):,} images to train on{_validation(val_set, settings['val_fraction'])}, "
         f"{len(test_set):,} to test; "

@@ -74,9 +74,12 @@ class Tape:
             f"{self.pending} residuals pending)"
         )
 
-    def reseed(self, seed: int | Sequence[int] | None) -> None:
-        """Begin the random stream from `seed` (an int or a sequence of ints), or turn it off with None."""
-        self.random = None if seed is None else Random(seed, self.layout.xp)
+    def reseed(self, seed: int | Sequence[int] | None, step: int | Array = 0) -> None:
+        """Begin the random stream from `seed` (an int or a sequence of ints), or turn it off with None.
+
+        step: for a model on a device, a count there from which the stream follows too.
+        """
+        self.random = None if seed is None else Random(seed, self.layout.xp, step)
 
     def push(self, layer: Layer, *residuals) -> None:
         self._saved.append((layer, residuals))

@@ -5,6 +5,7 @@ dx, dy are the gradients of the loss by x, y. No function changes an array it wa
 float32 stays float32: constants are Python scalars, which NumPy 2 and CuPy take in the array's own type, or float32.
 """
 
+from .. import gpu as gpu  # its kernels stand in for these formulas on device arrays
 from .activations import (
     gelu,
     gelu_backward,
@@ -51,7 +52,7 @@ from .norm import (
 )
 from .patches import col2im, im2col
 from .positions import sine_features, sine_features_backward
-from .softmax import log_softmax, softmax, softmax_, softmax_backward
+from .softmax import log_softmax, softmax, softmax_, softmax_backward, softmax_cross_entropy
 from .updates import adamw_
 from .windows import (
     attention_from,
@@ -121,6 +122,7 @@ __all__ = [
     "softmax",
     "softmax_",
     "softmax_backward",
+    "softmax_cross_entropy",
     "split_heads",
     "standardize",
     "standardize_backward",

@@ -4,6 +4,7 @@ from ..backend import Array, array_module, rows
 from ..kernels import accelerated
 
 
+@accelerated
 def matmul(a: Array, b: Array) -> Array:
     """a b over the last two axes: every product of two matrices goes through here; `@` is for those with a vector."""
     return array_module(a).matmul(a, b)

@@ -29,3 +29,14 @@ def log_softmax(x: Array) -> Array:
     xp = array_module(x)
     x = x - x.max(-1, keepdims=True)
     return x - xp.log(xp.exp(x).sum(-1, keepdims=True))
+
+
+@accelerated
+def softmax_cross_entropy(logits: Array, target: Array, total: float | Array) -> tuple[Array, Array]:
+    """L = −Σ t log p / total,   dL/dlogitsᵢₖ = (pᵢₖ Σⱼ tᵢⱼ − tᵢₖ) / total,   p = softmax(logits).
+
+    logits, target: (B, K), rows of the target need not sum to 1; total: one number.   -> L and its gradient (B, K).
+    """
+    log_p = log_softmax(logits)
+    gradient = array_module(logits).exp(log_p) * target.sum(-1, keepdims=True) - target
+    return -(target * log_p).sum() / total, gradient / total

@@ -24,7 +24,7 @@ class Kernel:
 
     tolerance: how far a result may lie from the formula's in float32, relative to the largest value.
     gain:      time of the formula over time of the kernel in float32 on 64 images, one thread of an Intel Xeon with
-               AVX-512, by `python -m benchmarks.kernels`.
+               AVX-512, by `python -m benchmarks.kernels`; NaN where it was not measured.
     """
 
     name: str
@@ -58,14 +58,18 @@ def kernel(
 
 
 def accelerated(formula: Callable) -> Callable:
-    """A formula that a kernel of its name may stand in for, chosen by its first argument; formula.plain is itself."""
+    """A formula that a kernel of its name may stand in for, chosen by its first argument; formula.plain is itself.
+
+    A kernel returns NotImplemented for arguments that it does not serve, and the formula runs.
+    """
     name = formula.__name__
 
     @functools.wraps(formula)
     def run(*arrays, **options):
         x = arrays[0] if arrays else next(iter(options.values()))
         found = _chosen.get().get((name, array_module(x), x.dtype.char))
-        return (found.function if found else formula)(*arrays, **options)
+        result = found.function(*arrays, **options) if found else NotImplemented
+        return formula(*arrays, **options) if result is NotImplemented else result
 
     run.plain = formula
     return run

@@ -39,10 +39,7 @@ def cross_entropy(
         if on_host(weight) and not total > 0:
             raise InputError("the weights of all labels in the batch are 0, so their mean is not defined")
         target = target * weight
-    log_p = F.log_softmax(logits)
-    loss = -(target * log_p).sum() / total
-    gradient = xp.exp(log_p) * target.sum(-1, keepdims=True) - target
-    return loss, gradient / total
+    return F.softmax_cross_entropy(logits, target, total)
 
 
 def mse(prediction: Array, target: Array) -> tuple[Array, Array]:

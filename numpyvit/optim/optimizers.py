@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from .. import functional as F
-from ..backend import Array, to_host
+from ..backend import Array, Count, to_host
 from ..core import Layer, Tape, flat_weights
 from ..errors import CheckpointError, ConfigError
 
@@ -20,7 +20,8 @@ from ..errors import CheckpointError, ConfigError
 class Optimizer:
     """Shared by the optimizers: flat weights, chunks, and state in and out. A subclass defines `_update`.
 
-    lr may be set between steps. state_dict() holds the step's number and the flat moments.
+    lr may be set between steps. state_dict() holds the step's number and the flat moments. Both numbers lie on the
+    device too where the weights do, and updates read them there.
     lr_scale: {parameter's name or shell pattern: factor on lr}, the first that matches; else 1. See layer_decay.
     """
 
@@ -30,12 +31,14 @@ class Optimizer:
     def __init__(self, model: Layer, lr: float, weight_decay: float, lr_scale: Mapping[str, float] | None = None):
         check_number("lr", lr)
         check_number("weight_decay", weight_decay)
-        self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
-        self.weights = flat_weights(model)
+        self.weight_decay, self.weights = weight_decay, flat_weights(model)
+        layout = self.weights.layout
+        self.count = Count(layout.xp)
+        self._lr_there = None if layout.xp is np else layout.xp.empty((), dtype=layout.dtype)
+        self.lr = lr
         self._moments = [self.weights.layout.zeros() for _ in self.moments]
         self._scale = None
         if lr_scale:
-            layout = self.weights.layout
             self._scale = layout.zeros()
             names = [name for name, _ in model.named_parameters()]
             for pattern in lr_scale:
@@ -48,6 +51,24 @@ class Optimizer:
         settings = {"lr": self.lr, "weight_decay": self.weight_decay, "steps": self.steps}
         shown = ", ".join(f"{name}={value}" for name, value in settings.items())
         return f"{type(self).__name__}({shown}, {self.weights.layout.size:,} weights)"
+
+    @property
+    def lr(self) -> float:
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self._lr = lr
+        if self._lr_there is not None:
+            self._lr_there.fill(lr)
+
+    @property
+    def steps(self) -> int:
+        return self.count.value
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self.count.value = steps
 
     def step(self, tape: Tape) -> None:
         """One update from the tape's gradients, in place. Clear them with tape.zero() before the next batch."""
@@ -68,7 +89,7 @@ class Optimizer:
         tape.check_done()
         self.weights.check_trainable()
         self.weights.adopt()
-        self.steps += 1
+        self.count.advance()
 
     def chunks(self) -> Iterator[tuple[int, int, float]]:
         """(start, stop, decay) of each piece that one update works on; pieces are independent of each other."""
@@ -81,7 +102,8 @@ class Optimizer:
     def update(self, chunk: tuple[int, int, float], gradient: Array) -> None:
         start, stop, decay = chunk
         part = slice(start, stop)
-        lr = self.lr if self._scale is None else self.lr * self._scale[part]
+        lr = self.lr if self._lr_there is None else self._lr_there
+        lr = lr if self._scale is None else lr * self._scale[part]
         self._update(self.weights.flat[part], gradient[part], *(moment[part] for moment in self._moments), lr, decay)
 
     def state_dict(self) -> dict[str, np.ndarray]:
@@ -129,7 +151,7 @@ class AdamW(Optimizer):
         self.betas, self.eps = betas, eps
 
     def _update(self, theta, g, m, v, lr, decay):
-        F.adamw_(theta, g, m, v, self.steps, lr, self.betas, self.eps, decay)
+        F.adamw_(theta, g, m, v, self.count.there, lr, self.betas, self.eps, decay)
 
 
 class SGD(Optimizer):
@@ -167,7 +189,7 @@ def clip_global_norm(tape: Tape, max_norm: float) -> Array:
     """
     check_clip_norm(max_norm)
     xp, flat = tape.layout.xp, tape.flat
-    norm = xp.sqrt(flat @ flat)
+    norm = xp.sqrt(flat @ flat if xp is np else (flat * flat).sum())  # CuPy's dot cannot be captured in a graph
     flat *= xp.minimum(max_norm / (norm + 1e-6), 1).astype(flat.dtype)
     return norm
 

@@ -5,15 +5,21 @@ CuPy itself), refuses to mix in host arrays, and refuses implicit reads of devic
 GPU, short of kernels themselves:
 
     model.to(stand_in); model(stand_in.asarray(x))
+
+It also counts what costs time on a GPU, see counting.py, and captures and replays graphs, see recording.py.
 """
 
 import json
 import pathlib
 import types
+from collections.abc import Callable
 
 import numpy as np
 
 from ..backend import register
+from .counting import SYNCHRONIZATIONS, TRANSFERS, count, count_launches, counting
+from .recording import perform, refuse
+from .stand_in_cuda import MemoryPool, cuda
 
 _NAMES = json.loads((pathlib.Path(__file__).parent / "cupy_names.json").read_text())
 
@@ -48,8 +54,30 @@ def _call(name, function, accepted, args, keywords):
         for keyword in keywords:
             if keyword not in accepted:
                 raise TypeError(f"CuPy's {name} has no keyword {keyword!r}; it has {accepted}")
-    result = function(*map(_unwrap, args), **{key: _unwrap(value) for key, value in keywords.items()})
-    return keywords["out"] if keywords.get("out") is not None else _wrap(result)
+    out = keywords.get("out")
+    result = _run(name, function, args, keywords, writes=out is not None or name in _IN_PLACE)
+    return result if out is None else out
+
+
+_IN_PLACE = ("fill", "partition", "sort")  # methods that change their own array
+
+
+def _run(name, function, args, keywords=None, writes=False):
+    """What every operation goes through: done, counted, and part of a graph that is captured."""
+    own = [_unwrap(arg) for arg in args]
+    options = {key: _unwrap(value) for key, value in (keywords or {}).items()}
+    result = perform(function, own, options, writes)
+    if count_launches(name, own, None if writes else result):
+        refuse(name)
+    return _wrap(result)
+
+
+def _same_memory(value, array, key):
+    """Whether `value` is array[key] itself, as at the end of `array[key] += x`; CuPy then does nothing."""
+    if not isinstance(value, np.ndarray) or not np.may_share_memory(value, array):
+        return False
+    place = array[key]
+    return value.__array_interface__["data"] == place.__array_interface__["data"] and value.strides == place.strides
 
 
 class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
@@ -73,10 +101,12 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             raise TypeError("Wrong arguments {'where'}")
         if method == "reduce" and ufunc.__name__ not in ("add", "multiply"):
             raise NotImplementedError(f"`{ufunc.__name__}.reduce` is not supported yet")
+        if ufunc is np.matmul:
+            refuse("a product by @")
         if out is not None:
-            keywords["out"] = tuple(map(_unwrap, out))
-        result = getattr(ufunc, method)(*map(_unwrap, inputs), **keywords)
-        return _wrap(result) if out is None else out[0]
+            keywords["out"] = out
+        result = _run(ufunc.__name__, getattr(ufunc, method), inputs, keywords, writes=out is not None)
+        return result if out is None else out[0]
 
     def _host_read(self, *args):
         raise HostRead("this reads a device value on the host")
@@ -84,6 +114,9 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
     __bool__ = __float__ = __int__ = __index__ = __complex__ = item = tolist = _host_read
 
     def get(self) -> np.ndarray:
+        refuse("a transfer to the host")
+        count(TRANSFERS, "get")
+        count(SYNCHRONIZATIONS, "get")
         return self._array.copy()
 
     def __len__(self):
@@ -93,10 +126,17 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
         return map(_wrap, self._array)
 
     def __getitem__(self, key):
-        return _wrap(self._array[_unwrap(key)])
+        key = _unwrap(key)
+        if any(isinstance(part, np.ndarray) and part.dtype.kind == "b" for part in np.index_exp[key]):
+            refuse("an index by a mask")
+            count(SYNCHRONIZATIONS, "index by a mask")
+        return _run("take", lambda array: array[key], [self])
 
     def __setitem__(self, key, value):
-        self._array[_unwrap(key)] = _unwrap(value)
+        key = _unwrap(key)
+        if _same_memory(_unwrap(value), self._array, key):
+            return
+        _run("copy", lambda array, given: array.__setitem__(key, given), [self, value], writes=True)
 
     def __getattr__(self, name):
         if name.startswith("__"):
@@ -106,7 +146,8 @@ class DeviceArray(np.lib.mixins.NDArrayOperatorsMixin):
             return _wrap(value) if isinstance(value, np.ndarray) else value
         if name not in _NAMES["methods"]:
             raise AttributeError(f"'cupy.ndarray' object has no attribute {name!r}")
-        return lambda *args, **keywords: _call(name, value, None, args, keywords)
+        function = getattr(type(self._array), name)
+        return lambda *args, **keywords: _call(name, function, None, (self, *args), keywords)
 
 
 class _Namespace:
@@ -137,7 +178,11 @@ class _Generator:
 
 
 class _RandomModule:
-    default_rng = staticmethod(_Generator)
+    @staticmethod
+    def default_rng(seed):
+        refuse("a new generator")
+        count_launches("default_rng", [], None)  # CuPy sets up the states of its threads
+        return _Generator(seed)
 
 
 class StandIn(_Namespace):
@@ -145,6 +190,8 @@ class StandIn(_Namespace):
 
     ndarray = DeviceArray
     random = _RandomModule()
+    counting = staticmethod(counting)
+    cuda = cuda
 
     def __init__(self):
         super().__init__("cupy", np, _NAMES["functions"])
@@ -152,16 +199,27 @@ class StandIn(_Namespace):
 
     def asarray(self, a: np.ndarray | DeviceArray, dtype: np.dtype | str | None = None) -> DeviceArray:
         """The one way from the host to the device."""
-        return DeviceArray(np.array(a._array if isinstance(a, DeviceArray) else a, dtype=dtype))
+        if isinstance(a, DeviceArray):
+            return a if dtype is None else a.astype(dtype, copy=False)
+        refuse("a transfer from the host")
+        count(TRANSFERS, "asarray")
+        return DeviceArray(np.array(a, dtype=dtype))
 
     def asnumpy(self, a: DeviceArray) -> np.ndarray:
         """The one way back."""
         return a.get()
 
+    def get_default_memory_pool(self) -> MemoryPool:
+        return MemoryPool()
+
+    def launch(self, name: str, kernel: Callable[[], None]) -> None:
+        """Run a kernel of one's own that writes into arrays of the stand-in: counted, and captured."""
+        _run(name, kernel, [], writes=True)
+
     def erf(self, x: DeviceArray) -> DeviceArray:
         from scipy.special import erf
 
-        return _wrap(erf(_unwrap(x)))
+        return _run("erf", erf, [x])
 
 
 stand_in = StandIn()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import array_module
+from ..backend import array_module, to_host
 from ..core import Layer, observing
 from .nested import arrays
 
@@ -39,4 +39,4 @@ def explain_non_finite(model: Layer, replay: Callable[[], Any] | None = None) ->
 
 
 def _finite(array):
-    return bool(array_module(array).isfinite(array).all())
+    return bool(to_host(array_module(array).isfinite(array).all()))

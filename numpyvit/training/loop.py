@@ -18,8 +18,10 @@ from ..data.augment import Augmentation
 from ..data.loader import ImageSet, Loader
 from ..data.preprocessing import Preprocessing
 from ..errors import Interrupted, NonFiniteError, NumpyvitError, RunError
+from ..gpu.precision import products_in
 from ..optim import EMA
 from . import shards
+from .device import Losses, check_precision, memory_errors, place, too_large
 from .divergence import explain_non_finite, overflowed_parameter
 from .evaluation import evaluate_task, module_and_dtype
 from .nested import first_array, to_device
@@ -66,6 +68,10 @@ class Trainer:
         model.pretrained_cfg = {**preprocessing.as_dict(), "classes": list(train.classes)}
         self.notes = {**model.pretrained_cfg, **notes}  # from which a file gives a model the same pretrained_cfg
         self.xp, dtype = module_and_dtype(model)
+        check_precision(settings.precision, self.xp, dtype)
+        self.train = train
+        train, self.placed = place(train, self.xp, group)
+        self.losses = None if self.xp is np else Losses(self.xp, _READ_EVERY)
         self.loader = Loader(train, settings.batch_size, shuffle=True, augment=augment, seed=settings.seed, dtype=dtype)
         self.optimizer = make_optimizer(model, settings)
         self.ema = EMA(model, settings.ema_decay) if settings.ema_decay else None
@@ -98,7 +104,13 @@ class Trainer:
             raise NonFiniteError(f"the given weights hold NaN or infinity in {name}; check where they come from")
         self._warn_of_long_warmup()
         self._save_at, self._draw_at = time.monotonic() + self.save_every, time.monotonic()
-        with Progress(self.shown, self.total_steps, self.steps) as self.progress, catch_signals() as stop:
+        with (
+            products_in(self.settings.precision),
+            Progress(self.shown, self.total_steps, self.steps) as self.progress,
+            catch_signals() as stop,
+        ):
+            if self.placed:
+                self.progress.line(self.placed)
             if self.writer is not None:
                 if self._finished():
                     self.writer.write_results(self.records)  # some may have been removed
@@ -145,11 +157,7 @@ class Trainer:
         self.optimizer.lr = self.rate(self.steps)
         given = self._given(own, pieces)
         x, targets = Divided(parts, own, [x for x, _ in given]), [of_piece for _, of_piece in given]
-        try:
-            loss = self.step(x, targets)
-        except NonFiniteError as error:
-            self.group.failed_together()  # asked before ranks take different times to explain it
-            raise NonFiniteError(f"{error}; {explain_non_finite(self.model, lambda: self.step.replay(x))}") from None
+        loss = self._step(x, targets)
         if self.ema is not None:
             self.ema.update()
         count = len(x)
@@ -157,6 +165,30 @@ class Trainer:
         self.steps, self.batch = self.steps + 1, self.batch + 1
         self.clock.add(count, time.perf_counter() - start)
         self._show(loss)
+
+    def _step(self, x, targets):
+        with contextlib.suppress(*memory_errors(self.xp)):  # what an error in hand holds would not be given back
+            try:
+                loss = self.step(x, targets)
+            except NonFiniteError as error:
+                self.group.failed_together()  # asked before ranks take different times to explain it
+                why = explain_non_finite(self.model, lambda: self.step.replay(x))
+                raise NonFiniteError(f"{error}; {why}") from None
+            if self.losses is not None:
+                self._look_at_losses(loss)
+            return loss
+        self.step.release()
+        raise too_large(self.model, self.task.loss, x.pieces[0], targets[0], self.xp)
+
+    def _look_at_losses(self, loss):
+        self.losses.add(loss)
+        found = self.losses.first_not_finite()
+        if found:
+            ago, value = found
+            raise NonFiniteError(
+                f"the loss of step {self.step.steps - ago} is {value}, seen after step {self.step.steps}; "
+                f"{explain_non_finite(self.model)}"
+            )
 
     def _given(self, own, pieces):
         """[(what the model is given, targets) for each of the rank's own pieces of a batch]."""
@@ -224,7 +256,7 @@ class Trainer:
         """Draw after an epoch, but only where it takes no more than a tenth of the time; always after the last step."""
         start = time.monotonic()
         if start >= self._draw_at or self._finished():
-            self.writer.draw(self.records, self.loader.dataset if self.val is None else self.val)
+            self.writer.draw(self.records, self.train if self.val is None else self.val)
             now = time.monotonic()
             self._draw_at = now + 10 * (now - start)
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from ..backend import to_host
 from ..errors import ConfigError
 from .task import Task, number_figures
 
@@ -20,16 +21,20 @@ class Sums:
         self.count += count
 
     def values(self):
-        floats = [{name: float(value) for name, value in sums.items()} for sums in (self.weighted, self.scores)]
-        return [*floats, self.count]
+        return [_read(self.weighted), _read(self.scores), self.count]
 
     def figures(self, task):
-        means = {name: float(value) / self.count for name, value in self.weighted.items()}
-        return number_figures({**means, **task.summary(self.scores, self.count)})
+        means = {name: value / self.count for name, value in _read(self.weighted).items()}
+        return number_figures({**means, **task.summary(_read(self.scores), self.count)})
 
 
 def _added(sums, values):
     return {name: sums.get(name, 0.0) + value for name, value in values.items()}
+
+
+def _read(sums):
+    """The sums as numbers of the host; on a device each look stalls it."""
+    return {name: float(to_host(value)) for name, value in sums.items()}
 
 
 def _as_double(value):

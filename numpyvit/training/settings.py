@@ -90,6 +90,9 @@ class Settings:
     ema_decay: float | None = setting(
         0.998, optional(BELOW_ONE), "of the weights' moving average, which is what is validated and saved; 0 is off"
     )
+    precision: str = setting(
+        "float32", one_of("float32", "tf32", "bf16"), "of products on a GPU, whose sums are float32 in each"
+    )
     val_fraction: float = setting(
         0.1,
         BELOW_ONE,

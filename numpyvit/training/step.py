@@ -8,16 +8,19 @@ from the batch and the model alone, so the result is bit-equal on any number of 
 import itertools
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from .. import losses
-from ..backend import ALONE, Group, as_array, blas_threads, on_host, shared_workers, to_host
+from .. import kernels, losses
+from ..backend import ALONE, Count, Group, as_array, blas_threads, on_host, shared_workers, to_host
 from ..core import Layer, Seed, Tape
 from ..errors import ConfigError, DtypeError, InputError, NonFiniteError
+from ..gpu import precision
 from ..optim import Optimizer, check_clip_norm, clip_global_norm
 from . import shards
 from .nested import first_array, join, join_targets, take, to_device
+from .replay import Replays
 from .settings import COUNT
 from .shards import Divided, Sharding
 from .tree import own_pairs, own_roots, share, sum_over_ranks
@@ -32,7 +35,7 @@ class TrainStep:
     loss:       called as loss(logits, targets) -> (value, gradient) with the outputs of the whole batch; a third
                 result, {"name": a mean over the batch}, is kept as `parts` until the next step. Targets are never
                 divided.
-    threads:    default all processors that this process may use; the result does not depend on it.
+    threads:    default all processors that this process may use, 1 on a GPU; the result does not depend on it.
                 One step at a time: threads of your own that train need a TrainStep and a model each.
     seed:       of dropout and DropPath; each step and shard draws a stream of its own. None turns them off.
     clip_norm:  bound on the global norm of the gradients.
@@ -42,8 +45,12 @@ class TrainStep:
     accumulate: how many parts of the batch, each of whole shards, follow one another, so that what is kept for
                 backward is that of one part. All but the last part get a second forward. The result does not depend
                 on it.
+    graph:      on a GPU alone: whether a step is captured as a CUDA graph, once a shape, after two that run as they
+                are, and replayed. Replays give the same bits; `logits` and `parts` lie in memory that the next step
+                overwrites. None: where it can be captured; False: never; True: an error where it cannot.
     Errors: NonFiniteError before anything is updated, where the loss is not finite (on the host; on a GPU the caller
-    looks, since each look stalls it). ConfigError where the ranks' weights differ.
+    looks, since each look stalls it). ConfigError where the ranks' weights differ, or a graph is asked for without a
+    GPU or cannot be had.
     """
 
     def __init__(
@@ -57,26 +64,63 @@ class TrainStep:
         sharding: Sharding | None = None,
         group: Group | None = None,
         accumulate: int = 1,
+        graph: bool | None = None,
     ):
         self.model, self.optimizer, self.loss = model, optimizer, loss
         if clip_norm is not None:
             check_clip_norm(clip_norm)
         if not COUNT.allows(accumulate):
             raise ConfigError(f"accumulate must be {COUNT.expected}, got {accumulate!r}")
-        self.seed, self.clip_norm, self.steps = seed, clip_norm, 0
+        self.seed, self.clip_norm = seed, clip_norm
+        xp = optimizer.weights.layout.xp
+        self._count = Count(xp)
         self.sharding = sharding or shards.DEFAULT
         self.group, self.accumulate = group or ALONE, accumulate
-        self.workers = shared_workers(threads if self.group is ALONE else self.group.threads(threads))
+        threads = threads if self.group is ALONE else self.group.threads(threads)
+        self.workers = shared_workers(threads if xp is np else 1)  # a GPU gets its work from one thread, in one stream
         self.logits, self.targets, self.parts = None, None, {}
         self._tapes = []
+        fits = xp is not np and self.group is ALONE
+        if graph and not fits:
+            raise ConfigError("graph=True is for a model on a GPU by itself; leave it out")
+        counts = self._count, optimizer.count
+        self._graphs = Replays(xp, counts, graph) if fits and graph is not False else None
+
+    @property
+    def steps(self) -> int:
+        return self._count.value
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._count.value = steps
 
     def __getstate__(self):
-        return {**vars(self), "_tapes": []}  # they are made again where they are needed
+        return {**vars(self), "_tapes": [], "_graphs": None}  # tapes are made again; a copy's steps run as they are
 
     def __call__(self, x, targets):
         """x: the whole batch, or a shards.Divided of it; then targets is a list with those of each of its pieces."""
         batch, divided = self._divided(x)
         targets = as_array(targets)
+        if self._graphs is None:
+            return self._work(batch, targets, divided)
+        return self._replayed(batch, targets, divided)
+
+    def _replayed(self, batch, targets, divided):
+        """As `_work`, by a graph where there is one."""
+
+        def work(given):
+            pieces, targets = given
+            loss = self._work(replace(batch, pieces=pieces), targets, divided)
+            return loss, self.logits, self.targets, self.parts
+
+        weights = self.optimizer.weights
+        weights.check_trainable()
+        weights.adopt()
+        fixed = self.loss, self.seed, self.clip_norm, kernels.chosen(), precision.chosen()
+        loss, self.logits, self.targets, self.parts = self._graphs(fixed, work, (batch.pieces, targets))
+        return loss.copy()
+
+    def _work(self, batch, targets, divided):
         outputs = self._forward(batch)
         if divided:
             outputs, targets = zip(*self._gathered(list(zip(outputs, targets))))
@@ -91,6 +135,12 @@ class TrainStep:
         self._backward(batch, gradient)
         self._update(len(batch.parts), batch.own)
         return loss
+
+    def release(self):
+        """Give back the memory that steps keep for the next ones."""
+        self._tapes = []
+        if self._graphs is not None:
+            self._graphs.release()
 
     def replay(self, x):
         """The outputs of the next step for a batch, or of one that failed, by its shards and random numbers.
@@ -166,7 +216,12 @@ class TrainStep:
     def _forward_one(self, i, piece, tape):
         tape.discard()
         tape.zero()
-        tape.reseed(None if self.seed is None else (self.seed, self.steps, i))
+        if self.seed is None:
+            tape.reseed(None)
+        elif tape.layout.xp is np:
+            tape.reseed((self.seed, self.steps, i))
+        else:  # the number of the step lies there, so that a graph does not fix it
+            tape.reseed((self.seed, i), self._count.there)
         return self.model.forward(piece, tape)
 
     def _update(self, count, own):
@@ -197,7 +252,7 @@ class TrainStep:
                 with blas_threads(1):
                     clip_global_norm(first, self.clip_norm)
             workers.map(update, chunks)
-        self.steps += 1
+        self._count.advance()
 
     def _check_equal_weights(self):
         sums = self.group.gather(zlib.crc32(to_host(self.optimizer.weights.current())))
