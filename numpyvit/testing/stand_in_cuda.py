@@ -5,6 +5,7 @@ Work is done at once, so streams have no order to keep; that each event is waite
 
 import contextlib
 import threading
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 from .counting import SYNCHRONIZATIONS, count
@@ -16,7 +17,9 @@ class OutOfMemoryError(MemoryError):
 
 
 class Event:
-    def __init__(self, block=False, disable_timing=False, interprocess=False):
+    """A place in a stream that others can wait for."""
+
+    def __init__(self, block: bool = False, disable_timing: bool = False, interprocess: bool = False):
         self.recorded = False
 
     def record(self, stream=None):
@@ -27,7 +30,9 @@ class Event:
 
 
 class Stream:
-    def __init__(self, null=False, non_blocking=False, ptds=False):
+    """A queue of work, current in one thread. waited: the events that it was to wait for."""
+
+    def __init__(self, null: bool = False, non_blocking: bool = False, ptds: bool = False):
         self.null, self.waited, self._recording = null, [], None
 
     def __enter__(self):
@@ -65,7 +70,9 @@ class Stream:
 
 
 class Graph:
-    def __init__(self, recording):
+    """What was captured."""
+
+    def __init__(self, recording: Recording):
         self._recording = recording
 
     def launch(self, stream=None):
@@ -73,6 +80,8 @@ class Graph:
 
 
 class MemoryPool:
+    """Memory from which arrays are made on a GPU."""
+
     def malloc(self, size):
         raise AssertionError("the stand-in's arrays lie in NumPy's memory")
 
@@ -81,7 +90,7 @@ class MemoryPool:
 
 
 @contextlib.contextmanager
-def using_allocator(allocator=None):
+def using_allocator(allocator: Callable[[int], object] | None = None) -> Iterator[None]:
     yield
 
 
@@ -99,7 +108,7 @@ class _Current(threading.local):
 _current = _Current()
 
 
-def get_current_stream():
+def get_current_stream() -> Stream:
     return _current.streams[-1]
 
 
