@@ -90,7 +90,7 @@ EQUIVALENT = (
         "how boxes overlap is symmetric",
     ),
     ("x < _LEAST_EXPONENT", "x <= _LEAST_EXPONENT", "exp of the bound itself may count as 0 or not"),
-    ("*cut, dy.shape[1:3]", "*cut, dy.shape[1:4]", "two sides are read"),
+    ("shape[1:3]", "shape[1:4]", "of a map two sides are read"),
     ("2, W // 2, 2, C)", "2, 2, W // 2, C)", "the columns are joined again in their order"),
     ("if n_out > 1 else 0.0", "if n_out > 1 else", "the one place of an axis of one is 0"),
     ("dtype) * -1e9", "dtype) * -2000000000.0", "either leaves nothing of a score behind exp"),

@@ -164,7 +164,8 @@ def test_denoising_boxes_at_the_borders_give_finite_boxes(rng):
     out = model.forward((images, mask, at_borders), tape)
     _, dout = nv.losses.detection(out, TARGETS)
     model.backward(dout, tape)
-    assert np.isfinite(out["denoising"]["pred_boxes"]).all()
+    nearest = [0.001, 0.999, 0.999, 0.001]  # a new model moves no box
+    assert abs(out["denoising"]["pred_boxes"] / nearest - 1).max() < 1e-6
     assert all(np.isfinite(gradient).all() for gradient in tape.gradients().values())
 
 

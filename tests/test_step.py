@@ -28,6 +28,10 @@ def test_a_tiny_batch_is_one_shard_and_a_larger_one_several():
     assert [count(16, 1, 8, 8), count(64, 1, 8, 8), count(64, 1, 28, 28), count(128, 3, 32, 32)] == [1, 2, 2, 8]
     assert [count(1, 3, 224, 224), count(4, 3, 224, 224), count(16, 3, 224, 224)] == [1, 2, 4]
     assert [count(40, 1, 8, 8), count(4, 1, 64, 64), count(2, 3, 64, 64)] == [2, 2, 1]  # work, numbers, least
+    work = 16 * model.num_parameters()
+    limits = [(1024, work + 1), (1025, work), (1025, work + 1)]  # both must lie below theirs
+    exact = [shards.Sharding(tiny_batch=batch, tiny_work=work).slices(16, 1024, model) for batch, work in limits]
+    assert [len(found) for found in exact] == [2, 2, 1]
 
 
 def test_shards_of_a_model_whose_maps_get_small_are_larger():

@@ -35,11 +35,15 @@ class CupyProgram:
     """The program on a GPU. NVRTC compiles it at the first launch; CuPy keeps the result on disk."""
 
     def __init__(self, cupy: types.ModuleType):
-        self._module = cupy.RawModule(code=source(), options=OPTIONS)
-        self._kernel = functools.cache(self._module.get_function)
+        self._cupy = cupy
 
     def launch(self, name: str, grid: Size, block: Size, arguments: tuple, shared_bytes: int) -> None:
         self._kernel(name)(grid, block, arguments, shared_mem=shared_bytes)
+
+    @functools.cached_property
+    def _kernel(self):
+        """name -> kernel."""
+        return functools.cache(self._cupy.RawModule(code=source(), options=OPTIONS).get_function)
 
 
 PROGRAMS: dict[types.ModuleType, Program] = {}  # by the namespace whose arrays it takes
