@@ -191,6 +191,11 @@ def test_gelu(run, formula, size):
     check(run, formula, x)
 
 
+@pytest.mark.parametrize("shape", SIZES, ids=str)
+def test_gelu_with_a_bias(run, shape):
+    check(run, F.gelu, *normal(shape, shape[-1:]))
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 48), (3, 65, 50)], ids=str)
 def test_residual(run, shape):
     x, branch = normal(shape, shape)
@@ -430,7 +435,7 @@ def test_kernels_enter_the_table_with_the_first_device_array(tmp_path):
         [sys.executable, "-c", FIRST_ARRAY], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "gelu (2,) (256,) ['ndarray', 'ndarray', 'int32'] 0\n"
+    assert done.stdout == "gelu (2,) (256,) ['ndarray', 'uint64', 'ndarray', 'int32', 'int32'] 0\n"
 
 
 def _attend():

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from cuda_emulator import COMPILER, Emulator, kernels_on_stand_in, on_stand_in
 
+import numpyvit as nv
 from numpyvit import functional as F
+from numpyvit import layers
 from numpyvit.gpu import precision, products
 from numpyvit.testing import stand_in
 
@@ -63,6 +65,10 @@ class FakeLibrary:
         assert (one, zero, size.value, stream.value) == (1, 0, products.WORKSPACE_BYTES, 99) and workspace.value
         assert algorithm._obj.algorithm[0] == 4711 and (c.value, of_c.value) == (d.value, of_d.value)
         self.products += 1
+        stand_in.launch("cublasLt", lambda: self._multiply(description, a, of_a, b, of_b, d, of_d))
+        return 0
+
+    def _multiply(self, description, a, of_a, b, of_b, d, of_d):
         described, a_layout, b_layout, out_layout = (
             self.objects[handle.value - 1] for handle in (description, of_a, of_b, of_d)
         )
@@ -76,7 +82,6 @@ class FakeLibrary:
             for j in range(matrix.shape[1]):  # column after column
                 place = d.value + 4 * (i * out_layout[6] + j * out_layout["leading"])
                 _floats(place, len(matrix))[:] = matrix[:, j]
-        return 0
 
     def _matrices(self, pointer, layout, transposed):
         size = {0: 4, 14: 2}[layout["kind"]]
@@ -192,6 +197,12 @@ def test_linear_adds_its_bias_in_the_product(fake, weight, with_bias):
     np.testing.assert_allclose(found, x @ weight.T + (bias if with_bias else 0), atol=1e-5)
 
 
+def test_a_bias_of_the_first_columns_is_added_there(fake):
+    x, weight, bias = normal((2, 3, 4), (5, 4), 2)
+    found = F.linear(*map(on_stand_in, (x, weight, bias))).get()
+    np.testing.assert_allclose(found, x @ weight.T + [*bias, 0, 0, 0], atol=1e-5)
+
+
 def test_a_product_is_planned_once_and_again_for_memory_that_is_less_aligned(fake):
     memory = stand_in.zeros(1000, dtype=np.float32)
     first = -(memory._array.ctypes.data // 4) % 64
@@ -236,3 +247,14 @@ def test_the_real_library_gives_products_in_the_precision_asked_for(cupy, chosen
         found = F.matmul(cupy.asarray(a), cupy.asarray(b)).get()
     bound = 2.0 ** -_BITS[chosen] * (np.abs(a) @ np.abs(b)).max()
     np.testing.assert_allclose(found, a.astype(float) @ b, atol=2 * bound)
+
+
+def test_launches_of_a_block_of_vit_tiny_by_kernels(fake):
+    block = layers.Block(192, 3, qkv_bias=True).to(stand_in)
+    tape, x = nv.Tape(block), on_stand_in(normal((2, 17, 192))[0])
+    with stand_in.counting() as forward:
+        y = block.forward(x, tape)
+    with stand_in.counting() as backward:
+        block.backward(y, tape)
+    assert [forward.launches, backward.launches] == [10, 34]
+    assert forward.by_name("launches")["cublasLt"] == 4 and backward.by_name("launches")["cublasLt"] == 8

@@ -1,4 +1,7 @@
-"""GELU, and the sum at the end of a residual branch. The bias in front of GELU comes with the product, see products."""
+"""GELU, and the sum at the end of a residual branch.
+
+In training the bias in front of GELU comes with the product, see products.
+"""
 
 from ..backend import Array, array_module
 from .program import launch_for_each
@@ -6,11 +9,11 @@ from .table import device_kernel, served
 
 
 @device_kernel
-def gelu(x: Array) -> Array:
-    if not served(x):
+def gelu(x: Array, bias: Array | None = None) -> Array:
+    if not served(x, *(() if bias is None else (bias,))):
         return NotImplemented
     y = array_module(x).empty(x.shape, dtype=x.dtype)
-    launch_for_each("gelu", x.size, x, y, x.size)
+    launch_for_each("gelu", x.size, x, bias, y, x.size, x.shape[-1])
     return y
 
 

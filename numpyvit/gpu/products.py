@@ -166,6 +166,8 @@ def matmul(a: Array, b: Array) -> Array:
 
 @device_kernel
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
+    if bias is not None and len(bias) < len(weight):
+        return NotImplemented
     y = _product(rows(x), weight.T, bias)
     return y if y is NotImplemented else y.reshape(*x.shape[:-1], weight.shape[0])
 

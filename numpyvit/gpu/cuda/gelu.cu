@@ -3,9 +3,12 @@
 
 __device__ inline float normal_distribution(float x) { return 0.5f * erfcf(-0.70710678f * x); }
 
-extern "C" __global__ void gelu(const float* x, float* y, int size) {
+// Of x + bias where there is one, a number for each of `width` columns.
+extern "C" __global__ void gelu(const float* x, const float* bias, float* y, int size, int width) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i < size) y[i] = x[i] * normal_distribution(x[i]);
+    if (i >= size) return;
+    float value = bias ? x[i] + bias[i % width] : x[i];
+    y[i] = value * normal_distribution(value);
 }
 
 extern "C" __global__ void gelu_with_slope(const float* x, float* y, float* slope, int size) {
