@@ -71,6 +71,9 @@ EQUIVALENT = (
     ("if rate < 1 else 0.0", "if rate < 1 else", "at rate 1 nothing is kept that would be scaled"),
     ("if step < warmup_steps", "step <= warmup_steps", "at the end of the warm-up both formulas give the full rate"),
     ("_CHUNK = ", "_CHUNK = ", "longer pieces hold the same numbers"),
+    ("_COLUMNS = ", "_COLUMNS = ", "pieces of another size hold the same numbers"),
+    ("chunk_size = ", "chunk_size = ", "each number is updated by itself"),
+    ("small_update: int", "small_update: int", "whether threads share an update decides speed alone"),
     ("np.empty(8 * _CHUNK + 16", "np.zeros(", "scratch that is larger; where it is too small the tests crash"),
     ("numbers.ctypes.data // 4 % 16", "first = ", "where scratch begins decides speed alone"),
     (

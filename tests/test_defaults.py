@@ -6,6 +6,7 @@ import pytest
 
 import numpyvit as nv
 from numpyvit import layers, losses, optim
+from numpyvit.training.shards import Sharding
 
 VISION_TRANSFORMER = dict(
     img_size=224,
@@ -144,6 +145,16 @@ DEFAULTS = [
     (layers.Transformer, dict(dropout=0.0, pre_norm=False)),
     (layers.SinePosition, dict(temperature=10000.0)),
     (layers.AnchorQueries, dict(groups=1, denoising=True)),
+    (nv.models.SwinTransformer.forward_intermediates, dict(indices=None, norm=False)),
+    (nv.models.SwinTransformer.set_grad_checkpointing, dict(enable=True)),
+    (nv.models.ResNet.set_grad_checkpointing, dict(enable=True)),
+    (nv.models.ResNet.pyramid, dict(stages=4)),
+    (nv.models.DETR.set_grad_checkpointing, dict(enable=True)),
+    (layers.Sequence.set_recompute, dict(enable=True)),
+    (layers.Standardize, dict(eps=1e-6)),
+    (nv.functional.softmax, dict(axis=-1)),
+    (nv.functional.softmax_backward, dict(axis=-1)),
+    (nv.functional.out_size, dict(dilation=(1, 1))),
     (nv.functional.to_windows, dict(shift=(0, 0), pad_first=False)),
     (nv.functional.from_windows, dict(pad_first=False)),
     (nv.functional.attention_from, dict(shift=(0, 0), pad_first=False)),
@@ -176,6 +187,20 @@ DEFAULTS = [
 def test_the_documented_defaults_hold(function, expected):
     parameters = inspect.signature(function).parameters
     assert {name: parameters[name].default for name in expected} == expected
+
+
+# which batches are cut how: other numbers give other bits
+SHARDS = [
+    (Sharding(), dict(max_shards=8, min_shard=48_000, tiny_batch=15_000, tiny_work=4_000_000)),
+    (nv.create_model("vit_micro_patch2_8"), dict(min_shard=0)),
+    (nv.create_model("swin_micro_patch2_window4_32"), dict(min_shard=100_000 * 32 * 32 * 3 // (8 * 8 // 4 * 128))),
+    (nv.create_model("detr_micro_64"), dict(min_shard=200_000)),
+]
+
+
+@pytest.mark.parametrize("owner, expected", SHARDS, ids=lambda value: type(value).__name__)
+def test_the_sizes_of_shards_hold(owner, expected):
+    assert {name: getattr(owner, name) for name in expected} == expected
 
 
 def _classes(kind):
