@@ -62,6 +62,10 @@ def test_it_prints_in_columns_with_totals():
     assert lines[0].split() == ["layer", "output", "shape", "parameters", "multiply-adds"]
     assert any(line.split() == ["head", "Linear", "1×3", "27", "24"] for line in lines)
     assert f"{model.num_parameters():,}" in lines[-3] and lines[-1].startswith("image of 1×8×8: ")
+    nested = {
+        line.split()[0]: len(line) - len(line.lstrip()) for line in str(nv.summary(model, depth=3)).splitlines()[2:-3]
+    }
+    assert [nested[name] for name in ("blocks", "blocks.1", "blocks.1.attn")] == [0, 2, 4]
     assert "frozen" not in lines[-1]
     model.freeze("head.*")
     assert str(nv.summary(model)).endswith("27 of them frozen")
