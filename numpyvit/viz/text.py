@@ -18,4 +18,5 @@ def readable(text: str, size: int) -> tuple[str, Any]:
         return text, ImageFont.load_default(size)
     import matplotlib
 
-    return text, ImageFont.truetype(pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), size)
+    font = pathlib.Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return text, ImageFont.truetype(str(font), size)  # a str, because older Pillow takes no path
