@@ -55,7 +55,7 @@ TARGETS = {
     ),
     "models": (
         *("registry", "initial_values", "defaults", "models", "golden", "resnet", "detr", "swin", "pyramid", "summary"),
-        *("query_attention", "layer_formulas", "layers"),
+        *("query_attention", "predictor", "layer_formulas", "layers"),
     ),
     "losses": ("losses", "detection_loss", "golden", "defaults", "detr", "detection"),
     "optim": ("optim", "defaults", "step"),
@@ -70,6 +70,7 @@ EQUIVALENT = (
     ("if label_smoothing:", "if True:", "without smoothing the targets are multiplied by 1"),
     ("if rate < 1 else 0.0", "if rate < 1 else", "at rate 1 nothing is kept that would be scaled"),
     ("if step < warmup_steps", "step <= warmup_steps", "at the end of the warm-up both formulas give the full rate"),
+    ("_FAR = ", "_FAR = ", "exp(−a²/2) is 0 before either"),
     ("_CHUNK = ", "_CHUNK = ", "longer pieces hold the same numbers"),
     ("_COLUMNS = ", "_COLUMNS = ", "pieces of another size hold the same numbers"),
     ("chunk_size = ", "chunk_size = ", "each number is updated by itself"),

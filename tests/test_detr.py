@@ -169,6 +169,20 @@ def test_denoising_boxes_at_the_borders_give_finite_boxes(rng):
     assert all(np.isfinite(gradient).all() for gradient in tape.gradients().values())
 
 
+@pytest.mark.parametrize("options", [{}, {"pre_norm": True}])
+def test_each_norm_of_a_decoder_layer_is_a_norm_and_each_dropout_one(options):
+    (layer, *_) = nv.create_model("detr_micro_64", **options).transformer.decoder.layers
+    for number in (1, 2, 3):
+        assert type(getattr(layer, f"norm{number}")) is nv.layers.LayerNorm
+        assert type(getattr(layer, f"dropout{number}")) is nv.layers.Dropout
+
+
+def test_denoising_boxes_stay_within_the_image():
+    targets = [{"labels": np.array([0]), "boxes": np.array([[0.95, 0.05, 0.9, 0.98]])}]
+    boxes = nv.losses.denoising_queries(targets, 5, rng=0, groups=400)["boxes"]
+    assert boxes.min() == 0 and boxes.max() == 1
+
+
 def test_denoising_queries_are_the_boxes_with_bounded_noise():
     targets = [{"labels": np.array([2, 0]), "boxes": np.array([[0.5, 0.5, 0.2, 0.4], [0.3, 0.3, 0.1, 0.1]])}] * 2
     targets += [{"labels": np.array([], int), "boxes": np.zeros((0, 4))}]
