@@ -5,7 +5,7 @@ import types
 import numpy as np
 
 from ..backend import Array
-from .program import launch_for_each, struct
+from .program import blocks, launch_for_each, struct
 
 _WORDS = 4  # that one thread makes
 
@@ -13,7 +13,7 @@ _WORDS = 4  # that one thread makes
 def uniform(xp: types.ModuleType, key: tuple[int, int], step: int | Array, draw: int, shape: tuple[int, ...]) -> Array:
     """As backend.philox.uniform: float32 in [0, 1)."""
     y, arguments = _arguments(xp, key, step, draw, shape)
-    launch_for_each("uniform", -(-y.size // _WORDS), *arguments)
+    launch_for_each("uniform", blocks(y.size, _WORDS), *arguments)
     return y
 
 
@@ -23,7 +23,7 @@ def dropout_mask(
     """As functional.dropout_mask makes it of the same draw: 0 with probability `rate`, else 1/(1 − rate)."""
     y, arguments = _arguments(xp, key, step, draw, shape)
     kept = 1 / (1 - rate) if rate < 1 else 0.0
-    launch_for_each("dropout_mask", -(-y.size // _WORDS), *arguments, float(rate), kept)
+    launch_for_each("dropout_mask", blocks(y.size, _WORDS), *arguments, float(rate), kept)
     return y
 
 

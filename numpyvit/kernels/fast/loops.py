@@ -84,11 +84,16 @@ def _gelu(x):
     return a, e, e * (((_N3 * a + _N2) * a + _N1) * a + _N0) / (((_D3 * a + _D2) * a + _D1) * a + _D0)
 
 
+@njit(inline="always", fastmath=_ANY_ORDER, error_model="numpy")
+def _gelu_alone(x):
+    a, _, tail = _gelu(x)
+    return (_f(0) if x < _f(0) else x) - a * tail
+
+
 @_compiled(_one, _one)
 def gelu(x, y):
     for i in range(x.size):
-        a, _, tail = _gelu(x[i])
-        y[i] = (_f(0) if x[i] < _f(0) else x[i]) - a * tail
+        y[i] = _gelu_alone(x[i])
 
 
 @_compiled(_two, _one, _two)
@@ -96,9 +101,7 @@ def gelu_of_rows(x, bias, y):
     """Of x + bias."""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
-            moved = x[i, j] + bias[j]
-            a, _, tail = _gelu(moved)
-            y[i, j] = (_f(0) if moved < _f(0) else moved) - a * tail
+            y[i, j] = _gelu_alone(x[i, j] + bias[j])
 
 
 @_compiled(_two, _one, _two)
@@ -106,9 +109,7 @@ def gelu_of_columns(x, bias, y):
     """Of arrays (width, rows), as in standardize_columns."""
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
-            moved = x[i, j] + bias[i]
-            a, _, tail = _gelu(moved)
-            y[i, j] = (_f(0) if moved < _f(0) else moved) - a * tail
+            y[i, j] = _gelu_alone(x[i, j] + bias[i])
 
 
 @_compiled(_one, _one, _one)
